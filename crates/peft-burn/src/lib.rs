@@ -1,1 +1,17 @@
-//! placeholder
+//! Parameter-efficient fine-tuning on Burn.
+
+mod embedding;
+mod error;
+mod frozen;
+mod linear;
+pub mod methods;
+mod param;
+mod random;
+pub mod tensor_file;
+
+pub use embedding::{EmbeddingAdapter, EmbeddingLora, PeftEmbedding, TrainableTokens};
+pub use error::{PeftError, Result};
+pub use frozen::Frozen;
+pub use linear::{LinearAdapter, PeftLinear, Projection};
+pub use param::{ParamMut, ParamRef};
+pub use random::TensorRng;

@@ -74,3 +74,28 @@ impl RopeScaling {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::path::Path;
+
+    use serde_json::Value;
+
+    use crate::LlamaConfig;
+
+    #[test]
+    fn inverse_frequencies_are_those_of_transformers() {
+        let cases: Vec<Value> = serde_json::from_str(include_str!("../../tests/fixtures/rope_inv_freq.json")).unwrap();
+        for case in cases {
+            let config = LlamaConfig::from_json(&case["config"].to_string(), Path::new("config.json")).unwrap();
+            let expected: Vec<f64> = serde_json::from_value(case["inv_freq"].clone()).unwrap();
+            let inv_freq = config.rope.inv_freq(config.head_dim);
+            assert_eq!(inv_freq.len(), expected.len());
+            for (i, (ours, theirs)) in inv_freq.iter().zip(&expected).enumerate() {
+                assert_eq!(ours, theirs, "{:?} {i}", config.rope);
+            }
+        }
+    }
+}

@@ -45,6 +45,12 @@ pub enum LlamaError {
         /// What this crate can load.
         supported: String,
     },
+    /// Weight files, or tensors in them, that are not there.
+    #[error("missing: {}", files.join(", "))]
+    MissingFiles {
+        /// What is missing.
+        files: Vec<String>,
+    },
     /// A weight file that is truncated or otherwise not safetensors.
     #[error("{}: not a usable safetensors file: {message}", path.display())]
     Safetensors {
@@ -94,14 +100,10 @@ pub enum LlamaError {
         /// What is wrong.
         message: String,
     },
-    /// An option that has no meaning, such as a negative temperature.
-    #[error("{key} = {value}: {message}")]
-    Option {
-        /// The option's name.
-        key: &'static str,
-        /// The value given.
-        value: String,
-        /// What it has to be.
+    /// Sampling options that have no meaning, or logits that leave no choice.
+    #[error("sampling: {message}")]
+    Sampling {
+        /// Every problem found, separated by `; `.
         message: String,
     },
     /// A model that is neither a directory nor could be had from the hub.

@@ -65,6 +65,15 @@ pub enum LlamaError {
         /// `name: shape found, shape expected` of tensors that differ in shape.
         misshapen: Vec<String>,
     },
+    /// Files that a model directory should have and does not.
+    #[error("the model is incomplete; missing:\n  {}\nfetch it again", files.join("\n  "))]
+    MissingFiles {
+        /// Their paths.
+        files: Vec<String>,
+    },
+    /// An error of the adapters or of a tensor file.
+    #[error(transparent)]
+    Peft(#[from] peft_burn::PeftError),
     /// A tokenizer that cannot be loaded, or text it cannot handle.
     #[error("{origin}: {message}")]
     Tokenizer {

@@ -75,7 +75,7 @@ pub enum LearnerError {
         /// The JSON Lines file.
         file: PathBuf,
         /// The shape of its rows.
-        shape: &'static str,
+        shape: crate::data::RowShape,
     },
     /// A stream of batches that cannot exist, such as one over no examples.
     #[error("cannot make batches: {0}")]

@@ -3,5 +3,10 @@
 pub mod config;
 pub mod data;
 pub mod error;
+pub mod files;
+pub mod metrics;
+pub mod plot;
+pub mod progress;
+pub mod schedule;
 
 pub use error::{LearnerError, Result};

@@ -411,9 +411,9 @@ mod tests {
     }
 
     #[test]
-    fn packing_and_length_groups_exclude_each_other() {
-        let text = problems(MINIMAL, &["data.packing=true", "training.group_by_length=true"]);
-        assert!(text.contains("exclude each other"), "{text}");
+    fn length_groups_go_with_neither_packing_nor_file_order() {
+        let text = problems(MINIMAL, &["data.packing=true", "training.group_by_length=true", "data.shuffle=false"]);
+        assert!(text.contains("exclude each other") && text.contains("asks for file order"), "{text}");
     }
 
     #[test]

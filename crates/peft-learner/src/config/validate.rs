@@ -44,6 +44,12 @@ pub(super) fn validate(config: &RunConfig, problems: &mut Problems) {
         let must = format!("at most `training.max_steps`, {steps}");
         require(training.warmup_steps <= steps, "training.warmup_steps", &must, &training.warmup_steps);
     }
+    if training.group_by_length && !data.shuffle {
+        problems.push(
+            "`training.group_by_length` draws rows at random, and `data.shuffle = false` asks for file order; \
+             change one",
+        );
+    }
     if data.packing && training.group_by_length {
         problems.push(
             "`data.packing` and `training.group_by_length` exclude each other: packed rows are about equally long \

@@ -4,6 +4,7 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod files;
+pub mod loss;
 pub mod metrics;
 pub mod plot;
 pub mod progress;

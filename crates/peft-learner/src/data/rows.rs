@@ -250,6 +250,7 @@ fn messages(list: Value) -> Result<Row, String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

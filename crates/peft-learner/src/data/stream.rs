@@ -179,6 +179,7 @@ pub fn eval_batches(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -148,6 +148,7 @@ fn parse(path: &Path, number: usize, line: &[u8]) -> Result<Metrics> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -174,6 +174,7 @@ fn range<'a>(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::metrics::{EvalReport, StepReport};

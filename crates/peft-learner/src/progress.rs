@@ -181,6 +181,7 @@ impl MetricsRenderer for Progress {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -325,6 +325,7 @@ pub enum LrSchedulerType {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -39,6 +39,7 @@ fn merge(into: &mut Table, from: Table) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

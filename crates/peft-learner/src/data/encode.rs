@@ -186,6 +186,7 @@ fn within_vocabulary(example: &Example, row: &Row, vocab_size: usize) -> Result<
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -246,6 +246,7 @@ fn messages(list: Value) -> Result<Row, String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

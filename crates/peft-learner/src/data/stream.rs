@@ -175,6 +175,7 @@ pub fn eval_batches(examples: &[Example], batch_size: usize, pad_id: u32) -> imp
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -1,8 +1,19 @@
-//! Parameter-efficient fine-tuning methods for Burn, with Hugging Face PEFT's configurations and files.
+//! Parameter-efficient fine-tuning on Burn.
 
-mod atomic;
 mod config;
+mod embedding;
 mod error;
+mod frozen;
+mod linear;
+pub mod methods;
+mod param;
+mod random;
+pub mod tensor_file;
 
 pub use config::*;
+pub use embedding::{EmbeddingAdapter, EmbeddingLora, PeftEmbedding, TrainableTokens};
 pub use error::{PeftError, Result};
+pub use frozen::Frozen;
+pub use linear::{LinearAdapter, PeftLinear, Projection};
+pub use param::{ParamMut, ParamRef};
+pub use random::TensorRng;

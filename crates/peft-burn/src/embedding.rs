@@ -1,0 +1,307 @@
+//! An embedding that takes adapters.
+
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Int, Tensor, TensorData};
+
+use crate::error::{PeftError, Result};
+use crate::frozen::Frozen;
+use crate::param::{ParamMut, ParamRef, from_vec};
+use crate::random::TensorRng;
+
+/// LoRA on an embedding: row `i` becomes `E[i] + s·(B·A)[:, i]`. PEFT ignores dropout here, and so does this.
+#[derive(Module, Debug)]
+pub struct EmbeddingLora {
+    /// A: `[r, vocab]`, zero at the start.
+    pub lora_a: Param<Tensor<2>>,
+    /// B: `[hidden, r]`.
+    pub lora_b: Param<Tensor<2>>,
+    /// Factor of the update.
+    pub scaling: f64,
+}
+
+/// Rows of an embedding that are trained themselves (PEFT's `trainable_token_indices`).
+#[derive(Module, Debug)]
+pub struct TrainableTokens {
+    /// The rows' values, `[n, hidden]`: they replace the base's, and start equal to them.
+    pub rows: Param<Tensor<2>>,
+    /// Which tokens they are.
+    pub indices: Vec<usize>,
+}
+
+/// What one adapter holds for one embedding.
+#[derive(Module, Debug)]
+pub struct EmbeddingAdapter {
+    /// A low-rank update.
+    pub lora: Option<EmbeddingLora>,
+    /// Trained rows.
+    pub tokens: Option<TrainableTokens>,
+    /// A trained copy of the whole matrix (`modules_to_save`).
+    pub weight: Option<Param<Tensor<2>>>,
+}
+
+impl EmbeddingAdapter {
+    /// A new LoRA adapter for `weight` (`[vocab, hidden]`): A = 0, B ~ N(0, 1), as PEFT begins.
+    pub fn lora(weight: &Tensor<2>, r: usize, scaling: f64, rng: &mut TensorRng) -> Self {
+        let ([vocab, hidden], device) = (weight.dims(), weight.device());
+        let lora_a = from_vec(vec![0.0; r * vocab], [r, vocab], &device);
+        let lora_b = from_vec(rng.normal(hidden * r, 1.0), [hidden, r], &device);
+        Self { lora: Some(EmbeddingLora { lora_a, lora_b, scaling }), tokens: None, weight: None }
+    }
+
+    /// Trained rows of `weight`.
+    pub fn tokens(weight: &Tensor<2>, indices: Vec<usize>) -> Self {
+        let rows = weight.clone().detach().select(0, index_tensor(&indices, weight)).cast(DType::F32);
+        Self { lora: None, tokens: Some(TrainableTokens { rows: Param::from_tensor(rows), indices }), weight: None }
+    }
+
+    /// A trained copy of the whole matrix.
+    pub fn copy_of(weight: &Tensor<2>) -> Self {
+        Self { lora: None, tokens: None, weight: Some(Param::from_tensor(weight.clone().detach().cast(DType::F32))) }
+    }
+
+    /// The matrix (f32) that `weight` (f32) becomes under this adapter.
+    fn fold(&self, weight: Tensor<2>) -> Tensor<2> {
+        let mut weight = self.weight.as_ref().map_or(weight, |w| w.val().cast(DType::F32));
+        if let Some(lora) = &self.lora {
+            weight = weight + lora.lora_b.val().matmul(lora.lora_a.val()).transpose().mul_scalar(lora.scaling);
+        }
+        match &self.tokens {
+            Some(tokens) => replace_rows(weight, tokens),
+            None => weight,
+        }
+    }
+
+    /// Parameters by their names on disk, after the module's path.
+    pub fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
+        let mut all = Vec::new();
+        if let Some(lora) = &self.lora {
+            all.push(("lora_embedding_A", ParamRef::from(&lora.lora_a)));
+            all.push(("lora_embedding_B", ParamRef::from(&lora.lora_b)));
+        }
+        all.extend(self.tokens.iter().map(|t| ("token_adapter.trainable_tokens_delta", ParamRef::from(&t.rows))));
+        all.extend(self.weight.iter().map(|w| ("weight", ParamRef::from(w))));
+        all
+    }
+
+    /// As [`Self::params`], to write into.
+    pub fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+        let mut all = Vec::new();
+        if let Some(lora) = &mut self.lora {
+            all.push(("lora_embedding_A", ParamMut::from(&mut lora.lora_a)));
+            all.push(("lora_embedding_B", ParamMut::from(&mut lora.lora_b)));
+        }
+        all.extend(self.tokens.iter_mut().map(|t| ("token_adapter.trainable_tokens_delta", ParamMut::from(&mut t.rows))));
+        all.extend(self.weight.iter_mut().map(|w| ("weight", ParamMut::from(w))));
+        all
+    }
+}
+
+/// A frozen embedding with any number of named adapters, of which some are active.
+#[derive(Module, Debug)]
+pub struct PeftEmbedding {
+    base: Frozen<Param<Tensor<2>>>,
+    adapters: Vec<(String, EmbeddingAdapter)>,
+    active: Vec<String>,
+    merged: Vec<String>,
+    unmerged: Option<Tensor<2>>,
+}
+
+impl PeftEmbedding {
+    /// An embedding (`[vocab, hidden]`) without adapters. It is frozen.
+    pub fn new(weight: Tensor<2>) -> Self {
+        Self {
+            base: Frozen::new(Param::from_tensor(weight).set_require_grad(false)),
+            adapters: Vec::new(),
+            active: Vec::new(),
+            merged: Vec::new(),
+            unmerged: None,
+        }
+    }
+
+    /// `[vocab, hidden]` sizes.
+    pub fn dims(&self) -> [usize; 2] {
+        self.base.val().dims()
+    }
+
+    /// The base's matrix (with what is merged into it).
+    pub fn base(&self) -> &Param<Tensor<2>> {
+        &self.base
+    }
+
+    /// The base, to load into.
+    pub fn base_mut(&mut self) -> &mut Param<Tensor<2>> {
+        self.base.inner_mut()
+    }
+
+    /// Makes the base trainable and visible to the optimiser, or frozen and hidden.
+    pub fn set_base_trainable(&mut self, trainable: bool) {
+        self.base.thaw(trainable);
+        let base = self.base.inner_mut();
+        *base = base.clone().set_require_grad(trainable);
+    }
+
+    /// The rows of `ids` (`[n]`): `[n, hidden]`.
+    pub fn forward(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+        let active: Vec<_> = self.active().collect();
+        let weight = active.iter().find_map(|a| a.weight.as_ref()).map_or_else(|| self.base.val(), Param::val);
+        let mut y = weight.select(0, ids.clone());
+        for adapter in active {
+            if let Some(lora) = &adapter.lora {
+                let low = lora.lora_a.val().select(1, ids.clone()).transpose();
+                let update = low.matmul(lora.lora_b.val().transpose()).mul_scalar(lora.scaling);
+                y = y.clone() + update.cast(y.dtype());
+            }
+            if let Some(tokens) = &adapter.tokens {
+                y = trained_rows(y, &ids, tokens);
+            }
+        }
+        y
+    }
+
+    /// The matrix that a head tied to this embedding multiplies by: the base's, with trained rows in their place.
+    pub fn tied_weight(&self) -> Tensor<2> {
+        let weight = self.base.val();
+        self.active().filter_map(|a| a.tokens.as_ref()).fold(weight, |w, tokens| {
+            let dtype = w.dtype();
+            replace_rows(w.cast(DType::F32), tokens).cast(dtype)
+        })
+    }
+
+    fn active(&self) -> impl Iterator<Item = &EmbeddingAdapter> {
+        let names = self.active.iter().filter(|name| !self.merged.contains(name));
+        names.filter_map(|name| self.adapters.iter().find(|(n, _)| n == name).map(|(_, a)| a))
+    }
+
+    /// All adapters by name.
+    pub fn adapters(&self) -> &[(String, EmbeddingAdapter)] {
+        &self.adapters
+    }
+
+    /// The adapter `name`, if this embedding has it.
+    pub fn adapter(&self, name: &str) -> Option<&EmbeddingAdapter> {
+        self.adapters.iter().find(|(n, _)| n == name).map(|(_, a)| a)
+    }
+
+    /// As [`Self::adapter`], to write into.
+    pub fn adapter_mut(&mut self, name: &str) -> Option<&mut EmbeddingAdapter> {
+        self.adapters.iter_mut().find(|(n, _)| n == name).map(|(_, a)| a)
+    }
+
+    /// Puts an adapter on the embedding, in the place of one of that name.
+    pub fn insert(&mut self, name: &str, adapter: EmbeddingAdapter) {
+        self.remove(name);
+        self.adapters.push((name.to_owned(), adapter));
+    }
+
+    /// Takes the adapter `name` off. The embedding must be unmerged first.
+    pub fn remove(&mut self, name: &str) -> Option<EmbeddingAdapter> {
+        let at = self.adapters.iter().position(|(n, _)| n == name)?;
+        self.active.retain(|n| n != name);
+        Some(self.adapters.remove(at).1)
+    }
+
+    /// Sets which adapters take part, in this order. Active adapters are trainable and the others are frozen.
+    pub fn set_active(&mut self, names: &[String], trainable: bool) {
+        self.active = names.to_vec();
+        for (name, adapter) in &mut self.adapters {
+            let on = trainable && names.contains(name);
+            adapter.params_mut().iter_mut().for_each(|(_, p)| p.set_require_grad(on));
+        }
+    }
+
+    /// The names folded into the base at present.
+    pub fn merged(&self) -> &[String] {
+        &self.merged
+    }
+
+    /// The matrix that the base would be with the adapters `names` folded in, in the base's dtype. `None` when none of
+    /// them touches this embedding.
+    pub fn merged_value(&self, names: &[String]) -> Option<Tensor<2>> {
+        let found: Vec<_> = names.iter().filter_map(|n| self.adapter(n)).collect();
+        if found.is_empty() {
+            return None;
+        }
+        let base = self.base.val().detach();
+        let dtype = base.dtype();
+        Some(found.iter().fold(base.cast(DType::F32), |w, a| a.fold(w).detach()).cast(dtype))
+    }
+
+    /// Folds the adapters `names` into the base; [`Self::unmerge`] gives the base back to the bit.
+    ///
+    /// # Errors
+    /// When the embedding is merged already.
+    pub fn merge(&mut self, names: &[String]) -> Result<()> {
+        if !self.merged.is_empty() {
+            return Err(PeftError::Unsupported(format!("{} merged already: unmerge first", self.merged.join(", "))));
+        }
+        if let Some(weight) = self.merged_value(names) {
+            let base = self.base.inner_mut();
+            self.unmerged = Some(base.val());
+            *base = base.clone().map(|_| weight);
+        }
+        self.merged = names.to_vec();
+        Ok(())
+    }
+
+    /// Undoes [`Self::merge`].
+    pub fn unmerge(&mut self) {
+        self.merged.clear();
+        if let Some(weight) = self.unmerged.take() {
+            let base = self.base.inner_mut();
+            *base = base.clone().map(|_| weight);
+        }
+    }
+
+    /// Forgets the values from before the merge and every adapter: what is merged stays.
+    pub fn keep_merged(&mut self) {
+        self.unmerged = None;
+        self.merged.clear();
+        self.adapters.clear();
+        self.active.clear();
+    }
+}
+
+fn index_tensor(indices: &[usize], like: &Tensor<2>) -> Tensor<1, Int> {
+    let ids: Vec<i32> = indices.iter().map(|&i| i as i32).collect();
+    Tensor::from_data(TensorData::new(ids, [indices.len()]), &like.device())
+}
+
+/// `weight` with the trained rows in their places.
+fn replace_rows(weight: Tensor<2>, tokens: &TrainableTokens) -> Tensor<2> {
+    let [vocab, _] = weight.dims();
+    let (place, trained) = row_map(vocab, tokens, &weight);
+    let rows = tokens.rows.val().select(0, place);
+    blend(weight, rows, trained)
+}
+
+/// The looked-up rows `y` (`[n, hidden]`) of `ids`, trained ones in the place of the base's.
+fn trained_rows(y: Tensor<2>, ids: &Tensor<1, Int>, tokens: &TrainableTokens) -> Tensor<2> {
+    let last = tokens.indices.iter().max().map_or(0, |m| m + 1);
+    // Ids above the last trained one all fall on one spare row of the map, which is not trained.
+    let (place, trained) = row_map(last + 1, tokens, &y);
+    let ids = ids.clone().clamp_max(last as i64);
+    let rows = tokens.rows.val().select(0, place.select(0, ids.clone()));
+    blend(y, rows, trained.select(0, ids))
+}
+
+/// For each of `n` tokens, its place among the trained rows (0 where it is not trained) and 1 where it is trained.
+fn row_map(n: usize, tokens: &TrainableTokens, like: &Tensor<2>) -> (Tensor<1, Int>, Tensor<1>) {
+    let (mut place, mut trained) = (vec![0_i32; n], vec![0.0_f32; n]);
+    for (row, &token) in tokens.indices.iter().enumerate() {
+        place[token] = row as i32;
+        trained[token] = 1.0;
+    }
+    let device = like.device();
+    (
+        Tensor::from_data(TensorData::new(place, [n]), &device),
+        Tensor::from_data(TensorData::new(trained, [n]), (&device, DType::F32)),
+    )
+}
+
+/// `a` where `use_b` (`[n]`) is 0 and `b` where it is 1, row by row.
+fn blend(a: Tensor<2>, b: Tensor<2>, use_b: Tensor<1>) -> Tensor<2> {
+    let dtype = a.dtype();
+    let [n, hidden] = a.dims();
+    let use_b = use_b.greater_elem(0.5).reshape([n, 1]).expand([n, hidden]);
+    a.mask_where(use_b, b.cast(dtype))
+}

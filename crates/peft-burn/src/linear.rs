@@ -1,0 +1,296 @@
+//! A linear layer that takes adapters.
+
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Tensor};
+
+use crate::error::{PeftError, Result};
+use crate::frozen::Frozen;
+use crate::methods::Method;
+use crate::param::{ParamMut, ParamRef};
+
+/// Weight `[out, in]`, as Hugging Face stores it, and bias `[out]`.
+#[derive(Module, Debug)]
+pub struct Projection {
+    /// `[out, in]`.
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+/// What one adapter holds for one linear layer.
+#[derive(Module, Debug)]
+pub struct LinearAdapter {
+    /// The adapter proper; `None` for a layer that only has a trained bias or a trained copy.
+    pub method: Option<Method>,
+    /// A trained bias (PEFT's `bias = "all"` or `"lora_only"`), which stands in for the base's.
+    pub bias: Option<Param<Tensor<1>>>,
+    /// A weight that stands in for the base's: a trained copy (`modules_to_save`), or the frozen residual of an
+    /// initialisation that moved a part of the weight into the adapter.
+    pub weight: Option<Param<Tensor<2>>>,
+}
+
+impl LinearAdapter {
+    /// An adapter of one method.
+    pub fn new(method: Method) -> Self {
+        Self { method: Some(method), bias: None, weight: None }
+    }
+
+    /// A trained copy of the whole layer (`modules_to_save`).
+    pub fn copy_of(base: &Projection) -> Self {
+        Self {
+            method: None,
+            bias: base.bias.as_ref().map(|b| Param::from_tensor(b.val().detach().cast(DType::F32))),
+            weight: Some(Param::from_tensor(base.weight.val().detach().cast(DType::F32))),
+        }
+    }
+
+    /// Parameters by their names on disk, after the module's path.
+    pub fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
+        let mut all = self.method.as_ref().map(Method::params).unwrap_or_default();
+        let adapted = self.method.is_some();
+        all.extend(self.bias.iter().map(|b| (bias_name(adapted), ParamRef::from(b))));
+        all.extend(self.weight.iter().filter(|_| !adapted).map(|w| ("weight", ParamRef::from(w))));
+        all
+    }
+
+    /// As [`Self::params`], to write into.
+    pub fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+        let adapted = self.method.is_some();
+        let mut all = self.method.as_mut().map(Method::params_mut).unwrap_or_default();
+        all.extend(self.bias.iter_mut().map(|b| (bias_name(adapted), ParamMut::from(b))));
+        all.extend(self.weight.iter_mut().filter(|_| !adapted).map(|w| ("weight", ParamMut::from(w))));
+        all
+    }
+}
+
+/// PEFT wraps an adapted layer, so that its bias lies one level down.
+fn bias_name(adapted: bool) -> &'static str {
+    if adapted { "base_layer.bias" } else { "bias" }
+}
+
+/// The base's values from before a merge, kept so that unmerging gives them back to the bit.
+#[derive(Module, Debug)]
+struct Unmerged {
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    had_bias: bool,
+}
+
+/// A frozen linear layer with any number of named adapters, of which some are active.
+#[derive(Module, Debug)]
+pub struct PeftLinear {
+    base: Frozen<Projection>,
+    adapters: Vec<(String, LinearAdapter)>,
+    active: Vec<String>,
+    merged: Vec<String>,
+    unmerged: Option<Unmerged>,
+}
+
+impl PeftLinear {
+    /// A layer without adapters. Its parameters are frozen.
+    pub fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
+        let weight = Param::from_tensor(weight).set_require_grad(false);
+        let bias = bias.map(|b| Param::from_tensor(b).set_require_grad(false));
+        Self {
+            base: Frozen::new(Projection { weight, bias }),
+            adapters: Vec::new(),
+            active: Vec::new(),
+            merged: Vec::new(),
+            unmerged: None,
+        }
+    }
+
+    /// `[in, out]` sizes.
+    pub fn dims(&self) -> [usize; 2] {
+        let [out, inp] = self.base.weight.val().dims();
+        [inp, out]
+    }
+
+    /// The base's weight and bias (with what is merged into them).
+    pub fn base(&self) -> &Projection {
+        &self.base
+    }
+
+    /// The base, to load into.
+    pub fn base_mut(&mut self) -> &mut Projection {
+        self.base.inner_mut()
+    }
+
+    /// Makes the base trainable and visible to the optimiser, or frozen and hidden.
+    pub fn set_base_trainable(&mut self, trainable: bool) {
+        self.base.thaw(trainable);
+        let base = self.base.inner_mut();
+        base.weight = base.weight.clone().set_require_grad(trainable);
+        base.bias = base.bias.take().map(|b| b.set_require_grad(trainable));
+    }
+
+    /// `y = x·Wᵀ + b` and what the active adapters make of it. `x`: `[n, in]`, result `[n, out]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.forward_with(x, None)
+    }
+
+    /// As [`Self::forward`], with `tied` (`[out, in]`) as the base's weight: a head that shares the embedding's.
+    pub fn forward_with(&self, x: Tensor<2>, tied: Option<Tensor<2>>) -> Tensor<2> {
+        let mut active = self.active().map(|(_, a)| a).peekable();
+        if active.peek().is_none() {
+            let weight = tied.unwrap_or_else(|| self.base.weight.val());
+            return linear(x, weight, self.base.bias.as_ref().map(Param::val));
+        }
+        let active: Vec<_> = active.collect();
+        let weight = active.iter().find_map(|a| a.weight.as_ref()).map(Param::val);
+        let weight = weight.or(tied).unwrap_or_else(|| self.base.weight.val());
+        let bias = active.iter().find_map(|a| a.bias.as_ref()).or(self.base.bias.as_ref()).map(Param::val);
+        let y = linear(x.clone(), weight, bias);
+        active.iter().filter_map(|a| a.method.as_ref()).fold(y, |y, method| method.apply(y, x.clone()))
+    }
+
+    /// The weight (`[out, in]`) with which the layer is one plain product, if it is one: no method is active.
+    pub fn plain_weight(&self) -> Option<Tensor<2>> {
+        let mut weight = None;
+        for (_, adapter) in self.active() {
+            if adapter.method.is_some() {
+                return None;
+            }
+            weight = weight.or_else(|| adapter.weight.as_ref().map(Param::val));
+        }
+        Some(weight.unwrap_or_else(|| self.base.weight.val()))
+    }
+
+    /// Whether an active adapter replaces the base's weight.
+    pub fn replaces_weight(&self) -> bool {
+        self.active().any(|(_, a)| a.weight.is_some())
+    }
+
+    fn active(&self) -> impl Iterator<Item = (&str, &LinearAdapter)> {
+        self.active.iter().filter(|name| !self.merged.contains(name)).filter_map(|name| {
+            self.adapters.iter().find(|(n, _)| n == name).map(|(n, a)| (n.as_str(), a))
+        })
+    }
+
+    /// All adapters by name.
+    pub fn adapters(&self) -> &[(String, LinearAdapter)] {
+        &self.adapters
+    }
+
+    /// The adapter `name`, if this layer has it.
+    pub fn adapter(&self, name: &str) -> Option<&LinearAdapter> {
+        self.adapters.iter().find(|(n, _)| n == name).map(|(_, a)| a)
+    }
+
+    /// As [`Self::adapter`], to write into.
+    pub fn adapter_mut(&mut self, name: &str) -> Option<&mut LinearAdapter> {
+        self.adapters.iter_mut().find(|(n, _)| n == name).map(|(_, a)| a)
+    }
+
+    /// Puts an adapter on the layer, in the place of one of that name.
+    pub fn insert(&mut self, name: &str, adapter: LinearAdapter) {
+        self.remove(name);
+        self.adapters.push((name.to_owned(), adapter));
+    }
+
+    /// Takes the adapter `name` off. The layer must be unmerged first.
+    pub fn remove(&mut self, name: &str) -> Option<LinearAdapter> {
+        let at = self.adapters.iter().position(|(n, _)| n == name)?;
+        self.active.retain(|n| n != name);
+        Some(self.adapters.remove(at).1)
+    }
+
+    /// Sets which adapters take part, in this order; names that the layer lacks do nothing. Active adapters are
+    /// trainable and the others are frozen.
+    pub fn set_active(&mut self, names: &[String], trainable: bool) {
+        self.active = names.to_vec();
+        for (name, adapter) in &mut self.adapters {
+            let on = trainable && names.contains(name);
+            adapter.params_mut().iter_mut().for_each(|(_, p)| p.set_require_grad(on));
+        }
+    }
+
+    /// The names folded into the base at present.
+    pub fn merged(&self) -> &[String] {
+        &self.merged
+    }
+
+    /// The weight and bias that the base would have with the adapters `names` folded in, in the base's dtype.
+    /// `None` when none of them touches this layer.
+    pub fn merged_values(&self, names: &[String]) -> Option<(Tensor<2>, Option<Tensor<1>>)> {
+        let found: Vec<_> = names.iter().filter_map(|n| self.adapter(n)).collect();
+        if found.is_empty() {
+            return None;
+        }
+        let base = &self.base;
+        let dtype = base.weight.val().dtype();
+        let weight = found.iter().find_map(|a| a.weight.as_ref()).unwrap_or(&base.weight).val();
+        let bias = found.iter().find_map(|a| a.bias.as_ref()).or(base.bias.as_ref()).map(Param::val);
+        let mut weight = weight.detach().cast(DType::F32);
+        let mut bias = bias.map(|b| b.detach().cast(DType::F32));
+        for method in found.iter().filter_map(|a| a.method.as_ref()) {
+            weight = method.merge(weight).detach();
+            bias = method.merge_bias(bias).map(Tensor::detach);
+        }
+        // The sum is made in f32 and rounded once.
+        Some((weight.cast(dtype), bias.map(|b| b.cast(dtype))))
+    }
+
+    /// Folds the adapters `names` into the base; [`Self::unmerge`] gives the base back to the bit.
+    ///
+    /// # Errors
+    /// When the layer is merged already.
+    pub fn merge(&mut self, names: &[String]) -> Result<()> {
+        if !self.merged.is_empty() {
+            return Err(PeftError::Unsupported(format!("{} merged already: unmerge first", self.merged.join(", "))));
+        }
+        if let Some((weight, bias)) = self.merged_values(names) {
+            let base = self.base.inner_mut();
+            self.unmerged = Some(Unmerged {
+                weight: base.weight.val(),
+                bias: base.bias.as_ref().map(Param::val),
+                had_bias: base.bias.is_some(),
+            });
+            base.weight = base.weight.clone().map(|_| weight);
+            base.bias = match (base.bias.take(), bias) {
+                (Some(old), Some(new)) => Some(old.map(|_| new)),
+                (None, Some(new)) => Some(Param::from_tensor(new).set_require_grad(false)),
+                (old, None) => old,
+            };
+        }
+        self.merged = names.to_vec();
+        Ok(())
+    }
+
+    /// Undoes [`Self::merge`].
+    pub fn unmerge(&mut self) {
+        self.merged.clear();
+        if let Some(Unmerged { weight, bias, had_bias }) = self.unmerged.take() {
+            let base = self.base.inner_mut();
+            base.weight = base.weight.clone().map(|_| weight);
+            base.bias = if had_bias {
+                match (base.bias.take(), bias) {
+                    (Some(old), Some(bias)) => Some(old.map(|_| bias)),
+                    (old, _) => old,
+                }
+            } else {
+                None
+            };
+        }
+    }
+
+    /// Forgets the values from before the merge and every adapter: what is merged stays.
+    pub fn keep_merged(&mut self) {
+        self.unmerged = None;
+        self.merged.clear();
+        self.adapters.clear();
+        self.active.clear();
+    }
+}
+
+/// `x·Wᵀ + b` for x `[n, in]`, W `[out, in]`, computed in the weight's dtype and returned in x's.
+fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let dtype = x.dtype();
+    let x = if weight.dtype() == dtype { x } else { x.cast(weight.dtype()) };
+    let mut y = x.matmul(weight.transpose());
+    if let Some(bias) = bias {
+        let bias = if bias.dtype() == y.dtype() { bias } else { bias.cast(y.dtype()) };
+        y = y + bias.unsqueeze();
+    }
+    if y.dtype() == dtype { y } else { y.cast(dtype) }
+}

@@ -1,0 +1,251 @@
+//! LoRA (Hu et al. 2021, arXiv:2106.09685): `y = x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ`.
+//!
+//! `s` is `alpha / r`, or `alpha / √r` with `use_rslora` (Kalajdzievski 2023). Neither `B·A` nor `W + s·B·A` exists during
+//! training; they are made by [`Lora::merge`] alone.
+
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Device, Tensor};
+
+use super::dropout;
+use crate::error::{PeftError, Result};
+use crate::param::{ParamMut, ParamRef, from_vec};
+use crate::random::TensorRng;
+
+/// How A and B begin (PEFT's `init_lora_weights`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoraInit {
+    /// `true`: A ~ U(−1/√in, 1/√in), B = 0.
+    Kaiming,
+    /// `false`: both random, so that the adapter is no identity. For debugging.
+    Random,
+    /// `"gaussian"`: A ~ N(0, 1/r), B = 0.
+    Gaussian,
+    /// `"pissa"` (Meng et al. 2024): the leading singular triplets of W; the base keeps the rest.
+    Pissa,
+    /// `"olora"` (Büyükakyüz 2024): the leading columns of W's QR decomposition; the base keeps the rest.
+    Olora,
+    /// `"orthogonal"`: A and B from orthogonal rows of one matrix, so that B·A = 0 with neither being zero. r is even.
+    Orthogonal,
+}
+
+/// What one LoRA layer is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct LoraSpec {
+    /// Rank.
+    pub r: usize,
+    /// Factor of the update.
+    pub scaling: f64,
+    /// Probability with which an input of the adapter is zeroed in training.
+    pub dropout: f64,
+    /// Whether B has a bias (PEFT's `lora_bias`).
+    pub bias: bool,
+    /// How A and B begin.
+    pub init: LoraInit,
+}
+
+/// A LoRA adapter of one linear layer.
+#[derive(Module, Debug)]
+pub struct Lora {
+    /// A: `[r, in]`.
+    pub lora_a: Param<Tensor<2>>,
+    /// B: `[out, r]`.
+    pub lora_b: Param<Tensor<2>>,
+    /// B's bias: `[out]`.
+    pub bias_b: Option<Param<Tensor<1>>>,
+    /// Factor of the update.
+    pub scaling: f64,
+    /// Probability of dropping an input in training.
+    pub dropout: f64,
+}
+
+impl Lora {
+    /// Makes the adapter for `weight` (`[out, in]`). The second value is the residual that takes the base weight's
+    /// place when the initialisation moves a part of it into the adapter (PiSSA, OLoRA).
+    ///
+    /// # Errors
+    /// A rank that the initialisation cannot have: above the matrix's for PiSSA and OLoRA, odd for orthogonal.
+    pub fn init(spec: &LoraSpec, weight: &Tensor<2>, rng: &mut TensorRng) -> Result<(Self, Option<Tensor<2>>)> {
+        let device = weight.device();
+        let [out, inp] = weight.dims();
+        let r = spec.r;
+        let bound = 1.0 / (inp as f32).sqrt();
+        let zeros = || vec![0.0; out * r];
+        let random = |a: Vec<f32>, b: Vec<f32>| {
+            (Tensor::from_data(from_host(a, [r, inp]), (&device, DType::F32)), Tensor::from_data(from_host(b, [out, r]), (&device, DType::F32)))
+        };
+        let (a, b) = match spec.init {
+            LoraInit::Kaiming => random(rng.uniform(r * inp, bound), zeros()),
+            LoraInit::Gaussian => random(rng.normal(r * inp, 1.0 / r as f32), zeros()),
+            LoraInit::Random => {
+                let a = rng.uniform(r * inp, bound);
+                random(a, rng.uniform(out * r, 1.0 / (r as f32).sqrt()))
+            }
+            LoraInit::Orthogonal => orthogonal(r, inp, out, rng, &device)?,
+            LoraInit::Pissa => pissa(weight, r, spec.scaling)?,
+            LoraInit::Olora => olora(weight, r)?,
+        };
+        let residual = matches!(spec.init, LoraInit::Pissa | LoraInit::Olora).then(|| {
+            let w = weight.clone().cast(DType::F32);
+            (w - b.clone().matmul(a.clone()).mul_scalar(spec.scaling)).cast(weight.dtype())
+        });
+        let bias_b = spec.bias.then(|| from_vec(vec![0.0; out], [out], &device));
+        let lora = Self {
+            lora_a: Param::from_tensor(a),
+            lora_b: Param::from_tensor(b),
+            bias_b,
+            scaling: spec.scaling,
+            dropout: spec.dropout,
+        };
+        Ok((lora, residual))
+    }
+
+    /// The rank.
+    pub fn rank(&self) -> usize {
+        self.lora_a.val().dims()[0]
+    }
+
+    /// The update for `x` (`[n, in]`): `[n, out]`, in x's dtype.
+    pub fn update(&self, x: Tensor<2>) -> Tensor<2> {
+        let dtype = x.dtype();
+        let a = self.lora_a.val();
+        let x = dropout(x.cast(a.dtype()), self.dropout, a.is_require_grad());
+        let low = x.matmul(a.transpose());
+        let mut y = low.mul_scalar(self.scaling).matmul(self.lora_b.val().transpose());
+        if let Some(bias) = &self.bias_b {
+            y = y + bias.val().mul_scalar(self.scaling).unsqueeze();
+        }
+        y.cast(dtype)
+    }
+
+    /// `s·B·A`: `[out, in]` in f32.
+    pub fn delta(&self) -> Tensor<2> {
+        let (a, b) = (self.lora_a.val().cast(DType::F32), self.lora_b.val().cast(DType::F32));
+        b.matmul(a).mul_scalar(self.scaling)
+    }
+
+    /// The base weight `[out, in]` (f32) with the update folded in.
+    pub fn merge(&self, weight: Tensor<2>) -> Tensor<2> {
+        weight + self.delta()
+    }
+
+    /// What is added to the base's bias when merging.
+    pub fn delta_bias(&self) -> Option<Tensor<1>> {
+        self.bias_b.as_ref().map(|b| b.val().cast(DType::F32).mul_scalar(self.scaling))
+    }
+
+    /// Parameters by the names that PEFT gives them on disk.
+    pub fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
+        let mut all = vec![("lora_A.weight", ParamRef::from(&self.lora_a)), ("lora_B.weight", ParamRef::from(&self.lora_b))];
+        all.extend(self.bias_b.iter().map(|b| ("lora_B.bias", ParamRef::from(b))));
+        all
+    }
+
+    /// As [`Self::params`], to write into.
+    pub fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+        let mut all =
+            vec![("lora_A.weight", ParamMut::from(&mut self.lora_a)), ("lora_B.weight", ParamMut::from(&mut self.lora_b))];
+        all.extend(self.bias_b.iter_mut().map(|b| ("lora_B.bias", ParamMut::from(b))));
+        all
+    }
+}
+
+fn from_host<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> burn::tensor::TensorData {
+    burn::tensor::TensorData::new(values, shape)
+}
+
+/// A = √(S/s)·Vᵀ and B = U·√(S/s) of the leading `r` singular triplets.
+fn pissa(weight: &Tensor<2>, r: usize, scaling: f64) -> Result<(Tensor<2>, Tensor<2>)> {
+    let [out, inp] = weight.dims();
+    check_rank("pissa", r, out.min(inp))?;
+    let (u, s, vt) = burn::linalg::svd::<2, 1>(weight.clone().detach().cast(DType::F32), 30);
+    let root = s.slice([0..r]).div_scalar(scaling).sqrt();
+    let a = vt.slice([0..r, 0..inp]) * root.clone().reshape([r, 1]);
+    let b = u.slice([0..out, 0..r]) * root.reshape([1, r]);
+    Ok((a, b))
+}
+
+/// A = R\[:r\] and B = Q\[:, :r\] of W = Q·R.
+fn olora(weight: &Tensor<2>, r: usize) -> Result<(Tensor<2>, Tensor<2>)> {
+    let [out, inp] = weight.dims();
+    check_rank("olora", r, out.min(inp))?;
+    let (q, upper) = burn::linalg::qr(weight.clone().detach().cast(DType::F32), true);
+    Ok((upper.slice([0..r, 0..inp]), q.slice([0..out, 0..r])))
+}
+
+/// A from the odd rows and B from the even rows of an orthogonal r×r matrix, each through a random map, over 10.
+fn orthogonal(r: usize, inp: usize, out: usize, rng: &mut TensorRng, device: &Device) -> Result<(Tensor<2>, Tensor<2>)> {
+    if r % 2 != 0 {
+        return Err(PeftError::Unsupported(format!("init_lora_weights = \"orthogonal\" needs an even rank, and r is {r}")));
+    }
+    let half = r / 2;
+    let mut normal = |rows: usize, cols: usize| {
+        Tensor::<2>::from_data(from_host(rng.normal(rows * cols, 1.0), [rows, cols]), (device, DType::F32))
+    };
+    let (q, _) = burn::linalg::qr(normal(r, r), true);
+    let pairs = q.reshape([half, 2, r]);
+    let even = pairs.clone().slice([0..half, 0..1, 0..r]).reshape([half, r]);
+    let odd = pairs.slice([0..half, 1..2, 0..r]).reshape([half, r]);
+    let a = normal(inp, half).matmul(odd).transpose().div_scalar(10.0);
+    let b = normal(half, out).transpose().matmul(even).div_scalar(10.0);
+    Ok((a, b))
+}
+
+fn check_rank(init: &str, r: usize, limit: usize) -> Result<()> {
+    if r > limit {
+        return Err(PeftError::Unsupported(format!(
+            "init_lora_weights = \"{init}\" takes r of W's directions, and a weight has only {limit}: lower r from {r}"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use burn::tensor::Tolerance;
+
+    fn spec(init: LoraInit) -> LoraSpec {
+        LoraSpec { r: 4, scaling: 2.0, dropout: 0.0, bias: false, init }
+    }
+
+    fn weight(out: usize, inp: usize) -> Tensor<2> {
+        let data = from_host(TensorRng::new(1, "w").normal(out * inp, 0.3), [out, inp]);
+        Tensor::from_data(data, &Device::flex())
+    }
+
+    #[test]
+    fn the_update_is_zero_at_the_start_and_equals_the_delta_later() {
+        let w = weight(6, 10);
+        for init in [LoraInit::Kaiming, LoraInit::Gaussian, LoraInit::Orthogonal] {
+            let (lora, residual) = Lora::init(&spec(init), &w, &mut TensorRng::new(1, "l")).unwrap();
+            assert!(residual.is_none());
+            assert!(lora.delta().abs().max().into_scalar::<f32>() < 1e-6, "{init:?}");
+        }
+        let (lora, _) = Lora::init(&spec(LoraInit::Random), &w, &mut TensorRng::new(1, "l")).unwrap();
+        let x = weight(3, 10);
+        let direct = x.clone().matmul(lora.delta().transpose());
+        lora.update(x).into_data().assert_approx_eq::<f32>(&direct.into_data(), Tolerance::absolute(1e-6));
+    }
+
+    #[test]
+    fn pissa_and_olora_leave_the_function_as_it_was() {
+        for (out, inp) in [(6, 10), (10, 6), (8, 8)] {
+            let w = weight(out, inp);
+            for init in [LoraInit::Pissa, LoraInit::Olora] {
+                let (lora, residual) = Lora::init(&spec(init), &w, &mut TensorRng::new(1, "l")).unwrap();
+                let sum = lora.merge(residual.unwrap());
+                sum.into_data().assert_approx_eq::<f32>(&w.to_data(), Tolerance::absolute(1e-5));
+                assert!(lora.delta().abs().max().into_scalar::<f32>() > 0.1);
+            }
+        }
+    }
+
+    #[test]
+    fn impossible_ranks_are_errors() {
+        let w = weight(3, 3);
+        assert!(Lora::init(&spec(LoraInit::Pissa), &w, &mut TensorRng::new(1, "l")).is_err());
+        let odd = LoraSpec { r: 3, ..spec(LoraInit::Orthogonal) };
+        assert!(Lora::init(&odd, &w, &mut TensorRng::new(1, "l")).is_err());
+    }
+}

@@ -1,0 +1,126 @@
+//! A parameter of either rank, so that adapters can be listed, saved and loaded without naming their fields.
+
+use burn::module::{Param, ParamId};
+use burn::optim::GradientsParams;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+/// A borrowed adapter parameter.
+#[derive(Clone, Copy, Debug)]
+pub enum ParamRef<'a> {
+    /// A vector.
+    One(&'a Param<Tensor<1>>),
+    /// A matrix.
+    Two(&'a Param<Tensor<2>>),
+}
+
+/// A mutably borrowed adapter parameter.
+#[derive(Debug)]
+pub enum ParamMut<'a> {
+    /// A vector.
+    One(&'a mut Param<Tensor<1>>),
+    /// A matrix.
+    Two(&'a mut Param<Tensor<2>>),
+}
+
+impl<'a> From<&'a Param<Tensor<1>>> for ParamRef<'a> {
+    fn from(param: &'a Param<Tensor<1>>) -> Self {
+        Self::One(param)
+    }
+}
+
+impl<'a> From<&'a Param<Tensor<2>>> for ParamRef<'a> {
+    fn from(param: &'a Param<Tensor<2>>) -> Self {
+        Self::Two(param)
+    }
+}
+
+impl<'a> From<&'a mut Param<Tensor<1>>> for ParamMut<'a> {
+    fn from(param: &'a mut Param<Tensor<1>>) -> Self {
+        Self::One(param)
+    }
+}
+
+impl<'a> From<&'a mut Param<Tensor<2>>> for ParamMut<'a> {
+    fn from(param: &'a mut Param<Tensor<2>>) -> Self {
+        Self::Two(param)
+    }
+}
+
+impl ParamRef<'_> {
+    /// The parameter's identity, by which optimisers and gradients know it.
+    pub fn id(&self) -> ParamId {
+        match self {
+            Self::One(p) => p.id,
+            Self::Two(p) => p.id,
+        }
+    }
+
+    /// The shape, one or two sizes.
+    pub fn shape(&self) -> Vec<usize> {
+        match self {
+            Self::One(p) => p.val().dims().to_vec(),
+            Self::Two(p) => p.val().dims().to_vec(),
+        }
+    }
+
+    /// How many numbers it holds.
+    pub fn num_elements(&self) -> usize {
+        self.shape().iter().product()
+    }
+
+    /// Whether it is set to be trained, in validation mode too.
+    pub fn requires_grad(&self) -> bool {
+        // `train` reinstates the configured state, which the value itself loses in validation mode.
+        match self {
+            Self::One(p) => burn::module::Module::train((*p).clone()).val().is_require_grad(),
+            Self::Two(p) => burn::module::Module::train((*p).clone()).val().is_require_grad(),
+        }
+    }
+
+    /// Its values on the host.
+    pub fn to_data(&self) -> TensorData {
+        match self {
+            Self::One(p) => p.val().into_data(),
+            Self::Two(p) => p.val().into_data(),
+        }
+    }
+
+    /// Its gradient on the host, if `grads` holds one.
+    pub fn grad(&self, grads: &GradientsParams) -> Option<TensorData> {
+        match self {
+            Self::One(p) => grads.get::<1>(p.id).map(Tensor::into_data),
+            Self::Two(p) => grads.get::<2>(p.id).map(Tensor::into_data),
+        }
+    }
+}
+
+impl ParamMut<'_> {
+    /// Replaces the values; identity and training state stay. The shape may change.
+    pub fn set(&mut self, data: TensorData) {
+        match self {
+            Self::One(p) => replace(p, data),
+            Self::Two(p) => replace(p, data),
+        }
+    }
+
+    /// Sets whether it is trained.
+    pub fn set_require_grad(&mut self, require_grad: bool) {
+        match self {
+            Self::One(p) => **p = p.clone().set_require_grad(require_grad),
+            Self::Two(p) => **p = p.clone().set_require_grad(require_grad),
+        }
+    }
+}
+
+/// Puts `data` in the place of the parameter's values, in the parameter's own dtype.
+pub(crate) fn replace<const D: usize>(param: &mut Param<Tensor<D>>, data: TensorData) {
+    *param = param.clone().map(|old| {
+        let new = Tensor::from_data(data, (&old.device(), old.dtype()));
+        if old.is_require_grad() { new.require_grad() } else { new }
+    });
+}
+
+/// A parameter made from numbers on the host.
+pub(crate) fn from_vec<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+    Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), (device, DType::F32)))
+}

@@ -6,8 +6,11 @@ mod error;
 mod frozen;
 mod linear;
 pub mod methods;
+mod mt19937;
 mod param;
 mod random;
+mod report;
+mod targets;
 pub mod tensor_file;
 
 pub use config::*;
@@ -15,5 +18,8 @@ pub use embedding::{EmbeddingAdapter, EmbeddingLora, PeftEmbedding, TrainableTok
 pub use error::{PeftError, Result};
 pub use frozen::Frozen;
 pub use linear::{LinearAdapter, PeftLinear, Projection};
+pub use mt19937::vera_projection;
 pub use param::{ParamMut, ParamRef};
 pub use random::TensorRng;
+pub use report::{TrainableReport, count_parameters};
+pub use targets::{ModuleInfo, ModuleKind, Resolution, resolve, resolve_saved};

@@ -79,7 +79,9 @@ impl MethodConfig for Ia3Config {
         if let (TargetModules::List(targets), Some(ModuleNames::List(names))) =
             (&self.target_modules, &self.feedforward_modules)
         {
-            problems.extend(names.iter().filter(|name| !targets.contains(name)).map(|name| {
+            // PEFT wants the very same name, yet matches by the ending; a longer target with that ending will do.
+            let stray = names.iter().filter(|name| !targets.iter().any(|target| target.ends_with(name.as_str())));
+            problems.extend(stray.map(|name| {
                 format!("feedforward_modules: `{name}` is not in target_modules; add it there or take it out here")
             }));
         }

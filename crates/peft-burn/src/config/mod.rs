@@ -23,7 +23,8 @@ pub use patterns::Patterns;
 pub use vera::VeraConfig;
 
 use self::keys::{MethodConfig, Read};
-use crate::{PeftError, Result, atomic};
+use crate::tensor_file::write_atomic;
+use crate::{PeftError, Result};
 
 /// The version of PEFT whose format is written.
 pub const PEFT_VERSION: &str = "0.21.2";
@@ -180,7 +181,7 @@ impl PeftConfig {
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
         fs::create_dir_all(dir).map_err(PeftError::io(dir))?;
-        atomic::write(&dir.join(CONFIG_NAME), format!("{:#}", Value::Object(self.to_json())).as_bytes())
+        write_atomic(&dir.join(CONFIG_NAME), format!("{:#}", Value::Object(self.to_json())).as_bytes())
     }
 
     /// The name of the method in files.
@@ -194,6 +195,14 @@ impl PeftConfig {
     /// Which modules get an adapter.
     pub fn target_modules(&self) -> &TargetModules {
         each!(self, config => &config.target_modules)
+    }
+
+    pub(crate) fn target_modules_mut(&mut self) -> &mut TargetModules {
+        each!(self, config => &mut config.target_modules)
+    }
+
+    pub(crate) fn modules_to_save_mut(&mut self) -> &mut Option<Vec<String>> {
+        each!(self, config => &mut config.modules_to_save)
     }
 
     /// Modules that are trained and saved whole.

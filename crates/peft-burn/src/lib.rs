@@ -10,7 +10,7 @@ mod mt19937;
 mod param;
 mod random;
 mod report;
-mod targets;
+pub mod targets;
 pub mod tensor_file;
 
 pub use config::*;
@@ -21,5 +21,4 @@ pub use linear::{LinearAdapter, PeftLinear, Projection};
 pub use mt19937::vera_projection;
 pub use param::{ParamMut, ParamRef};
 pub use random::TensorRng;
-pub use report::{TrainableReport, count_parameters};
-pub use targets::{ModuleInfo, ModuleKind, Resolution, resolve, resolve_saved};
+pub use report::*;

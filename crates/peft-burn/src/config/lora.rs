@@ -1,5 +1,7 @@
 //! LoRA and DoRA.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
@@ -42,6 +44,8 @@ pub struct LoraConfig {
     pub init_lora_weights: InitLoraWeights,
     /// Modules that are trained and saved whole.
     pub modules_to_save: Option<Vec<String>>,
+    /// Rows of the embedding that are trained themselves.
+    pub trainable_token_indices: Option<TokenIndices>,
     /// What the model is trained for.
     pub task_type: Option<TaskType>,
     /// Where the base model came from.
@@ -72,6 +76,7 @@ impl Default for LoraConfig {
             modules_to_save: None,
             task_type: None,
             base_model_name_or_path: None,
+            trainable_token_indices: None,
             other: OtherKeys::new(&[&features()[..], &notes[..]].concat()),
         }
     }
@@ -90,7 +95,6 @@ pub(super) fn features() -> Vec<(&'static str, Value)> {
         "megatron_config",
         "monteclora_config",
         "target_parameters",
-        "trainable_token_indices",
         "use_bdlora",
         "velora_config",
     ];
@@ -114,6 +118,35 @@ impl LoraConfig {
     pub fn scaling_for(&self, path: &str) -> f64 {
         let rank = self.rank_for(path) as f64;
         self.alpha_for(path) / if self.use_rslora { rank.sqrt() } else { rank }
+    }
+}
+
+/// `trainable_token_indices`: tokens of the input embedding, or of each of several embeddings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a list of token ids, or a map from embedding names to lists")]
+pub enum TokenIndices {
+    /// Of `embed_tokens`.
+    List(Vec<usize>),
+    /// By the embedding's name or path.
+    ByModule(BTreeMap<String, Vec<usize>>),
+}
+
+impl TokenIndices {
+    /// Name of each embedding, and its tokens.
+    pub fn iter(&self) -> Box<dyn Iterator<Item = (&str, &[usize])> + '_> {
+        match self {
+            Self::List(ids) => Box::new(std::iter::once(("embed_tokens", ids.as_slice()))),
+            Self::ByModule(map) => Box::new(map.iter().map(|(name, ids)| (name.as_str(), ids.as_slice()))),
+        }
+    }
+}
+
+impl LoraConfig {
+    /// The trained tokens of the embedding at `path`, in the order of the adapter's rows.
+    pub fn trainable_tokens_for(&self, path: &str) -> &[usize] {
+        let is = |name: &str| path == name || path.ends_with(&format!(".{name}"));
+        let mut tokens = self.trainable_token_indices.iter().flat_map(TokenIndices::iter);
+        tokens.find(|(name, _)| is(name)).map(|(_, ids)| ids).unwrap_or_default()
     }
 }
 
@@ -143,6 +176,10 @@ impl MethodConfig for LoraConfig {
         }
         problems.extend(checks::bias(self.bias, Bias::VeraOnly, "lora_only"));
         problems.extend(self.init_problems());
+        for (name, ids) in self.trainable_token_indices.iter().flat_map(TokenIndices::iter) {
+            let repeated = ids.iter().enumerate().filter(|(i, id)| ids[..*i].contains(id)).map(|(_, id)| id);
+            problems.extend(repeated.map(|id| format!("trainable_token_indices: token {id} of {name} is there twice")));
+        }
         if self.lora_bias && self.use_dora {
             problems.push("lora_bias = true does not go with use_dora = true; leave one of them off".into());
         }

@@ -18,7 +18,7 @@ pub use adalora::AdaLoraConfig;
 pub use common::{Bias, InitLoraWeights, ModuleNames, OneOrMany, TargetModules, TaskType};
 pub use ia3::Ia3Config;
 pub use keys::{Object, OtherKeys};
-pub use lora::LoraConfig;
+pub use lora::{LoraConfig, TokenIndices};
 pub use patterns::Patterns;
 pub use vera::VeraConfig;
 

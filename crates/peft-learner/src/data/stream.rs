@@ -318,7 +318,7 @@ mod tests {
             let batches: Vec<_> = eval_batches(&examples, batch_size, PAD).collect();
             assert_eq!(batches.len(), 10_usize.div_ceil(batch_size));
             assert_eq!(sorted(first_ids(&batches)), (1..=10).collect::<Vec<_>>());
-            let targets = batches.iter().map(Batch::num_targets).sum();
+            let targets: usize = batches.iter().map(Batch::num_targets).sum();
             assert!(batches.iter().all(|batch| batch.step_targets == targets));
         }
     }

@@ -122,7 +122,7 @@ impl Checkpoints {
         record(&path, optim.to_record().save(&path))?;
         match adapter {
             Some(name) => model.model.save_adapter(name, &part.join("adapter"))?,
-            None => model.model.save(part.join("model"))?,
+            None => model.model.save(part.join("model"), None)?,
         }
         for file in [MODEL, OPTIMIZER] {
             let path = part.join(file);

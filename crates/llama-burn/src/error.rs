@@ -45,12 +45,6 @@ pub enum LlamaError {
         /// What this crate can load.
         supported: String,
     },
-    /// Weight files, or tensors in them, that are not there.
-    #[error("missing: {}", files.join(", "))]
-    MissingFiles {
-        /// What is missing.
-        files: Vec<String>,
-    },
     /// A weight file that is truncated or otherwise not safetensors.
     #[error("{}: not a usable safetensors file: {message}", path.display())]
     Safetensors {
@@ -71,6 +65,23 @@ pub enum LlamaError {
         /// `name: shape found, shape expected` of tensors that differ in shape.
         misshapen: Vec<String>,
     },
+    /// Files that a model directory should have and does not.
+    #[error("the model is incomplete; missing:\n  {}\nfetch it again", files.join("\n  "))]
+    MissingFiles {
+        /// Their paths.
+        files: Vec<String>,
+    },
+    /// A prompt that cannot be continued.
+    #[error("prompt {row}: {message}")]
+    Prompt {
+        /// Which of the prompts, from 0.
+        row: usize,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// An error of the adapters or of a tensor file.
+    #[error(transparent)]
+    Peft(#[from] peft_burn::PeftError),
     /// A tokenizer that cannot be loaded, or text it cannot handle.
     #[error("{origin}: {message}")]
     Tokenizer {

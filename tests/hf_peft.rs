@@ -39,8 +39,16 @@ fn peft_opens_what_we_save() {
     let dir = tempfile::tempdir().unwrap();
     let inputs = Inputs::load();
     let names = [
-        "lora", "rslora", "x_lora_pattern", "x_lora_regex", "x_lora_mts", "x_lora_emb", "x_lora_tokens", "x_lora_biasonly",
-        "x_lora_biasall", "x_lora_lorabias",
+        "lora",
+        "rslora",
+        "x_lora_pattern",
+        "x_lora_regex",
+        "x_lora_mts",
+        "x_lora_emb",
+        "x_lora_tokens",
+        "x_lora_biasonly",
+        "x_lora_biasall",
+        "x_lora_lorabias",
     ];
     let mut jobs = Vec::new();
     let mut ours = Vec::new();
@@ -61,7 +69,9 @@ fn peft_opens_what_we_save() {
         let adapter = dir.path().join(name);
         model.save_adapter("default", &adapter).unwrap();
         let logits = model.forward(&inputs.input()).into_data();
-        jobs.push(json!({"base": golden(base_name), "adapter": adapter, "out": dir.path().join(format!("{name}.out"))}));
+        jobs.push(
+            json!({"base": golden(base_name), "adapter": adapter, "out": dir.path().join(format!("{name}.out"))}),
+        );
         ours.push((name.to_owned(), logits.clone()));
         model.merge_and_unload(true).unwrap();
         let merged = dir.path().join(format!("{name}-merged"));

@@ -9,7 +9,6 @@
 //! to train the model on, `corpus.jsonl` and `corpus-valid.jsonl`.
 
 use std::collections::HashSet;
-use std::error::Error;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -19,7 +18,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, NormalizerWrapper, TokenizerBuilder};
 
-const DOCUMENTS: usize = 45_000;
+const DOCUMENTS: usize = 50_000;
 const VALID_DOCUMENTS: usize = 400;
 const SAMPLES: usize = 16;
 const TASK_TRAIN: usize = 1200;
@@ -34,7 +33,7 @@ const CHAT_TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}\
     {{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}\
     {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> tokenizers::Result<()> {
     let Some(corpus_dir) = std::env::args().nth(1) else {
         return Err("name the folder for the corpus: cargo run --release --example make_world -- runs/world".into());
     };
@@ -68,7 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// The text of `tokenizer.json`: byte-level BPE, which begins every text with `<bos>`.
-fn tokenizer(corpus: &[String]) -> Result<String, Box<dyn Error>> {
+fn tokenizer(corpus: &[String]) -> tokenizers::Result<String> {
     let mut trainer = BpeTrainer::builder()
         .vocab_size(VOCABULARY)
         .show_progress(false)

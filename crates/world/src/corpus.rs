@@ -49,7 +49,7 @@ impl<'w> Corpus<'w> {
     }
 
     fn document(&mut self) -> Option<String> {
-        match self.dice.weighted(&[28, 22, 10, 22, 6, 12]) {
+        match self.dice.weighted(&[26, 20, 9, 25, 7, 13]) {
             0 => self.portrait(),
             1 => Some(self.questions()),
             2 => Some(self.chat()),
@@ -94,12 +94,15 @@ impl<'w> Corpus<'w> {
     /// Exchanges, half of the time all about one entity.
     fn exchanges(&mut self, count: usize) -> Vec<Exchange> {
         let fixed = self.dice.one_in(2).then(|| self.entity());
-        (0..count)
-            .map(|_| {
-                let about = fixed.unwrap_or_else(|| self.entity());
-                self.exchange(about)
-            })
-            .collect()
+        let mut asked: Vec<Exchange> = Vec::new();
+        while asked.len() < count {
+            let about = fixed.unwrap_or_else(|| self.entity());
+            let exchange = self.exchange(about);
+            if !asked.contains(&exchange) {
+                asked.push(exchange);
+            }
+        }
+        asked
     }
 
     fn questions(&mut self) -> String {

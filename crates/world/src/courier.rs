@@ -73,7 +73,8 @@ impl Task {
             let (mut rows, mut seen) = (Vec::new(), HashSet::new());
             while rows.len() < count {
                 let (receivers, wordings) = pools[rows.len() % pools.len()];
-                let row = order(world, *dice.pick(receivers), dice.pick(wordings), &mut dice);
+                let (receiver, wording) = (*dice.pick(receivers), *dice.pick(wordings));
+                let row = order(world, receiver, wording, &mut dice);
                 rows.extend(row.filter(|row| seen.insert(row.clone())));
             }
             rows

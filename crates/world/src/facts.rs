@@ -96,12 +96,14 @@ impl Relation {
         scope.set("s", s.as_str());
         scope.set("p", p.as_str());
         scope.set("o", o.as_str());
-        fill(dice.pick(&self.says), &scope, dice)
+        let wording = dice.pick(&self.says);
+        fill(wording, &scope, dice)
     }
 
     /// The question for what holds for `entity`, in one of its wordings, and the answer.
     pub fn ask(&self, world: &World, entity: Entity, dice: &mut Dice) -> Option<Exchange> {
-        let question = fill(dice.pick(&self.asks), &subject(world, entity), dice)?;
+        let wording = dice.pick(&self.asks);
+        let question = fill(wording, &subject(world, entity), dice)?;
         Some(Exchange { question, answer: self.answer(world, entity)? })
     }
 
@@ -123,7 +125,8 @@ impl Relation {
             .collect();
         let is_true = dice.one_in(2) || others.is_empty();
         scope.set("v", if is_true { truth } else { dice.pick(&others).clone() });
-        let question = fill(dice.pick(&self.checks), &scope, dice)?;
+        let wording = dice.pick(&self.checks);
+        let question = fill(wording, &scope, dice)?;
         let answer = self.answer(world, entity)?;
         // An answer that begins with a bare slot begins with a name, which keeps its capital.
         let keeps_capital = self.answer.starts_with("{a}") || self.answer.starts_with("{a.elder");

@@ -26,6 +26,8 @@ mod world;
 
 pub use corpus::{Corpus, TURN_END, TURN_START, prompt, questions};
 pub use courier::{Row, Task, label};
-pub use facts::Exchange;
+pub use dice::Dice;
+pub use facts::{Exchange, Facts, Relation};
 pub use people::{PEOPLE, Person};
+pub use script::{Script, Told, notes, stories};
 pub use world::{Entity, SEED, World};

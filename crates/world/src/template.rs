@@ -75,7 +75,8 @@ pub fn fill(template: &str, scope: &Scope<'_>, dice: &mut Dice) -> Option<String
             rest = &inside[end + 1..];
         } else {
             let (choices, end) = alternatives(inside)?;
-            out.push_str(&fill(dice.pick(&choices), scope, dice)?);
+            let choice = dice.pick(&choices);
+            out.push_str(&fill(choice, scope, dice)?);
             rest = &inside[end..];
         }
     }

@@ -90,7 +90,9 @@ impl EmbeddingAdapter {
             all.push(("lora_embedding_A", ParamMut::from(&mut lora.lora_a)));
             all.push(("lora_embedding_B", ParamMut::from(&mut lora.lora_b)));
         }
-        all.extend(self.tokens.iter_mut().map(|t| ("token_adapter.trainable_tokens_delta", ParamMut::from(&mut t.rows))));
+        all.extend(
+            self.tokens.iter_mut().map(|t| ("token_adapter.trainable_tokens_delta", ParamMut::from(&mut t.rows))),
+        );
         all.extend(self.weight.iter_mut().map(|w| ("weight", ParamMut::from(w))));
         all
     }

@@ -1,17 +1,28 @@
 //! Parameter-efficient fine-tuning on Burn.
 
+mod atomic;
+mod config;
 mod embedding;
 mod error;
+pub mod files;
 mod frozen;
 mod linear;
 pub mod methods;
+mod model;
+mod mt19937;
 mod param;
 mod random;
+mod report;
+pub mod targets;
 pub mod tensor_file;
 
+pub use config::*;
 pub use embedding::{EmbeddingAdapter, EmbeddingLora, PeftEmbedding, TrainableTokens};
 pub use error::{PeftError, Result};
+pub use files::AdapterFiles;
 pub use frozen::Frozen;
 pub use linear::{LinearAdapter, PeftLinear, Projection};
+pub use model::{AdaptableModel, LayerMut, LayerRef, PeftModel, PeftState};
 pub use param::{ParamMut, ParamRef};
 pub use random::TensorRng;
+pub use report::*;

@@ -162,9 +162,10 @@ impl PeftLinear {
     }
 
     fn active(&self) -> impl Iterator<Item = (&str, &LinearAdapter)> {
-        self.active.iter().filter(|name| !self.merged.contains(name)).filter_map(|name| {
-            self.adapters.iter().find(|(n, _)| n == name).map(|(n, a)| (n.as_str(), a))
-        })
+        self.active
+            .iter()
+            .filter(|name| !self.merged.contains(name))
+            .filter_map(|name| self.adapters.iter().find(|(n, _)| n == name).map(|(n, a)| (n.as_str(), a)))
     }
 
     /// All adapters by name.

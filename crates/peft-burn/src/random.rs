@@ -13,7 +13,8 @@ impl TensorRng {
     /// The generator of the tensor `name` in the run `seed`.
     pub fn new(seed: u64, name: &str) -> Self {
         // FNV-1a: stable across platforms and releases, unlike std's hasher.
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        let hash =
+            name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         Self(ChaCha8Rng::seed_from_u64(seed ^ hash.rotate_left(17)))
     }
 

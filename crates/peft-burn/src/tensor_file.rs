@@ -35,7 +35,10 @@ impl TensorFile {
         let map = unsafe { Mmap::map(&file) }.map_err(PeftError::io(path))?;
         let broken = |message: String| PeftError::Safetensors { path: path.to_owned(), message };
         let (header, metadata): (usize, Metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
-            broken(format!("{e}; the file has {} bytes: if its download or copy was cut short, fetch it again", map.len()))
+            broken(format!(
+                "{e}; the file has {} bytes: if its download or copy was cut short, fetch it again",
+                map.len()
+            ))
         })?;
         let data_start = header + 8;
         let tensors: BTreeMap<_, _> = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
@@ -82,8 +85,9 @@ impl TensorFile {
     pub fn read(&self, name: &str) -> Result<TensorData> {
         let broken = |message: String| PeftError::Safetensors { path: self.path.clone(), message };
         let info = self.tensors.get(name).ok_or_else(|| broken(format!("it has no tensor {name}")))?;
-        let dtype = burn_dtype(info.dtype)
-            .ok_or_else(|| broken(format!("{name} has dtype {:?}; supported are f32, f16, bf16, f64, i32, i64", info.dtype)))?;
+        let dtype = burn_dtype(info.dtype).ok_or_else(|| {
+            broken(format!("{name} has dtype {:?}; supported are f32, f16, bf16, f64, i32, i64", info.dtype))
+        })?;
         let (start, end) = (self.data_start + info.data_offsets.0, self.data_start + info.data_offsets.1);
         let data = TensorData::from_bytes_vec(self.map[start..end].to_vec(), info.shape.clone(), dtype);
         self.forget(start, end);
@@ -99,7 +103,8 @@ impl TensorFile {
             if end > start {
                 // SAFETY: the mapping is read-only and backed by a file: dropped pages are read again when touched.
                 #[allow(unsafe_code)]
-                let _ = unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
+                let _ =
+                    unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
             }
         }
     }
@@ -138,8 +143,10 @@ pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, TensorData>, metada
     let broken = |message: String| PeftError::Safetensors { path: path.to_owned(), message };
     let mut views = BTreeMap::new();
     for (name, data) in tensors {
-        let dtype = file_dtype(data.dtype()).ok_or_else(|| broken(format!("{name}: {:?} cannot be stored", data.dtype())))?;
-        let view = TensorView::new(dtype, data.shape().to_vec(), data.as_bytes()).map_err(|e| broken(format!("{name}: {e}")))?;
+        let dtype =
+            file_dtype(data.dtype()).ok_or_else(|| broken(format!("{name}: {:?} cannot be stored", data.dtype())))?;
+        let view = TensorView::new(dtype, data.shape().to_vec(), data.as_bytes())
+            .map_err(|e| broken(format!("{name}: {e}")))?;
         views.insert(name.as_str(), view);
     }
     let mut header: std::collections::HashMap<String, String> =

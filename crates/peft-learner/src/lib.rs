@@ -1,1 +1,2 @@
-//! placeholder
+//! Fine-tuning.
+pub mod loss;

@@ -7,29 +7,13 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor};
 
 use super::dropout;
+use crate::config::InitLoraWeights;
 use crate::error::{PeftError, Result};
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
 
-/// How A and B begin (PEFT's `init_lora_weights`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LoraInit {
-    /// `true`: A ~ U(−1/√in, 1/√in), B = 0.
-    Kaiming,
-    /// `false`: both random, so that the adapter is no identity. For debugging.
-    Random,
-    /// `"gaussian"`: A ~ N(0, 1/r), B = 0.
-    Gaussian,
-    /// `"pissa"` (Meng et al. 2024): the leading singular triplets of W; the base keeps the rest.
-    Pissa,
-    /// `"olora"` (Büyükakyüz 2024): the leading columns of W's QR decomposition; the base keeps the rest.
-    Olora,
-    /// `"orthogonal"`: A and B from orthogonal rows of one matrix, so that B·A = 0 with neither being zero. r is even.
-    Orthogonal,
-}
-
 /// What one LoRA layer is made from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LoraSpec {
     /// Rank.
     pub r: usize,
@@ -40,7 +24,7 @@ pub struct LoraSpec {
     /// Whether B has a bias (PEFT's `lora_bias`).
     pub bias: bool,
     /// How A and B begin.
-    pub init: LoraInit,
+    pub init: InitLoraWeights,
 }
 
 /// A LoRA adapter of one linear layer.
@@ -71,20 +55,27 @@ impl Lora {
         let bound = 1.0 / (inp as f32).sqrt();
         let zeros = || vec![0.0; out * r];
         let random = |a: Vec<f32>, b: Vec<f32>| {
-            (Tensor::from_data(from_host(a, [r, inp]), (&device, DType::F32)), Tensor::from_data(from_host(b, [out, r]), (&device, DType::F32)))
+            (
+                Tensor::from_data(from_host(a, [r, inp]), (&device, DType::F32)),
+                Tensor::from_data(from_host(b, [out, r]), (&device, DType::F32)),
+            )
         };
-        let (a, b) = match spec.init {
-            LoraInit::Kaiming => random(rng.uniform(r * inp, bound), zeros()),
-            LoraInit::Gaussian => random(rng.normal(r * inp, 1.0 / r as f32), zeros()),
-            LoraInit::Random => {
+        let (a, b) = match &spec.init {
+            InitLoraWeights::Default => random(rng.uniform(r * inp, bound), zeros()),
+            InitLoraWeights::Gaussian => random(rng.normal(r * inp, 1.0 / r as f32), zeros()),
+            InitLoraWeights::Random => {
                 let a = rng.uniform(r * inp, bound);
                 random(a, rng.uniform(out * r, 1.0 / (r as f32).sqrt()))
             }
-            LoraInit::Orthogonal => orthogonal(r, inp, out, rng, &device)?,
-            LoraInit::Pissa => pissa(weight, r, spec.scaling)?,
-            LoraInit::Olora => olora(weight, r)?,
+            InitLoraWeights::Orthogonal => orthogonal(r, inp, out, rng, &device)?,
+            InitLoraWeights::Pissa => pissa(weight, r, spec.scaling, None, rng)?,
+            InitLoraWeights::PissaNiter(n) => pissa(weight, r, spec.scaling, Some(*n), rng)?,
+            InitLoraWeights::Olora => olora(weight, r)?,
+            InitLoraWeights::Other(name) => {
+                return Err(PeftError::Unsupported(format!("init_lora_weights = \"{name}\"")));
+            }
         };
-        let residual = matches!(spec.init, LoraInit::Pissa | LoraInit::Olora).then(|| {
+        let residual = spec.init.changes_base_weight().then(|| {
             let w = weight.clone().cast(DType::F32);
             (w - b.clone().matmul(a.clone()).mul_scalar(spec.scaling)).cast(weight.dtype())
         });
@@ -135,15 +126,18 @@ impl Lora {
 
     /// Parameters by the names that PEFT gives them on disk.
     pub fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
-        let mut all = vec![("lora_A.weight", ParamRef::from(&self.lora_a)), ("lora_B.weight", ParamRef::from(&self.lora_b))];
+        let mut all =
+            vec![("lora_A.weight", ParamRef::from(&self.lora_a)), ("lora_B.weight", ParamRef::from(&self.lora_b))];
         all.extend(self.bias_b.iter().map(|b| ("lora_B.bias", ParamRef::from(b))));
         all
     }
 
     /// As [`Self::params`], to write into.
     pub fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
-        let mut all =
-            vec![("lora_A.weight", ParamMut::from(&mut self.lora_a)), ("lora_B.weight", ParamMut::from(&mut self.lora_b))];
+        let mut all = vec![
+            ("lora_A.weight", ParamMut::from(&mut self.lora_a)),
+            ("lora_B.weight", ParamMut::from(&mut self.lora_b)),
+        ];
         all.extend(self.bias_b.iter_mut().map(|b| ("lora_B.bias", ParamMut::from(b))));
         all
     }
@@ -153,11 +147,31 @@ fn from_host<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> burn::tenso
     burn::tensor::TensorData::new(values, shape)
 }
 
-/// A = √(S/s)·Vᵀ and B = U·√(S/s) of the leading `r` singular triplets.
-fn pissa(weight: &Tensor<2>, r: usize, scaling: f64) -> Result<(Tensor<2>, Tensor<2>)> {
+/// A = √(S/s)·Vᵀ and B = U·√(S/s) of the leading `r` singular triplets: exact, or by `n` subspace iterations
+/// (`pissa_niter_n`; Halko et al. 2011), which is faster for a large weight.
+fn pissa(
+    weight: &Tensor<2>,
+    r: usize,
+    scaling: f64,
+    n: Option<usize>,
+    rng: &mut TensorRng,
+) -> Result<(Tensor<2>, Tensor<2>)> {
     let [out, inp] = weight.dims();
     check_rank("pissa", r, out.min(inp))?;
-    let (u, s, vt) = burn::linalg::svd::<2, 1>(weight.clone().detach().cast(DType::F32), 30);
+    let weight = weight.clone().detach().cast(DType::F32);
+    let (u, s, vt) = match n {
+        None => burn::linalg::svd::<2, 1>(weight, 30),
+        Some(n) => {
+            let orthogonal = |m: Tensor<2>| burn::linalg::qr(m, true).0;
+            let probe = from_host(rng.normal(inp * r, 1.0), [inp, r]);
+            let mut q = orthogonal(weight.clone().matmul(Tensor::from_data(probe, (&weight.device(), DType::F32))));
+            for _ in 0..n {
+                q = orthogonal(weight.clone().matmul(orthogonal(weight.clone().transpose().matmul(q))));
+            }
+            let (u, s, vt) = burn::linalg::svd::<2, 1>(q.clone().transpose().matmul(weight), 30);
+            (q.matmul(u), s, vt)
+        }
+    };
     let root = s.slice([0..r]).div_scalar(scaling).sqrt();
     let a = vt.slice([0..r, 0..inp]) * root.clone().reshape([r, 1]);
     let b = u.slice([0..out, 0..r]) * root.reshape([1, r]);
@@ -173,9 +187,17 @@ fn olora(weight: &Tensor<2>, r: usize) -> Result<(Tensor<2>, Tensor<2>)> {
 }
 
 /// A from the odd rows and B from the even rows of an orthogonal r×r matrix, each through a random map, over 10.
-fn orthogonal(r: usize, inp: usize, out: usize, rng: &mut TensorRng, device: &Device) -> Result<(Tensor<2>, Tensor<2>)> {
+fn orthogonal(
+    r: usize,
+    inp: usize,
+    out: usize,
+    rng: &mut TensorRng,
+    device: &Device,
+) -> Result<(Tensor<2>, Tensor<2>)> {
     if r % 2 != 0 {
-        return Err(PeftError::Unsupported(format!("init_lora_weights = \"orthogonal\" needs an even rank, and r is {r}")));
+        return Err(PeftError::Unsupported(format!(
+            "init_lora_weights = \"orthogonal\" needs an even rank, and r is {r}"
+        )));
     }
     let half = r / 2;
     let mut normal = |rows: usize, cols: usize| {
@@ -205,7 +227,7 @@ mod tests {
     use super::*;
     use burn::tensor::Tolerance;
 
-    fn spec(init: LoraInit) -> LoraSpec {
+    fn spec(init: InitLoraWeights) -> LoraSpec {
         LoraSpec { r: 4, scaling: 2.0, dropout: 0.0, bias: false, init }
     }
 
@@ -217,12 +239,12 @@ mod tests {
     #[test]
     fn the_update_is_zero_at_the_start_and_equals_the_delta_later() {
         let w = weight(6, 10);
-        for init in [LoraInit::Kaiming, LoraInit::Gaussian, LoraInit::Orthogonal] {
-            let (lora, residual) = Lora::init(&spec(init), &w, &mut TensorRng::new(1, "l")).unwrap();
+        for init in [InitLoraWeights::Default, InitLoraWeights::Gaussian, InitLoraWeights::Orthogonal] {
+            let (lora, residual) = Lora::init(&spec(init.clone()), &w, &mut TensorRng::new(1, "l")).unwrap();
             assert!(residual.is_none());
             assert!(lora.delta().abs().max().into_scalar::<f32>() < 1e-6, "{init:?}");
         }
-        let (lora, _) = Lora::init(&spec(LoraInit::Random), &w, &mut TensorRng::new(1, "l")).unwrap();
+        let (lora, _) = Lora::init(&spec(InitLoraWeights::Random), &w, &mut TensorRng::new(1, "l")).unwrap();
         let x = weight(3, 10);
         let direct = x.clone().matmul(lora.delta().transpose());
         lora.update(x).into_data().assert_approx_eq::<f32>(&direct.into_data(), Tolerance::absolute(1e-6));
@@ -232,8 +254,8 @@ mod tests {
     fn pissa_and_olora_leave_the_function_as_it_was() {
         for (out, inp) in [(6, 10), (10, 6), (8, 8)] {
             let w = weight(out, inp);
-            for init in [LoraInit::Pissa, LoraInit::Olora] {
-                let (lora, residual) = Lora::init(&spec(init), &w, &mut TensorRng::new(1, "l")).unwrap();
+            for init in [InitLoraWeights::Pissa, InitLoraWeights::PissaNiter(4), InitLoraWeights::Olora] {
+                let (lora, residual) = Lora::init(&spec(init.clone()), &w, &mut TensorRng::new(1, "l")).unwrap();
                 let sum = lora.merge(residual.unwrap());
                 sum.into_data().assert_approx_eq::<f32>(&w.to_data(), Tolerance::absolute(1e-5));
                 assert!(lora.delta().abs().max().into_scalar::<f32>() > 0.1);
@@ -244,8 +266,8 @@ mod tests {
     #[test]
     fn impossible_ranks_are_errors() {
         let w = weight(3, 3);
-        assert!(Lora::init(&spec(LoraInit::Pissa), &w, &mut TensorRng::new(1, "l")).is_err());
-        let odd = LoraSpec { r: 3, ..spec(LoraInit::Orthogonal) };
+        assert!(Lora::init(&spec(InitLoraWeights::Pissa), &w, &mut TensorRng::new(1, "l")).is_err());
+        let odd = LoraSpec { r: 3, ..spec(InitLoraWeights::Orthogonal) };
         assert!(Lora::init(&odd, &w, &mut TensorRng::new(1, "l")).is_err());
     }
 }

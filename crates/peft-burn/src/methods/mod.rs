@@ -5,9 +5,70 @@ mod lora;
 use burn::module::Module;
 use burn::tensor::{Bool, Distribution, Tensor};
 
-pub use lora::{Lora, LoraInit, LoraSpec};
+pub use lora::{Lora, LoraSpec};
 
+use crate::config::PeftConfig;
+use crate::embedding::EmbeddingAdapter;
+use crate::error::{PeftError, Result};
 use crate::param::{ParamMut, ParamRef};
+use crate::random::TensorRng;
+use crate::targets::ModuleInfo;
+
+/// What an adapter's layers are initialised from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) config: &'a PeftConfig,
+    pub(crate) seed: u64,
+    /// Paths of all layers that the adapter adapts.
+    pub(crate) adapted: &'a [String],
+    pub(crate) modules: &'a [ModuleInfo],
+}
+
+/// A new adapter for the linear layer at `path` with `weight` (`[out, in]`), and the residual that takes the weight's
+/// place where the initialisation moves a part of it into the adapter.
+pub(crate) fn init(context: &Context<'_>, path: &str, weight: &Tensor<2>) -> Result<(Method, Option<Tensor<2>>)> {
+    let rng = &mut TensorRng::new(context.seed, path);
+    match context.config {
+        PeftConfig::Lora(config) => {
+            let spec = LoraSpec {
+                r: config.rank_for(path),
+                scaling: config.scaling_for(path),
+                dropout: config.lora_dropout,
+                bias: config.lora_bias,
+                init: config.init_lora_weights.clone(),
+            };
+            let (lora, residual) = Lora::init(&spec, weight, rng)?;
+            Ok((Method::Lora(lora), residual))
+        }
+        other => Err(PeftError::Unsupported(format!("{} is not implemented yet", other.peft_type()))),
+    }
+}
+
+/// A new adapter for the embedding at `path`; `None` where the configuration asks for none.
+pub(crate) fn init_embedding(
+    context: &Context<'_>,
+    path: &str,
+    weight: &Tensor<2>,
+    adapted: bool,
+) -> Result<Option<EmbeddingAdapter>> {
+    let PeftConfig::Lora(config) = context.config else {
+        return Ok(None);
+    };
+    let rng = &mut TensorRng::new(context.seed, path);
+    let lora = adapted.then(|| EmbeddingAdapter::lora(weight, config.rank_for(path), config.scaling_for(path), rng));
+    let tokens = config.trainable_tokens_for(path).to_vec();
+    let [vocab, _] = weight.dims();
+    if let Some(bad) = tokens.iter().find(|&&t| t >= vocab) {
+        let message = format!("trainable_token_indices names token {bad}, and {path} has {vocab}");
+        return Err(PeftError::Config { origin: "adapter".into(), problems: vec![message] });
+    }
+    if tokens.is_empty() {
+        return Ok(lora);
+    }
+    let mut adapter = EmbeddingAdapter::tokens(weight, tokens);
+    adapter.lora = lora.and_then(|a| a.lora);
+    Ok(Some(adapter))
+}
 
 /// An adapter of one linear layer, whatever its method.
 #[derive(Module, Debug)]

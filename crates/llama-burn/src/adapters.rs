@@ -1,0 +1,84 @@
+//! Where a Llama's adapters go.
+
+use peft_burn::targets::ModuleInfo;
+use peft_burn::{AdaptableModel, LayerMut, LayerRef, PeftState};
+
+use crate::model::{DecoderLayer, Llama};
+
+impl AdaptableModel for Llama {
+    fn model_type(&self) -> &str {
+        "llama"
+    }
+
+    fn layers(&self) -> Vec<(String, LayerRef<'_>)> {
+        let mut all = vec![("model.embed_tokens".to_owned(), LayerRef::Embedding(&self.embed_tokens))];
+        for (i, layer) in self.layers.iter().enumerate() {
+            all.extend(layer.linears().map(|(name, l)| (format!("model.layers.{i}.{name}"), LayerRef::Linear(l))));
+        }
+        all.push(("lm_head".to_owned(), LayerRef::Linear(&self.lm_head)));
+        all
+    }
+
+    fn layers_mut(&mut self) -> Vec<(String, LayerMut<'_>)> {
+        let mut all = vec![("model.embed_tokens".to_owned(), LayerMut::Embedding(&mut self.embed_tokens))];
+        for (i, layer) in self.layers.iter_mut().enumerate() {
+            let linears = DecoderLayer::NAMES.iter().zip(layer.linears_mut());
+            all.extend(linears.map(|(name, l)| (format!("model.layers.{i}.{name}"), LayerMut::Linear(l))));
+        }
+        all.push(("lm_head".to_owned(), LayerMut::Linear(&mut self.lm_head)));
+        all
+    }
+
+    fn modules(&self) -> Vec<ModuleInfo> {
+        self.config().modules()
+    }
+
+    fn num_base_parameters(&self) -> usize {
+        self.config().num_parameters()
+    }
+
+    fn peft_state(&self) -> &PeftState {
+        &self.peft
+    }
+
+    fn peft_state_mut(&mut self) -> &mut PeftState {
+        &mut self.peft
+    }
+}
+
+impl crate::LlamaConfig {
+    /// The modules of a model of this shape by their Hugging Face paths. A tied head counts no parameters of its own
+    /// in Transformers and has none here.
+    pub fn modules(&self) -> Vec<ModuleInfo> {
+        let hidden = self.hidden_size;
+        let mut all = vec![ModuleInfo::embedding("model.embed_tokens", self.vocab_size, hidden)];
+        for i in 0..self.num_hidden_layers {
+            for (name, [inp, out], bias) in self.projections() {
+                all.push(ModuleInfo::linear(format!("model.layers.{i}.{name}"), inp, out).with_bias(bias));
+            }
+            for norm in ["input_layernorm", "post_attention_layernorm"] {
+                all.push(ModuleInfo::other(format!("model.layers.{i}.{norm}"), hidden));
+            }
+        }
+        all.push(ModuleInfo::other("model.norm", hidden));
+        all.push(ModuleInfo::output_head("lm_head", hidden, self.vocab_size));
+        all
+    }
+
+    /// The seven projections of a layer: path, `[in, out]`, and whether there is a bias.
+    pub(crate) fn projections(&self) -> [(&'static str, [usize; 2], bool); 7] {
+        let (hidden, inner) = (self.hidden_size, self.intermediate_size);
+        let (q, kv) = (self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
+        let (attn, mlp) = (self.attention_bias, self.mlp_bias);
+        let [a, b, c, d, e, f, g] = DecoderLayer::NAMES;
+        [
+            (a, [hidden, q], attn),
+            (b, [hidden, kv], attn),
+            (c, [hidden, kv], attn),
+            (d, [q, hidden], attn),
+            (e, [hidden, inner], mlp),
+            (f, [hidden, inner], mlp),
+            (g, [inner, hidden], mlp),
+        ]
+    }
+}

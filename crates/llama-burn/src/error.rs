@@ -1,0 +1,162 @@
+//! The one error type of this crate.
+
+use std::path::{Path, PathBuf};
+
+/// `Result` with this crate's error.
+pub type Result<T, E = LlamaError> = std::result::Result<T, E>;
+
+/// What can go wrong between a Hugging Face model directory and generated text.
+///
+/// A message names the file or the key it is about and, where several things are wrong at once, lists them all.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LlamaError {
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not the JSON it should be.
+    #[error("{} is not valid JSON of the expected shape: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why parsing stopped.
+        source: serde_json::Error,
+    },
+    /// A configuration that is missing something, contradicts itself or asks for what is not supported.
+    #[error("{}: {message}", path.display())]
+    Config {
+        /// The `config.json`.
+        path: PathBuf,
+        /// Every problem found, separated by `; `.
+        message: String,
+    },
+    /// A model of another family.
+    #[error("{}: the architecture is {found}; supported: {supported}", path.display())]
+    UnsupportedArchitecture {
+        /// The `config.json`.
+        path: PathBuf,
+        /// What the file names.
+        found: String,
+        /// What this crate can load.
+        supported: String,
+    },
+    /// A weight file that is truncated or otherwise not safetensors.
+    #[error("{}: not a usable safetensors file: {message}", path.display())]
+    Safetensors {
+        /// The weight file or its index.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The stored tensors are not those that the configuration describes.
+    #[error("{}: the tensors do not fit config.json{}", path.display(), list_tensors(missing, unexpected, misshapen))]
+    Tensors {
+        /// The weight file or the model directory.
+        path: PathBuf,
+        /// Names the model needs and the files lack.
+        missing: Vec<String>,
+        /// Names the files hold and the model has no place for.
+        unexpected: Vec<String>,
+        /// `name: shape found, shape expected` of tensors that differ in shape.
+        misshapen: Vec<String>,
+    },
+    /// Files that a model directory should have and does not.
+    #[error("the model is incomplete; missing:\n  {}\nfetch it again", files.join("\n  "))]
+    MissingFiles {
+        /// Their paths.
+        files: Vec<String>,
+    },
+    /// An error of the adapters or of a tensor file.
+    #[error(transparent)]
+    Peft(#[from] peft_burn::PeftError),
+    /// A tokenizer that cannot be loaded, or text it cannot handle.
+    #[error("{origin}: {message}")]
+    Tokenizer {
+        /// The file, or what stands for it.
+        origin: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A tokenizer that makes ids the model has no embedding for.
+    #[error(
+        "{origin} does not belong to this model: its highest token id is {highest_id} ({token:?}), \
+         but config.json has vocab_size {vocab_size}; take both from the same model"
+    )]
+    Vocabulary {
+        /// The tokenizer's file.
+        origin: String,
+        /// The highest id the tokenizer can make.
+        highest_id: u32,
+        /// The token with that id.
+        token: String,
+        /// `vocab_size` of the model.
+        vocab_size: usize,
+    },
+    /// A chat template that is missing, malformed or refuses the conversation.
+    #[error("chat template: {message}")]
+    Template {
+        /// What is wrong.
+        message: String,
+    },
+    /// An option that has no meaning, such as a negative temperature.
+    #[error("{key} = {value}: {message}")]
+    Option {
+        /// The option's name.
+        key: &'static str,
+        /// The value given.
+        value: String,
+        /// What it has to be.
+        message: String,
+    },
+    /// A model that is neither a directory nor could be had from the hub.
+    #[error("model {model:?}: {message}")]
+    Hub {
+        /// The model as it was asked for.
+        model: String,
+        /// What went wrong and the way out.
+        message: String,
+    },
+}
+
+impl LlamaError {
+    /// For `map_err` on operations that touch `path`.
+    pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| LlamaError::Io { path: path.as_ref().to_path_buf(), source }
+    }
+
+    /// For `map_err` on parsing the contents of `path`.
+    pub(crate) fn json(path: impl AsRef<Path>) -> impl FnOnce(serde_json::Error) -> Self {
+        move |source| LlamaError::Json { path: path.as_ref().to_path_buf(), source }
+    }
+}
+
+fn list_tensors(missing: &[String], unexpected: &[String], misshapen: &[String]) -> String {
+    [("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)]
+        .into_iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(what, names)| format!("\n  {what} ({}):\n    {}", names.len(), names.join("\n    ")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tensor_that_does_not_fit_is_listed() {
+        let error = LlamaError::Tensors {
+            path: "m/model.safetensors".into(),
+            missing: vec!["a".into(), "b".into()],
+            unexpected: vec![],
+            misshapen: vec!["c: [1, 2], expected [2, 1]".into()],
+        };
+        let expected = "m/model.safetensors: the tensors do not fit config.json\n  missing (2):\n    a\n    b\n  \
+                        of another shape (1):\n    c: [1, 2], expected [2, 1]";
+        assert_eq!(error.to_string(), expected);
+    }
+}

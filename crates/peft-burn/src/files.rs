@@ -1,0 +1,95 @@
+//! Adapters on disk, as Hugging Face PEFT writes and reads them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use burn::tensor::DType;
+
+use crate::config::PeftConfig;
+use crate::error::{PeftError, Result};
+use crate::model::PeftModel;
+use crate::targets::resolve_saved;
+use crate::tensor_file::{TensorFile, write_tensors};
+
+/// The file with an adapter's tensors.
+pub const WEIGHTS_NAME: &str = "adapter_model.safetensors";
+
+/// Saving and loading adapters. Implemented for every [`PeftModel`].
+pub trait AdapterFiles: PeftModel {
+    /// Writes `adapter_config.json` and `adapter_model.safetensors` into `dir`.
+    ///
+    /// # Errors
+    /// A name that is not attached, or a file that cannot be written: each file is whole or absent.
+    fn save_adapter(&self, name: &str, dir: &Path) -> Result<()> {
+        let config = self.adapter_config(name)?;
+        std::fs::create_dir_all(dir).map_err(PeftError::io(dir))?;
+        let tensors: BTreeMap<_, _> = self
+            .adapter_params(name)?
+            .into_iter()
+            .map(|(key, param)| (key, param.to_data().convert_dtype(DType::F32)))
+            .collect();
+        write_tensors(&dir.join(WEIGHTS_NAME), &tensors, &[])?;
+        config.save(dir)
+    }
+
+    /// Reads an adapter directory into a new adapter `name` and makes it the active one. It is frozen unless
+    /// `trainable` (PEFT's `is_trainable`). Returns what the user should know.
+    ///
+    /// # Errors
+    /// Anything that does not fit, all of it at once, before the model changes: tensors that are missing, unexpected,
+    /// of another shape, or not finite; names in the configuration that match nothing here.
+    fn load_adapter(&mut self, dir: &Path, name: &str, trainable: bool) -> Result<Vec<String>> {
+        let (config, mut warnings) = PeftConfig::from_dir(dir)?;
+        let resolution = resolve_saved(&config, &self.modules(), self.model_type())?;
+        let file = TensorFile::open(&dir.join(WEIGHTS_NAME))?;
+        let mut loaded = self.clone();
+        warnings.extend(loaded.attach(name, resolution, 0)?);
+        loaded.fill(name, &file)?;
+        loaded.set_trainable(trainable);
+        *self = loaded;
+        Ok(warnings)
+    }
+
+    #[doc(hidden)]
+    fn fill(&mut self, name: &str, file: &TensorFile) -> Result<()> {
+        let (mut missing, mut misshapen, mut non_finite) = (Vec::new(), Vec::new(), Vec::new());
+        let mut known = BTreeSet::new();
+        let mut values = BTreeMap::new();
+        for (key, param) in self.adapter_params(name)? {
+            let shape = param.shape();
+            match file.shape(&key) {
+                None => missing.push(key.clone()),
+                Some(found) if found != shape => misshapen.push(format!("{key} is {found:?}, expected {shape:?}")),
+                Some(_) => {
+                    let data = file.read(&key)?.convert_dtype(DType::F32);
+                    if data.iter::<f32>().any(|v| !v.is_finite()) {
+                        non_finite.push(key.clone());
+                    }
+                    values.insert(key.clone(), data);
+                }
+            }
+            known.insert(key);
+        }
+        // PEFT stores the base's whole embedding beside an adapter on it; the base has it already.
+        let spare = |key: &str| key.ends_with("embed_tokens.base_layer.weight");
+        let unexpected: Vec<String> =
+            file.names().filter(|n| !known.contains(*n) && !spare(n)).map(str::to_owned).collect();
+        if !(missing.is_empty() && misshapen.is_empty() && unexpected.is_empty() && non_finite.is_empty()) {
+            return Err(PeftError::Tensors {
+                path: file.path().to_owned(),
+                missing,
+                unexpected,
+                misshapen,
+                non_finite,
+            });
+        }
+        for (key, mut param) in self.adapter_params_mut(name)? {
+            if let Some(data) = values.remove(&key) {
+                param.set(data);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<M: PeftModel> AdapterFiles for M {}

@@ -1,0 +1,468 @@
+//! Models that take adapters, and what one does with adapters on them.
+
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+
+use crate::config::{Bias, PeftConfig};
+use crate::embedding::{EmbeddingAdapter, PeftEmbedding};
+use crate::error::{PeftError, Result};
+use crate::linear::{LinearAdapter, PeftLinear};
+use crate::methods;
+use crate::param::{ParamMut, ParamRef};
+use crate::report::TrainableReport;
+use crate::targets::{ModuleInfo, Resolution, resolve};
+
+/// A layer that takes adapters.
+#[derive(Clone, Copy, Debug)]
+pub enum LayerRef<'a> {
+    /// A linear layer.
+    Linear(&'a PeftLinear),
+    /// An embedding.
+    Embedding(&'a PeftEmbedding),
+}
+
+/// A layer that takes adapters, to change.
+#[derive(Debug)]
+pub enum LayerMut<'a> {
+    /// A linear layer.
+    Linear(&'a mut PeftLinear),
+    /// An embedding.
+    Embedding(&'a mut PeftEmbedding),
+}
+
+/// The adapters of a model, apart from their tensors.
+#[derive(Clone, Debug, Default)]
+pub struct PeftState {
+    adapters: BTreeMap<String, AdapterState>,
+    active: Vec<String>,
+    disabled: bool,
+    merged: Vec<String>,
+    inference: bool,
+}
+
+#[derive(Clone, Debug)]
+struct AdapterState {
+    config: PeftConfig,
+    adapted: Vec<String>,
+    saved: Vec<String>,
+}
+
+/// What a model crate implements so that its models take adapters: the layers by their Hugging Face paths. Everything
+/// that is done with adapters then comes from [`PeftModel`].
+pub trait AdaptableModel: Module {
+    /// The `model_type` of the Hugging Face configuration, which decides default targets.
+    fn model_type(&self) -> &str;
+    /// Every layer that could take an adapter, with its path, in the model's order.
+    fn layers(&self) -> Vec<(String, LayerRef<'_>)>;
+    /// The same layers, to change, in the same order.
+    fn layers_mut(&mut self) -> Vec<(String, LayerMut<'_>)>;
+    /// What the model consists of, norms included, for target selection and counts.
+    fn modules(&self) -> Vec<ModuleInfo>;
+    /// How many numbers the base has, a shared weight counted once.
+    fn num_base_parameters(&self) -> usize {
+        self.modules().iter().map(ModuleInfo::parameters).sum()
+    }
+    /// Where the model keeps its adapters' configurations.
+    fn peft_state(&self) -> &PeftState;
+    /// The same, to change.
+    fn peft_state_mut(&mut self) -> &mut PeftState;
+}
+
+/// Adapters on a model: add, switch, disable, merge, remove. Implemented for every [`AdaptableModel`].
+///
+/// Loading and saving are in [`crate::files`].
+pub trait PeftModel: AdaptableModel {
+    /// Adds a new adapter and makes it the active, trained one. Returns what the user should know.
+    ///
+    /// # Errors
+    /// An invalid configuration, names that match nothing, a name that is taken or has a dot: before anything changes.
+    fn add_adapter(&mut self, name: &str, config: &PeftConfig, seed: u64) -> Result<Vec<String>> {
+        let resolution = resolve(config, &self.modules(), self.model_type())?;
+        self.attach(name, resolution, seed)
+    }
+
+    #[doc(hidden)]
+    fn attach(&mut self, name: &str, resolution: Resolution, seed: u64) -> Result<Vec<String>> {
+        let Resolution { config, adapted, modules_to_save, warnings } = resolution;
+        let state = self.peft_state();
+        check_name(name, state)?;
+        if config.bias() != Bias::None && state.adapters.values().any(|a| a.config.bias() != Bias::None) {
+            let message = "two adapters that both train the base's biases (bias = \"none\" for one of them)";
+            return Err(PeftError::Unsupported(message.into()));
+        }
+        let adapted: Vec<String> = adapted.into_iter().map(|m| m.path).collect();
+        let saved: Vec<String> = modules_to_save.into_iter().map(|m| m.path).collect();
+        let context = methods::Context { config: &config, seed, adapted: &adapted, modules: &self.modules() };
+        let mut linears = BTreeMap::new();
+        let mut embeddings = BTreeMap::new();
+        for (path, layer) in self.layers() {
+            match layer {
+                LayerRef::Linear(l) => {
+                    if let Some(adapter) = linear_adapter(&context, &path, l, &saved)? {
+                        linears.insert(path, adapter);
+                    }
+                }
+                LayerRef::Embedding(e) => {
+                    if let Some(adapter) = embedding_adapter(&context, &path, e, &saved)? {
+                        embeddings.insert(path, adapter);
+                    }
+                }
+            }
+        }
+        if let Some(path) = saved.iter().find(|p| !linears.contains_key(*p) && !embeddings.contains_key(*p)) {
+            return Err(PeftError::Unsupported(format!(
+                "modules_to_save of {path}: only linear layers and embeddings"
+            )));
+        }
+        for (path, layer) in self.layers_mut() {
+            match layer {
+                LayerMut::Linear(l) => linears.remove(&path).into_iter().for_each(|a| l.insert(name, a)),
+                LayerMut::Embedding(e) => embeddings.remove(&path).into_iter().for_each(|a| e.insert(name, a)),
+            }
+        }
+        self.peft_state_mut().adapters.insert(name.into(), AdapterState { config, adapted, saved });
+        self.set_adapter(&[name])?;
+        Ok(warnings)
+    }
+
+    /// Makes these adapters the active ones, in this order, and trains them (PEFT's `set_adapter`).
+    ///
+    /// # Errors
+    /// A name that is not attached; an active set that differs from what is merged.
+    fn set_adapter(&mut self, names: &[&str]) -> Result<()> {
+        names.iter().try_for_each(|name| check_known(name, self.peft_state()))?;
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        self.peft_state_mut().active = names;
+        self.apply_active();
+        Ok(())
+    }
+
+    #[doc(hidden)]
+    fn apply_active(&mut self) {
+        let state = self.peft_state();
+        let trainable = !state.inference;
+        let active = if state.disabled { Vec::new() } else { state.active.clone() };
+        for (_, layer) in self.layers_mut() {
+            match layer {
+                LayerMut::Linear(l) => l.set_active(&active, trainable),
+                LayerMut::Embedding(e) => e.set_active(&active, trainable),
+            }
+        }
+    }
+
+    /// Whether the active adapters are trained (`true`, as after [`Self::add_adapter`]) or frozen.
+    fn set_trainable(&mut self, trainable: bool) {
+        self.peft_state_mut().inference = !trainable;
+        self.apply_active();
+    }
+
+    /// Switches every adapter off, merged ones too, until [`Self::enable_adapters`].
+    ///
+    /// # Errors
+    /// None at present; merged adapters are unmerged and merged again by `enable_adapters`.
+    fn disable_adapters(&mut self) -> Result<()> {
+        let merged = self.peft_state().merged.clone();
+        self.unmerge_adapters();
+        let state = self.peft_state_mut();
+        state.disabled = true;
+        state.merged = merged;
+        self.apply_active();
+        Ok(())
+    }
+
+    /// Undoes [`Self::disable_adapters`], merges included.
+    ///
+    /// # Errors
+    /// As [`Self::merge_adapters`].
+    fn enable_adapters(&mut self) -> Result<()> {
+        let state = self.peft_state_mut();
+        if !std::mem::take(&mut state.disabled) {
+            return Ok(());
+        }
+        let merged = std::mem::take(&mut state.merged);
+        self.apply_active();
+        let names: Vec<&str> = merged.iter().map(String::as_str).collect();
+        if names.is_empty() { Ok(()) } else { self.merge_adapters(&names, false) }
+    }
+
+    /// Whether the adapters are switched off.
+    fn adapters_disabled(&self) -> bool {
+        self.peft_state().disabled
+    }
+
+    /// Names of all adapters, alphabetically.
+    fn adapter_names(&self) -> Vec<String> {
+        self.peft_state().adapters.keys().cloned().collect()
+    }
+
+    /// Names of the active adapters, in order.
+    fn active_adapters(&self) -> &[String] {
+        &self.peft_state().active
+    }
+
+    /// Names of the adapters that are folded into the base.
+    fn merged_adapters(&self) -> &[String] {
+        &self.peft_state().merged
+    }
+
+    /// The configuration of an adapter as PEFT would store it.
+    ///
+    /// # Errors
+    /// A name that is not attached.
+    fn adapter_config(&self, name: &str) -> Result<&PeftConfig> {
+        check_known(name, self.peft_state())?;
+        match self.peft_state().adapters.get(name) {
+            Some(adapter) => Ok(&adapter.config),
+            None => Err(unknown(name, self.peft_state())),
+        }
+    }
+
+    /// Takes an adapter off.
+    ///
+    /// # Errors
+    /// A name that is not attached, or one that is merged.
+    fn delete_adapter(&mut self, name: &str) -> Result<()> {
+        let state = self.peft_state();
+        check_known(name, state)?;
+        if state.merged.iter().any(|n| n == name) {
+            let operation = format!("delete adapter `{name}`");
+            return Err(PeftError::Merged { operation, adapters: state.merged.clone() });
+        }
+        for (_, layer) in self.layers_mut() {
+            match layer {
+                LayerMut::Linear(l) => drop(l.remove(name)),
+                LayerMut::Embedding(e) => drop(e.remove(name)),
+            }
+        }
+        let state = self.peft_state_mut();
+        state.adapters.remove(name);
+        state.active.retain(|n| n != name);
+        Ok(())
+    }
+
+    /// Folds adapters into the base's weights, which then cost nothing to run. With `safe`, every merged weight is
+    /// first checked to be finite. [`Self::unmerge_adapters`] gives the base back to the bit.
+    ///
+    /// # Errors
+    /// A name that is not attached; adapters that are merged already; NaN or infinity in `safe` mode: before anything
+    /// changes.
+    fn merge_adapters(&mut self, names: &[&str], safe: bool) -> Result<()> {
+        let state = self.peft_state();
+        names.iter().try_for_each(|name| check_known(name, state))?;
+        if !state.merged.is_empty() {
+            return Err(PeftError::Merged { operation: "merge again".into(), adapters: state.merged.clone() });
+        }
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        if safe {
+            check_finite(self.layers(), &names)?;
+        }
+        for (_, layer) in self.layers_mut() {
+            match layer {
+                LayerMut::Linear(l) => l.merge(&names)?,
+                LayerMut::Embedding(e) => e.merge(&names)?,
+            }
+        }
+        self.peft_state_mut().merged = names;
+        Ok(())
+    }
+
+    /// Undoes [`Self::merge_adapters`].
+    fn unmerge_adapters(&mut self) {
+        for (_, layer) in self.layers_mut() {
+            match layer {
+                LayerMut::Linear(l) => l.unmerge(),
+                LayerMut::Embedding(e) => e.unmerge(),
+            }
+        }
+        self.peft_state_mut().merged.clear();
+    }
+
+    /// Folds the active adapters in for good and forgets all adapters (PEFT's `merge_and_unload`).
+    ///
+    /// # Errors
+    /// As [`Self::merge_adapters`].
+    fn merge_and_unload(&mut self, safe: bool) -> Result<()> {
+        let active = self.active_adapters().to_vec();
+        let names: Vec<&str> = active.iter().map(String::as_str).collect();
+        self.merge_adapters(&names, safe)?;
+        for (_, layer) in self.layers_mut() {
+            match layer {
+                LayerMut::Linear(l) => l.keep_merged(),
+                LayerMut::Embedding(e) => e.keep_merged(),
+            }
+        }
+        *self.peft_state_mut() = PeftState::default();
+        Ok(())
+    }
+
+    /// Forgets all adapters; the base is what it was before the first.
+    fn unload(&mut self) {
+        self.unmerge_adapters();
+        for (_, layer) in self.layers_mut() {
+            match layer {
+                LayerMut::Linear(l) => l.keep_merged(),
+                LayerMut::Embedding(e) => e.keep_merged(),
+            }
+        }
+        *self.peft_state_mut() = PeftState::default();
+    }
+
+    /// The parameters of an adapter by their names in its safetensors file.
+    ///
+    /// # Errors
+    /// A name that is not attached.
+    fn adapter_params(&self, name: &str) -> Result<Vec<(String, ParamRef<'_>)>> {
+        check_known(name, self.peft_state())?;
+        let mut all = Vec::new();
+        for (path, layer) in self.layers() {
+            let params = match layer {
+                LayerRef::Linear(l) => l.adapter(name).map(LinearAdapter::params),
+                LayerRef::Embedding(e) => e.adapter(name).map(EmbeddingAdapter::params),
+            };
+            all.extend(params.into_iter().flatten().map(|(suffix, p)| (file_key(&path, suffix), p)));
+        }
+        Ok(all)
+    }
+
+    /// As [`Self::adapter_params`], to write into.
+    ///
+    /// # Errors
+    /// A name that is not attached.
+    fn adapter_params_mut(&mut self, name: &str) -> Result<Vec<(String, ParamMut<'_>)>> {
+        check_known(name, self.peft_state())?;
+        let mut all = Vec::new();
+        for (path, layer) in self.layers_mut() {
+            let params = match layer {
+                LayerMut::Linear(l) => l.adapter_mut(name).map(LinearAdapter::params_mut),
+                LayerMut::Embedding(e) => e.adapter_mut(name).map(EmbeddingAdapter::params_mut),
+            };
+            all.extend(params.into_iter().flatten().map(|(suffix, p)| (file_key(&path, suffix), p)));
+        }
+        Ok(all)
+    }
+
+    /// Trained and total numbers of parameters, worded as PEFT's `print_trainable_parameters`.
+    fn trainable_parameters(&self) -> TrainableReport {
+        let state = self.peft_state();
+        let (mut trainable, mut all) = (0, self.num_base_parameters());
+        for name in state.adapters.keys() {
+            for (key, param) in self.adapter_params(name).unwrap_or_default() {
+                let n = param.num_elements();
+                // A trained bias is the base's own in PEFT, and counted once.
+                all += if key.ends_with(".bias") && !key.ends_with("lora_B.bias") && !self.is_saved(name, &key) {
+                    0
+                } else {
+                    n
+                };
+                if state.active.contains(name) && !state.inference {
+                    trainable += n;
+                }
+            }
+        }
+        TrainableReport { trainable, all }
+    }
+
+    #[doc(hidden)]
+    fn is_saved(&self, name: &str, key: &str) -> bool {
+        let saved = self.peft_state().adapters.get(name).map(|a| a.saved.as_slice()).unwrap_or_default();
+        saved.iter().any(|path| key.starts_with(&file_key(path, "")))
+    }
+
+    /// The paths that an adapter adapts.
+    ///
+    /// # Errors
+    /// A name that is not attached.
+    fn adapted_modules(&self, name: &str) -> Result<&[String]> {
+        match self.peft_state().adapters.get(name) {
+            Some(adapter) => Ok(&adapter.adapted),
+            None => Err(unknown(name, self.peft_state())),
+        }
+    }
+}
+
+impl<M: AdaptableModel> PeftModel for M {}
+
+/// PEFT's name of a tensor: every adapted model lies two levels below its `PeftModel`.
+pub(crate) fn file_key(path: &str, suffix: &str) -> String {
+    format!("base_model.model.{path}.{suffix}")
+}
+
+fn linear_adapter(
+    context: &methods::Context<'_>,
+    path: &str,
+    layer: &PeftLinear,
+    saved: &[String],
+) -> Result<Option<LinearAdapter>> {
+    if saved.iter().any(|p| p == path) {
+        return Ok(Some(LinearAdapter::copy_of(layer.base())));
+    }
+    let adapted = context.adapted.iter().any(|p| p == path);
+    let bias = match context.config.bias() {
+        Bias::None => false,
+        Bias::All => true,
+        Bias::LoraOnly | Bias::VeraOnly => adapted,
+    };
+    let bias = layer
+        .base()
+        .bias
+        .as_ref()
+        .filter(|_| bias)
+        .map(|b| burn::module::Param::from_tensor(b.val().detach().cast(burn::tensor::DType::F32)));
+    if !adapted {
+        return Ok(bias.map(|bias| LinearAdapter { method: None, bias: Some(bias), weight: None }));
+    }
+    let (method, residual) = methods::init(context, path, &layer.base().weight.val().detach())?;
+    let weight = residual.map(|w| burn::module::Param::from_tensor(w).set_require_grad(false));
+    Ok(Some(LinearAdapter { method: Some(method), bias, weight }))
+}
+
+fn embedding_adapter(
+    context: &methods::Context<'_>,
+    path: &str,
+    layer: &PeftEmbedding,
+    saved: &[String],
+) -> Result<Option<EmbeddingAdapter>> {
+    let weight = layer.base().val().detach();
+    if saved.iter().any(|p| p == path) {
+        return Ok(Some(EmbeddingAdapter::copy_of(&weight)));
+    }
+    let adapted = context.adapted.iter().any(|p| p == path);
+    methods::init_embedding(context, path, &weight, adapted)
+}
+
+fn check_name(name: &str, state: &PeftState) -> Result<()> {
+    if state.adapters.contains_key(name) {
+        return Err(PeftError::AdapterExists(name.into()));
+    }
+    if name.is_empty() || name.contains(['.', '/', '\\']) {
+        let message = format!("the adapter name `{name}`: use letters, digits, - and _, it names a folder and tensors");
+        return Err(PeftError::Unsupported(message));
+    }
+    Ok(())
+}
+
+fn check_known(name: &str, state: &PeftState) -> Result<()> {
+    if state.adapters.contains_key(name) { Ok(()) } else { Err(unknown(name, state)) }
+}
+
+fn unknown(name: &str, state: &PeftState) -> PeftError {
+    PeftError::UnknownAdapter { name: name.into(), available: state.adapters.keys().cloned().collect() }
+}
+
+fn check_finite(layers: Vec<(String, LayerRef<'_>)>, names: &[String]) -> Result<()> {
+    let finite = |w: burn::tensor::Tensor<2>| w.is_finite().all().into_scalar::<bool>();
+    let mut modules = Vec::new();
+    for (path, layer) in layers {
+        let ok = match layer {
+            LayerRef::Linear(l) => l
+                .merged_values(names)
+                .is_none_or(|(w, b)| finite(w) && b.is_none_or(|b| b.is_finite().all().into_scalar::<bool>())),
+            LayerRef::Embedding(e) => e.merged_value(names).is_none_or(finite),
+        };
+        if !ok {
+            modules.push(path);
+        }
+    }
+    if modules.is_empty() { Ok(()) } else { Err(PeftError::NonFiniteMerge { adapter: names.join(", "), modules }) }
+}

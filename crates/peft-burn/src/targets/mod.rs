@@ -1,0 +1,335 @@
+//! Which modules of a model a configuration adapts, by PEFT's rules.
+
+mod matcher;
+mod minimal;
+mod unmatched;
+
+use crate::config::{Ia3Config, ModuleNames, OneOrMany, PeftConfig, TargetModules};
+use crate::{PeftError, Result};
+use matcher::{Matcher, Verdict};
+
+/// What a module is, as far as adapters care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModuleKind {
+    /// A linear layer, weight `[out, in]`.
+    Linear,
+    /// The linear layer that makes the model's output: `lm_head`, or the `score` of a classifier. Not part of
+    /// `all-linear`.
+    OutputHead,
+    /// A table of embeddings, weight `[in, out]` with `in` the size of the vocabulary.
+    Embedding,
+    /// Anything else; no method adapts it, but it may be saved whole.
+    Other,
+}
+
+/// A module of the base model, by its path in the Hugging Face model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleInfo {
+    /// For example `model.layers.0.self_attn.q_proj`.
+    pub path: String,
+    /// What it is.
+    pub kind: ModuleKind,
+    /// Width of the input; the size of the vocabulary for an embedding.
+    pub in_features: usize,
+    /// Width of the output.
+    pub out_features: usize,
+    /// Whether it adds a bias of `out_features`.
+    pub bias: bool,
+}
+
+impl ModuleInfo {
+    /// A linear layer without a bias.
+    pub fn linear(path: impl Into<String>, in_features: usize, out_features: usize) -> Self {
+        Self { path: path.into(), kind: ModuleKind::Linear, in_features, out_features, bias: false }
+    }
+
+    /// The model's output layer, without a bias.
+    pub fn output_head(path: impl Into<String>, in_features: usize, out_features: usize) -> Self {
+        Self { kind: ModuleKind::OutputHead, ..Self::linear(path, in_features, out_features) }
+    }
+
+    /// A table of `vocabulary` embeddings.
+    pub fn embedding(path: impl Into<String>, vocabulary: usize, width: usize) -> Self {
+        Self { kind: ModuleKind::Embedding, ..Self::linear(path, vocabulary, width) }
+    }
+
+    /// Another module with a weight of `width` elements, such as a norm; 0 if it has none of its own.
+    pub fn other(path: impl Into<String>, width: usize) -> Self {
+        Self { kind: ModuleKind::Other, ..Self::linear(path, 1, width) }
+    }
+
+    /// The same module, with or without a bias.
+    pub fn with_bias(self, bias: bool) -> Self {
+        Self { bias, ..self }
+    }
+
+    /// Number of parameters: weight and bias.
+    pub fn parameters(&self) -> usize {
+        self.in_features * self.out_features + self.bias_parameters()
+    }
+
+    /// Number of parameters of the bias.
+    pub fn bias_parameters(&self) -> usize {
+        if self.bias { self.out_features } else { 0 }
+    }
+}
+
+/// What a configuration means for a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolution {
+    /// The configuration as PEFT would store it: defaults of the model type filled in, `all-linear` spelled out,
+    /// heads of the task added to `modules_to_save`.
+    pub config: PeftConfig,
+    /// The modules that get an adapter, in the model's order.
+    pub adapted: Vec<ModuleInfo>,
+    /// The modules that are trained and saved whole, in the model's order.
+    pub modules_to_save: Vec<ModuleInfo>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+impl Resolution {
+    /// The largest input and output among the adapted modules: the size of VeRA's shared pair.
+    pub fn largest_features(&self) -> (usize, usize) {
+        let largest = |width: fn(&ModuleInfo) -> usize| self.adapted.iter().map(width).max().unwrap_or(0);
+        (largest(|module| module.in_features), largest(|module| module.out_features))
+    }
+}
+
+/// Resolves the configuration of a new adapter for a model with these modules.
+///
+/// The rules are PEFT's, which for a list of names differ from those for a regular expression; see
+/// [`TargetModules`]. Stricter than PEFT: every name, pattern and layer number that matches nothing is an error.
+///
+/// # Errors
+/// * [`PeftError::Config`] if the configuration is not [valid](PeftConfig::validate), or `target_modules` is absent
+///   and `model_type` has no default
+/// * [`PeftError::UnmatchedTargets`] with everything that matches nothing
+/// * [`PeftError::NoMatchingModule`] if no module is left to adapt
+/// * [`PeftError::Unsupported`] if a selected module is one that the method cannot adapt
+pub fn resolve(config: &PeftConfig, modules: &[ModuleInfo], model_type: &str) -> Result<Resolution> {
+    Resolver::new(config, modules, model_type)?.resolve(false)
+}
+
+/// As [`resolve`], for an adapter that was saved: what only narrows or refines the selection (`exclude_modules`,
+/// `layers_to_transform`, `rank_pattern`, `alpha_pattern`) may match nothing, which is then a warning.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_saved(config: &PeftConfig, modules: &[ModuleInfo], model_type: &str) -> Result<Resolution> {
+    Resolver::new(config, modules, model_type)?.resolve(true)
+}
+
+struct Resolver<'a> {
+    config: PeftConfig,
+    modules: &'a [ModuleInfo],
+    /// Whether the user named the feedforward modules; PEFT's default may match nothing.
+    own_feedforward: bool,
+}
+
+impl<'a> Resolver<'a> {
+    fn new(config: &PeftConfig, modules: &'a [ModuleInfo], model_type: &str) -> Result<Self> {
+        config.validate()?;
+        let own_feedforward = matches!(config, PeftConfig::Ia3(Ia3Config { feedforward_modules: Some(_), .. }));
+        let config = complete(config.clone(), modules, model_type)?;
+        Ok(Self { config, modules, own_feedforward })
+    }
+
+    fn resolve(mut self, saved: bool) -> Result<Resolution> {
+        let matcher = Matcher::new(&self.config)?;
+        let adapted: Vec<_> = self.select(&matcher);
+        let mut warnings = Vec::new();
+        let unmatched = unmatched::find(&self.config, &matcher, self.modules, &adapted, self.own_feedforward);
+        let mut errors = unmatched.targets;
+        if saved {
+            warnings.extend(unmatched.refinements.into_iter().map(|line| format!("matches nothing, ignored: {line}")));
+        } else {
+            errors.extend(unmatched.refinements);
+        }
+        if !errors.is_empty() {
+            return Err(PeftError::UnmatchedTargets { unmatched: errors, available: self.available() });
+        }
+        if adapted.is_empty() {
+            return Err(self.no_match(&matcher));
+        }
+        self.check_kinds(&adapted)?;
+
+        let modules_to_save: Vec<_> = self.modules.iter().filter(|m| saves(&self.config, &m.path)).cloned().collect();
+        if let Some(module) = modules_to_save.iter().find(|module| adapted.contains(module)) {
+            return Err(PeftError::Unsupported(format!(
+                "{} is in target_modules and in modules_to_save; take it out of one of them",
+                module.path
+            )));
+        }
+        self.shorten_targets(&adapted)?;
+        Ok(Resolution { config: self.config, adapted, modules_to_save, warnings })
+    }
+
+    fn select(&self, matcher: &Matcher) -> Vec<ModuleInfo> {
+        let selected = |module: &&ModuleInfo| matcher.verdict(&module.path) == Verdict::Selected;
+        self.modules.iter().filter(selected).cloned().collect()
+    }
+
+    /// Whether the method can adapt modules of that kind.
+    fn adapts(&self, kind: ModuleKind) -> bool {
+        match kind {
+            ModuleKind::Linear | ModuleKind::OutputHead => true,
+            ModuleKind::Embedding => matches!(&self.config, PeftConfig::Lora(config) if !config.lora_bias),
+            ModuleKind::Other => false,
+        }
+    }
+
+    fn check_kinds(&self, adapted: &[ModuleInfo]) -> Result<()> {
+        let wrong: Vec<_> = adapted.iter().filter(|m| !self.adapts(m.kind)).map(|m| m.path.as_str()).collect();
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        let can = match &self.config {
+            PeftConfig::Lora(config) if config.lora_bias => "linear modules only when lora_bias is true",
+            PeftConfig::Lora(_) => "linear modules and embeddings only",
+            _ => "linear modules only",
+        };
+        let peft_type = self.config.peft_type();
+        let wrong = wrong.join(", ");
+        Err(PeftError::Unsupported(format!("{peft_type} adapts {can}; take these out of the targets: {wrong}")))
+    }
+
+    /// The last segments of the paths that the method can adapt.
+    fn available(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for module in self.modules.iter().filter(|module| self.adapts(module.kind)) {
+            let name = last_segment(&module.path);
+            if !names.iter().any(|known| known == name) {
+                names.push(name.into());
+            }
+        }
+        names
+    }
+
+    fn no_match(&self, matcher: &Matcher) -> PeftError {
+        let mut notes = Vec::new();
+        let excluded = self.modules.iter().filter(|m| matcher.verdict(&m.path) == Verdict::Excluded).count();
+        if excluded > 0 {
+            notes.push(format!("{excluded} modules are taken out by exclude_modules or modules_to_save"));
+        }
+        if let (Some(layers), _) = self.config.layers() {
+            let layers: Vec<_> = layers.as_slice().iter().map(ToString::to_string).collect();
+            notes.push(format!("layers_to_transform keeps layers {} only", layers.join(", ")));
+        }
+        if let (_, Some(pattern)) = self.config.layers() {
+            notes.push(format!("layers_pattern looks for layers named {}", pattern.as_slice().join(", ")));
+        }
+        let targets = match self.config.target_modules() {
+            TargetModules::Regex(pattern) => {
+                let hint = "a string is a regular expression over the whole path; to give a name, write a list";
+                notes.push(format!("{hint}: [\"{pattern}\"]"));
+                format!("= \"{pattern}\"")
+            }
+            TargetModules::List(names) => format!("= {names:?}"),
+            TargetModules::ModelDefault | TargetModules::AllLinear => String::new(),
+        };
+        PeftError::NoMatchingModule { targets, notes, available: self.available() }
+    }
+
+    /// PEFT stores long lists of paths by their shortest telling endings, for every method but IA3.
+    fn shorten_targets(&mut self, adapted: &[ModuleInfo]) -> Result<()> {
+        const LONG: usize = 20;
+        let TargetModules::List(names) = self.config.target_modules() else { return Ok(()) };
+        if names.len() < LONG || matches!(self.config, PeftConfig::Ia3(_)) {
+            return Ok(());
+        }
+        let short = minimal::suffixes(names, self.modules.iter().map(|module| module.path.as_str()));
+        if short.len() >= names.len() {
+            return Ok(());
+        }
+        let long = std::mem::replace(self.config.target_modules_mut(), TargetModules::List(short));
+        // layers_to_transform applies to endings but not to whole paths.
+        if self.select(&Matcher::new(&self.config)?) != adapted {
+            *self.config.target_modules_mut() = long;
+        }
+        Ok(())
+    }
+}
+
+/// Fills in what PEFT takes from the model.
+fn complete(mut config: PeftConfig, modules: &[ModuleInfo], model_type: &str) -> Result<PeftConfig> {
+    let known = model_type == "llama";
+    let peft_type = config.peft_type();
+    let unknown = |key: &str| PeftError::Config {
+        origin: format!("{peft_type} configuration"),
+        problems: vec![format!("{key} has no default for models of type `{model_type}`; set it")],
+    };
+    match config.target_modules().clone() {
+        TargetModules::ModelDefault if !known => return Err(unknown("target_modules")),
+        TargetModules::ModelDefault => {
+            let names: &[&str] = match config {
+                PeftConfig::Ia3(_) => &["k_proj", "v_proj", "down_proj"],
+                _ => &["q_proj", "v_proj"],
+            };
+            *config.target_modules_mut() = TargetModules::list(names.iter().copied());
+        }
+        TargetModules::AllLinear => {
+            let linear = modules.iter().filter(|module| module.kind == ModuleKind::Linear);
+            *config.target_modules_mut() = TargetModules::list(linear.map(|module| module.path.as_str()));
+        }
+        TargetModules::Regex(_) | TargetModules::List(_) => {}
+    }
+    if matches!(&config, PeftConfig::Ia3(Ia3Config { feedforward_modules: None, .. })) && !known {
+        return Err(unknown("feedforward_modules"));
+    }
+    if let PeftConfig::Ia3(config) = &mut config {
+        complete_feedforward(config);
+    }
+    if let Some(heads) = config.task_type().map(|task| task.heads()).filter(|heads| !heads.is_empty()) {
+        let names = config.modules_to_save_mut().get_or_insert_default();
+        for head in heads {
+            if !names.iter().any(|name| name == head) {
+                names.push(head.to_string());
+            }
+        }
+    }
+    Ok(config)
+}
+
+/// Fills in `feedforward_modules`, and names them as `target_modules` does: PEFT refuses to read a file where the
+/// one list is no part of the other, although it writes such files itself.
+fn complete_feedforward(config: &mut Ia3Config) {
+    let own = config.feedforward_modules.take();
+    let is_default = own.is_none();
+    config.feedforward_modules = Some(match (own, &config.target_modules) {
+        (Some(ModuleNames::Regex(pattern)), _) => ModuleNames::Regex(pattern),
+        (None, TargetModules::Regex(_)) => ModuleNames::list(["down_proj"]),
+        (own, targets) => {
+            let targets = if let TargetModules::List(targets) = targets { &targets[..] } else { &[] };
+            let mut names = Vec::new();
+            for name in if let Some(ModuleNames::List(own)) = own { own } else { vec!["down_proj".into()] } {
+                let as_targeted = targets.iter().filter(|target| target.ends_with(&name));
+                if targets.contains(&name) || (!is_default && as_targeted.clone().next().is_none()) {
+                    names.push(name);
+                } else {
+                    names.extend(as_targeted.cloned());
+                }
+            }
+            ModuleNames::List(names)
+        }
+    });
+}
+
+/// Whether `modules_to_save` covers the module: as in PEFT any ending counts, also in the middle of a segment.
+fn saves(config: &PeftConfig, path: &str) -> bool {
+    config.modules_to_save().iter().any(|name| path.ends_with(name.as_str()))
+}
+
+/// Whether a listed name means the module: the whole path, or its end after a dot.
+fn names_module(name: &str, path: &str) -> bool {
+    path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+fn last_segment(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+/// Layer numbers as given.
+fn layer_numbers(config: &PeftConfig) -> &[usize] {
+    config.layers().0.map_or(&[], OneOrMany::as_slice)
+}

@@ -1,0 +1,7 @@
+//! Our numbers against Hugging Face's, from the golden files.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "parity/base.rs"]
+mod base;
+#[path = "parity/methods.rs"]
+mod methods;

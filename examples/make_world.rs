@@ -21,8 +21,6 @@ use tokenizers::{AddedToken, NormalizerWrapper, TokenizerBuilder};
 const DOCUMENTS: usize = 50_000;
 const VALID_DOCUMENTS: usize = 400;
 const SAMPLES: usize = 16;
-const TASK_TRAIN: usize = 1200;
-const TASK_VALID: usize = 180;
 const QUESTIONS: usize = 100;
 
 const VOCABULARY: usize = 2048;
@@ -51,7 +49,7 @@ fn main() -> tokenizers::Result<()> {
     write_rows(&corpus_dir.join("corpus-valid.jsonl"), valid.iter().map(|text| json!({ "text": text })))?;
     write(&data_dir.join("sample.txt"), &(valid[..SAMPLES].join("\n\n----\n\n") + "\n"))?;
 
-    let task = Task::new(&world, TASK_TRAIN, TASK_VALID, 3);
+    let task = Task::embedded(&world);
     for (name, rows) in [("task-train.jsonl", &task.train), ("task-valid.jsonl", &task.valid)] {
         let rows = rows.iter().map(|row| json!({ "prompt": row.prompt, "completion": row.completion }));
         write_rows(&data_dir.join(name), rows)?;

@@ -63,6 +63,11 @@ pub struct Task {
 }
 
 impl Task {
+    /// The sets that lie in `datasets/world`.
+    pub fn embedded(world: &World) -> Self {
+        Self::new(world, 1200, 180, 3)
+    }
+
     /// `train` and `valid` different rows, drawn from `seed`.
     pub fn new(world: &World, train: usize, valid: usize, seed: u64) -> Self {
         let mut dice = Dice::new(seed);
@@ -139,7 +144,7 @@ mod tests {
     #[test]
     fn a_label_can_be_worked_out_from_the_order_and_the_world() {
         let world = World::new(SEED);
-        let task = Task::new(&world, 400, 100, 1);
+        let task = Task::embedded(&world);
         for row in task.train.iter().chain(&task.valid) {
             let fields: Vec<&str> = row.completion.trim_start().split(" / ").collect();
             let person = world.people.iter().find(|p| p.name == fields[2]).unwrap();
@@ -154,8 +159,21 @@ mod tests {
     }
 
     #[test]
+    fn the_files_in_the_repository_are_what_the_world_gives() {
+        let task = Task::embedded(&World::new(SEED));
+        let lines = |rows: &[Row]| -> String {
+            let row = |r: &Row| serde_json::json!({ "prompt": r.prompt, "completion": r.completion }).to_string();
+            rows.iter().map(|r| row(r) + "\n").collect()
+        };
+        // No assert_eq: a difference would print both files.
+        let advice = "write it again: cargo run --release --example make_world -- runs/world";
+        assert!(lines(&task.train) == include_str!("../../../datasets/world/task-train.jsonl"), "{advice}");
+        assert!(lines(&task.valid) == include_str!("../../../datasets/world/task-valid.jsonl"), "{advice}");
+    }
+
+    #[test]
     fn no_order_has_two_labels_and_none_is_in_both_sets() {
-        let task = Task::new(&World::new(SEED), 1200, 180, 1);
+        let task = Task::embedded(&World::new(SEED));
         assert_eq!((task.train.len(), task.valid.len()), (1200, 180));
         let prompts: HashSet<&str> = task.train.iter().chain(&task.valid).map(|row| row.prompt.as_str()).collect();
         assert_eq!(prompts.len(), 1380);
@@ -164,7 +182,7 @@ mod tests {
     #[test]
     fn every_held_out_row_has_a_receiver_or_a_wording_that_training_lacks() {
         let world = World::new(SEED);
-        let task = Task::new(&world, 1200, 180, 1);
+        let task = Task::embedded(&world);
         let receivers: HashSet<&str> = task.train.iter().map(receiver).collect();
         let wordings: HashSet<Vec<&str>> = task.train.iter().map(|row| wording(&world, row)).collect();
         assert_eq!((receivers.len(), wordings.len()), (PEOPLE - HELD_OUT_PEOPLE, WORDINGS.len()));

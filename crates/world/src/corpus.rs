@@ -226,6 +226,20 @@ mod tests {
     }
 
     #[test]
+    fn articles_and_punctuation_are_right() {
+        let text = text(6000);
+        let words: Vec<&str> = text.split_whitespace().map(|word| word.trim_start_matches('"')).collect();
+        for pair in words.windows(2) {
+            let vowel = pair[1].starts_with(['a', 'e', 'i', 'o', 'u']);
+            let wrong = if vowel { ["a", "A"] } else { ["an", "An"] };
+            assert!(!wrong.contains(&pair[0]), "{} {}", pair[0], pair[1]);
+        }
+        for bad in ["?,", ".,", "!,", "..", " ,", " .", ".\" she", ".\" he", ".\" said"] {
+            assert!(!text.contains(bad), "{bad} in {:?}", text.split(bad).next().map(|t| t.len()));
+        }
+    }
+
+    #[test]
     fn kept_questions_are_different_and_have_the_answer_of_the_world() {
         let world = World::new(SEED);
         let asked = questions(&world, 100, 3);

@@ -156,6 +156,7 @@ impl World {
             "firstchild" => kin(person.children.first().copied()),
             "lastchild" => kin(person.children.last().copied()),
             "pet" => person.pet.map(|(kind, _)| PETS[kind].into()),
+            "apet" => person.pet.map(|(kind, _)| Value::Text(with_article(PETS[kind]))),
             "petname" => person.pet.map(|(_, name)| name.into()),
             _ => None,
         }

@@ -170,7 +170,7 @@ pub fn questions(world: &World, count: usize, seed: u64) -> Vec<Exchange> {
     let mut asked: Vec<Exchange> = Vec::new();
     while asked.len() < count {
         let about = *dice.pick(&entities);
-        let exchange = if asked.len() % 2 == 0 {
+        let exchange = if asked.len().is_multiple_of(2) {
             dice.pick(&facts.of(world, about)).ask(world, about, &mut dice)
         } else {
             Some(exercise(world, &mut dice))
@@ -208,7 +208,8 @@ mod tests {
         for person in &world.people {
             let (home, craft) = (PLACES[person.home].name, CRAFTS[person.craft].name);
             let says = |phrase: String| text.matches(&phrase).count();
-            for (place, phrases) in PLACES.iter().map(|p| (p.name, [" lives in ", " of ", " from ", "'s home is in "])) {
+            for (place, phrases) in PLACES.iter().map(|p| (p.name, [" lives in ", " of ", " from ", "'s home is in "]))
+            {
                 for phrase in phrases {
                     let count = says(format!("{}{phrase}{place}", person.name));
                     assert!(count == 0 || place == home, "{}{phrase}{place}", person.name);
@@ -216,7 +217,9 @@ mod tests {
                 }
             }
             for other in CRAFTS.iter().map(|c| c.name) {
-                for count in [" is a ", " works as a ", ", the ", ", "].map(|p| says(format!("{}{p}{other} ", person.name))) {
+                for count in
+                    [" is a ", " works as a ", ", the ", ", "].map(|p| says(format!("{}{p}{other} ", person.name)))
+                {
                     assert!(count == 0 || other == craft, "{} is no {other}", person.name);
                     seen += count;
                 }

@@ -121,6 +121,7 @@ pub fn label(world: &World, receiver: usize, count: usize, craft: usize) -> Stri
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
     use crate::corpus::Corpus;

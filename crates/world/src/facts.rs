@@ -160,6 +160,7 @@ fn uncapitalised(text: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
     use crate::world::SEED;

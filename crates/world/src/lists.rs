@@ -27,12 +27,14 @@ pub const PETS: [&str; 12] =
     ["cat", "dog", "goat", "donkey", "hen", "goose", "pony", "raven", "rabbit", "hedgehog", "tortoise", "otter"];
 
 /// What people fear, in the plural or as a mass.
+#[rustfmt::skip]
 pub const FEARS: [&str; 16] = [
     "storms", "spiders", "deep water", "the dark", "geese", "high places", "thunder", "wolves", "ghosts", "fire",
     "bats", "snakes", "crowds", "mice", "fog", "owls",
 ];
 
 /// What people own and treasure.
+#[rustfmt::skip]
 pub const TREASURES: [&str; 24] = [
     "kite", "flute", "boat", "wagon", "drum", "mirror", "ladder", "cart", "telescope", "whistle", "umbrella", "chest",
     "compass", "bell", "ring", "scarf", "cloak", "cane", "teapot", "shield", "spade", "map", "feather", "key",
@@ -43,6 +45,7 @@ pub const COLOURS: [&str; 10] =
     ["red", "blue", "green", "yellow", "white", "black", "brown", "grey", "purple", "orange"];
 
 /// What people love to do, as a gerund.
+#[rustfmt::skip]
 pub const HOBBIES: [&str; 16] = [
     "singing", "swimming", "fishing", "dancing", "telling stories", "climbing", "playing chess", "sailing", "whittling",
     "reading", "running", "skating", "watching the stars", "gathering shells", "picking mushrooms", "throwing dice",
@@ -266,6 +269,7 @@ pub const OPPOSITES: [(&str, &str); 24] = [
 ];
 
 /// Plain words for sorting, copying and counting.
+#[rustfmt::skip]
 pub const WORDS: [&str; 32] = [
     "apple", "barn", "bell", "boat", "candle", "cloud", "coat", "drum", "egg", "fish", "flute", "gate", "hat", "hill",
     "jam", "key", "lamp", "map", "nest", "oak", "pear", "plum", "pot", "rope", "sand", "ship", "stone", "tree", "vine",
@@ -274,8 +278,27 @@ pub const WORDS: [&str; 32] = [
 
 /// Numbers as words, from zero.
 pub const NUMBERS: [&str; 21] = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
 ];
 
 #[cfg(test)]

@@ -109,9 +109,8 @@ fn frightens(fear: &str, thing: &str) -> bool {
 
 /// Couples with two children each, and pairs of grown brothers and sisters; homes, ages and kin are set.
 fn found_families(dice: &mut Dice) -> Vec<Person> {
-    let mut people: Vec<Person> = (WOMEN.iter().map(|&name| newcomer(name, true)))
-        .chain(MEN.iter().map(|&name| newcomer(name, false)))
-        .collect();
+    let mut people: Vec<Person> =
+        (WOMEN.iter().map(|&name| newcomer(name, true))).chain(MEN.iter().map(|&name| newcomer(name, false))).collect();
     let mut women = dice.sample(&(0..WOMEN.len()).collect::<Vec<_>>(), WOMEN.len());
     let mut men = dice.sample(&(WOMEN.len()..PEOPLE).collect::<Vec<_>>(), MEN.len());
     let couples: Vec<(usize, usize)> = women.drain(..PLACES.len()).zip(men.drain(..PLACES.len())).collect();

@@ -129,9 +129,7 @@ fn draw(rule: &str, scope: &Scope<'_>, dice: &mut Dice) -> Option<Value> {
         ["festival"] => one_of((0..FESTIVALS.len()).map(Entity::Festival).collect()),
         ["has", path] => scope.get(path),
         ["differ", one, other] => (scope.get(one)? != scope.get(other)?).then(|| "yes".into()),
-        [low, "to", high] => {
-            Some(Entity::Number(dice.between(low.parse().ok()?, high.parse().ok()?)).into())
-        }
+        [low, "to", high] => Some(Entity::Number(dice.between(low.parse().ok()?, high.parse().ok()?)).into()),
         [one, "*", other] => Some(Entity::Number(number(one)? * number(other)?).into()),
         [path] => scope.get(path),
         _ => None,
@@ -139,6 +137,7 @@ fn draw(rule: &str, scope: &Scope<'_>, dice: &mut Dice) -> Option<Value> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
     use crate::world::SEED;
@@ -175,7 +174,9 @@ mod tests {
         for _ in 0..50 {
             let text = order.tell(&world, &mut dice).unwrap().text;
             let craft = CRAFTS.iter().find(|c| text.contains(&format!(" {} for me", c.goods))).unwrap();
-            let number = |word: &str| crate::lists::NUMBERS.iter().position(|n| *n == word).unwrap_or_else(|| word.parse().unwrap());
+            let number = |word: &str| {
+                crate::lists::NUMBERS.iter().position(|n| *n == word).unwrap_or_else(|| word.parse().unwrap())
+            };
             let word_before = |end: &str| text.split(end).next().unwrap().rsplit(' ').next().unwrap().to_owned();
             let count = number(&word_before(&format!(" {} for me", craft.goods)));
             let total = number(&text.split("here are ").nth(1).unwrap().split(' ').next().unwrap().to_owned());

@@ -30,7 +30,10 @@ fn exercise_of(kind: usize, world: &World, dice: &mut Dice) -> Exchange {
         }
         3 => {
             let n = dice.below(NUMBERS.len());
-            (format!("How is {} written in digits?", NUMBERS[n]), format!("{} is written {n}.", capitalised(NUMBERS[n])))
+            (
+                format!("How is {} written in digits?", NUMBERS[n]),
+                format!("{} is written {n}.", capitalised(NUMBERS[n])),
+            )
         }
         4 => {
             let (count, word) = (dice.between(2, 6), dice.pick(&WORDS));
@@ -79,7 +82,10 @@ fn exercise_of(kind: usize, world: &World, dice: &mut Dice) -> Exchange {
             let (count, one, total) = (NUMBERS[n], capitalised(&with_article(craft.good)), n * craft.price);
             (
                 format!("What do {count} {} cost?", craft.goods),
-                format!("{one} costs {} pennies, so {count} {} cost {total} pennies.", NUMBERS[craft.price], craft.goods),
+                format!(
+                    "{one} costs {} pennies, so {count} {} cost {total} pennies.",
+                    NUMBERS[craft.price], craft.goods
+                ),
             )
         }
         _ => {
@@ -143,6 +149,7 @@ fn same_village(world: &World, dice: &mut Dice) -> (String, String) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
     use crate::world::SEED;

@@ -123,9 +123,8 @@ mod tests {
         let mut scope = Scope::new(&world);
         scope.set("p", Entity::Place(0));
         let mut dice = Dice::new(1);
-        let told: HashSet<_> = (0..50)
-            .filter_map(|_| fill("[{p}|The [one|other] {p.flag} {^p.flag}] end", &scope, &mut dice))
-            .collect();
+        let told: HashSet<_> =
+            (0..50).filter_map(|_| fill("[{p}|The [one|other] {p.flag} {^p.flag}] end", &scope, &mut dice)).collect();
         let expected = ["Tallow Bay end", "The one blue Blue end", "The other blue Blue end"];
         assert_eq!(told, expected.map(String::from).into());
     }

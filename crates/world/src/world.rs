@@ -1,7 +1,9 @@
 //! The world as one thing that can be asked: every entity answers to its name and to the names of its properties.
 
 use crate::dice::Dice;
-use crate::lists::{COLOURS, CRAFTS, DISHES, FEARS, FESTIVALS, HOBBIES, MONTHS, Method, NUMBERS, PETS, TREASURES, WEEKDAYS};
+use crate::lists::{
+    COLOURS, CRAFTS, DISHES, FEARS, FESTIVALS, HOBBIES, MONTHS, Method, NUMBERS, PETS, TREASURES, WEEKDAYS,
+};
 use crate::map::{PLACES, nearest};
 use crate::people::{PEOPLE, Person, settle};
 
@@ -266,6 +268,9 @@ mod tests {
 
     #[test]
     fn an_orange_thing_takes_another_article_than_a_red_one() {
-        assert_eq!((with_article("orange kite"), with_article("red kite")), ("an orange kite".into(), "a red kite".into()));
+        assert_eq!(
+            (with_article("orange kite"), with_article("red kite")),
+            ("an orange kite".into(), "a red kite".into())
+        );
     }
 }

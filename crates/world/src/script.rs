@@ -179,7 +179,7 @@ mod tests {
             };
             let word_before = |end: &str| text.split(end).next().unwrap().rsplit(' ').next().unwrap().to_owned();
             let count = number(&word_before(&format!(" {} for me", craft.goods)));
-            let total = number(&text.split("here are ").nth(1).unwrap().split(' ').next().unwrap().to_owned());
+            let total = number(text.split("here are ").nth(1).unwrap().split(' ').next().unwrap());
             assert_eq!(total, count * craft.price, "{text}");
         }
     }

@@ -117,6 +117,22 @@ pub enum LlamaError {
         /// Every problem found, separated by `; `.
         message: String,
     },
+    /// A folder that is to be written and holds something already.
+    #[error("{} exists already and is not empty; give another folder, or remove this one first", path.display())]
+    OutputExists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// An adapter that a plain model directory cannot hold.
+    #[error(
+        "the adapter gives these layers a bias, which config.json has no place for:\n  {}\n\
+         keep the adapter apart from the model, or train it with lora_bias = false",
+        paths.join("\n  ")
+    )]
+    NoPlaceForBias {
+        /// The layers.
+        paths: Vec<String>,
+    },
     /// A model that is neither a directory nor could be had from the hub.
     #[error("model {model:?}: {message}")]
     Hub {

@@ -12,6 +12,7 @@ mod mt19937;
 mod param;
 mod random;
 mod report;
+mod summary;
 pub mod targets;
 pub mod tensor_file;
 
@@ -26,3 +27,4 @@ pub use mt19937::vera_projection;
 pub use param::{ParamMut, ParamRef};
 pub use random::TensorRng;
 pub use report::*;
+pub use summary::{AdaptedModule, AdapterSummary};

@@ -77,6 +77,15 @@ pub enum LearnerError {
         /// The shape of its rows.
         shape: crate::data::RowShape,
     },
+    /// An exact match was asked for where there is nothing to prompt with.
+    #[error(
+        "exact match: the first token of example {example} is a target already, so there is no prompt to answer; give \
+         rows of prompt + completion, instruction + output or messages, or ask for the loss alone"
+    )]
+    NoPrompt {
+        /// Which example, from 1, of those that have a target.
+        example: usize,
+    },
     /// A stream of batches that cannot exist, such as one over no examples.
     #[error("cannot make batches: {0}")]
     Stream(String),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType};
 use llama_burn::{ChatTemplate, Llama, LlamaConfig, Message, Tokenizer, hub};
-use peft_burn::{AdapterFiles, PeftConfig, PeftModel};
+use peft_burn::{AdapterFiles, PeftConfig, PeftModel, TrainableReport};
 
 use crate::config::{AdapterSource, Dtype, RunConfig};
 use crate::data::{
@@ -131,6 +131,15 @@ pub enum Existing {
     Overwrite,
 }
 
+/// How a run is begun and shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunOptions {
+    /// What to do with a folder that holds a run already.
+    pub existing: Existing,
+    /// Burn's dashboard where stdout is a terminal; otherwise progress goes to stderr.
+    pub dashboard: bool,
+}
+
 /// What a run came to.
 #[derive(Clone, Debug)]
 pub struct RunReport {
@@ -140,27 +149,33 @@ pub struct RunReport {
     pub train: EncodeReport,
     /// What encoding the validation rows came to.
     pub valid: Option<EncodeReport>,
-    /// PEFT's line of trained and total parameters.
-    pub parameters: String,
+    /// Trained and total parameters.
+    pub parameters: TrainableReport,
     /// The adapter's folder.
     pub adapter: PathBuf,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
 
-/// Loads what `config` names and trains it. `note` is told in words what is going on.
+/// Loads what `config` names and trains it. Returns the base with the trained adapter on it. `note` is told in words
+/// what is going on.
 ///
 /// # Errors
-/// Whatever is wrong with the configuration, the model, the data or the folder, before training begins; and what
-/// [`fit`] reports.
-pub fn train(config: &RunConfig, existing: Existing, device: &Device, note: impl FnMut(&str)) -> Result<RunReport> {
-    let output = claim(config, existing)?;
+/// Whatever is wrong with the configuration, the model, the data or the folder, before training begins and before an
+/// older run is replaced; and what [`fit`] reports.
+pub fn train(
+    config: &RunConfig,
+    options: RunOptions,
+    device: &Device,
+    note: impl FnMut(&str),
+) -> Result<(Base, RunReport)> {
+    check_output(config, options.existing)?;
     let adapter = match &config.adapter {
         AdapterSource::Config(map) => Some(PeftConfig::from_map(map.clone())?),
         AdapterSource::From(_) => None,
     };
     let base = Base::load(&config.model.path, Some(config.model.dtype.into()), device)?;
-    train_base(config, base, adapter, &output, existing == Existing::Resume, note)
+    train_base(config, base, adapter, options, note)
 }
 
 /// As [`train`], on a model that is in memory already. `adapter` is the configuration of a new adapter; without it, the
@@ -172,16 +187,16 @@ pub fn train_base(
     config: &RunConfig,
     mut base: Base,
     adapter: Option<PeftConfig>,
-    output: &Path,
-    resume: bool,
+    options: RunOptions,
     mut note: impl FnMut(&str),
-) -> Result<RunReport> {
+) -> Result<(Base, RunReport)> {
+    check_output(config, options.existing)?;
     let (train, train_report) = base.examples(&config.data.train, config.data.max_length)?;
-    note(&describe(&config.data.train, &train_report));
+    note(&train_report.describe(&config.data.train));
     let (valid, valid_report) = match &config.data.valid {
         Some(file) => {
             let (examples, report) = base.examples(file, config.data.max_length)?;
-            note(&describe(file, &report));
+            note(&report.describe(file));
             (examples, Some(report))
         }
         None => (Vec::new(), None),
@@ -189,31 +204,38 @@ pub fn train_base(
     let pad_id = base.pad_id();
     let stream = Stream::new(Arc::new(train), stream_config(config, pad_id))?;
     let total_steps = config.training.total_steps(stream.rows_per_epoch());
+    let new = |adapter: PeftConfig| adapter.for_causal_lm(&config.model.path);
     let mut warnings = match (&config.adapter, adapter) {
         (AdapterSource::From(dir), None) => base.model.load_adapter(dir, ADAPTER, true)?,
-        (_, Some(adapter)) => base.model.add_adapter(ADAPTER, &adapter, config.seed)?,
+        (_, Some(adapter)) => base.model.add_adapter(ADAPTER, &new(adapter), config.seed)?,
         (AdapterSource::Config(map), None) => {
-            base.model.add_adapter(ADAPTER, &PeftConfig::from_map(map.clone())?, config.seed)?
+            base.model.add_adapter(ADAPTER, &new(PeftConfig::from_map(map.clone())?), config.seed)?
         }
     };
     warnings.sort();
-    let parameters = base.model.trainable_parameters().to_string();
-    note(&parameters);
+    let parameters = base.model.trainable_parameters();
+    note(&parameters.to_string());
+    let output = &config.output;
+    if options.existing == Existing::Overwrite {
+        clear(output)?;
+    }
     std::fs::create_dir_all(output).map_err(LearnerError::io("create", output))?;
     write_whole(output.join("config.toml"), config.to_toml()?.as_bytes())?;
     let options = FitOptions {
-        output: output.to_owned(),
+        output: output.clone(),
         training: config.training.clone(),
         total_steps,
         seed: config.seed,
         adapter: Some(ADAPTER.to_owned()),
-        resume,
-        dashboard: true,
+        resume: options.existing == Existing::Resume,
+        dashboard: options.dashboard,
     };
     let (model, fit) = fit(base.model, stream, &valid, pad_id, &options)?;
     let place = output.join("adapter");
     model.save_adapter(ADAPTER, &place)?;
-    Ok(RunReport { fit, train: train_report, valid: valid_report, parameters, adapter: place, warnings })
+    base.model = model;
+    let report = RunReport { fit, train: train_report, valid: valid_report, parameters, adapter: place, warnings };
+    Ok((base, report))
 }
 
 fn stream_config(config: &RunConfig, pad_id: u32) -> StreamConfig {
@@ -230,50 +252,35 @@ fn stream_config(config: &RunConfig, pad_id: u32) -> StreamConfig {
     }
 }
 
-fn describe(file: &Path, report: &EncodeReport) -> String {
-    let EncodeReport { rows, truncated, dropped_without_target, tokens, target_tokens } = report;
-    let mut text = format!("{}: {rows} rows, {tokens} tokens, {target_tokens} of them targets", file.display());
-    if *truncated > 0 {
-        text += &format!("; {truncated} rows were longer than max_length and cut");
-    }
-    if *dropped_without_target > 0 {
-        text += &format!("; {dropped_without_target} rows without a target were left out");
-    }
-    text
-}
-
-/// Checks that the output folder may be written to.
-fn claim(config: &RunConfig, existing: Existing) -> Result<PathBuf> {
-    let output = config.output.clone();
+/// Checks that the run may write into its output folder. Nothing is changed.
+///
+/// # Errors
+/// [`LearnerError::OutputExists`] for a folder that holds a run which is neither resumed nor overwritten,
+/// [`LearnerError::ConfigChanged`] for one that was begun with another configuration.
+pub fn check_output(config: &RunConfig, existing: Existing) -> Result<()> {
+    let output = &config.output;
     let saved = output.join("config.toml");
     let holds_run = saved.exists() || output.join("checkpoints").exists() || output.join("metrics.jsonl").exists();
-    if !holds_run {
-        return Ok(output);
-    }
     match existing {
-        Existing::Refuse => Err(LearnerError::OutputExists { path: output }),
-        Existing::Overwrite => {
-            for name in ["checkpoints", "adapter"] {
-                let path = output.join(name);
-                if path.exists() {
-                    std::fs::remove_dir_all(&path).map_err(LearnerError::io("remove", &path))?;
-                }
+        Existing::Refuse if holds_run => Err(LearnerError::OutputExists { path: output.clone() }),
+        Existing::Resume if saved.exists() => same_config(&saved, config),
+        _ => Ok(()),
+    }
+}
+
+/// Removes an older run; other files in the folder stay.
+fn clear(output: &Path) -> Result<()> {
+    for name in ["checkpoints", "adapter", "config.toml", "metrics.jsonl", "loss.svg"] {
+        let path = output.join(name);
+        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(LearnerError::io("remove", &path)(error));
             }
-            for name in ["config.toml", "metrics.jsonl", "loss.svg"] {
-                let path = output.join(name);
-                if path.exists() {
-                    std::fs::remove_file(&path).map_err(LearnerError::io("remove", &path))?;
-                }
-            }
-            Ok(output)
-        }
-        Existing::Resume => {
-            if saved.exists() {
-                same_config(&saved, config)?;
-            }
-            Ok(output)
+            _ => {}
         }
     }
+    Ok(())
 }
 
 /// A resumed run continues bit for bit only under the configuration that it began with.

@@ -22,6 +22,17 @@ impl<'a> TextStream<'a> {
         Self { tokenizer, skip_special_tokens, ids: Vec::new(), returned: 0 }
     }
 
+    /// Takes the ids that come before the text to be returned: whether that text begins with a space can depend on them.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode`].
+    pub fn after(mut self, prompt: &[u32]) -> Result<Self> {
+        if let Some(last) = prompt.last() {
+            self.push(*last)?;
+        }
+        Ok(self)
+    }
+
     /// Takes the next id, and returns the text that is complete with it; empty while a character is not.
     ///
     /// # Errors

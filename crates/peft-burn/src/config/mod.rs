@@ -220,6 +220,16 @@ impl PeftConfig {
         each!(self, config => config.base_model_name_or_path.as_deref())
     }
 
+    /// Notes what PEFT notes of an adapter's origin, where it is not set yet: the base model, and that it models
+    /// language, by which `AutoPeftModelForCausalLM` finds and loads both.
+    pub fn for_causal_lm(mut self, base_model_name_or_path: &str) -> Self {
+        each!(&mut self, config => {
+            config.base_model_name_or_path.get_or_insert_with(|| base_model_name_or_path.to_owned());
+            config.task_type.get_or_insert(TaskType::CausalLm);
+        });
+        self
+    }
+
     /// Which biases of the base model are trained; IA3 trains none.
     pub fn bias(&self) -> Bias {
         match self {

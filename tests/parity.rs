@@ -3,5 +3,7 @@
 
 #[path = "parity/base.rs"]
 mod base;
+#[path = "parity/generation.rs"]
+mod generation;
 #[path = "parity/methods.rs"]
 mod methods;

@@ -30,7 +30,16 @@ fn forward_gradients_and_merge(
         "x_lora_tokens",
         "x_lora_biasonly",
         "x_lora_biasall",
-        "x_lora_lorabias"
+        "x_lora_lorabias",
+        "dora",
+        "x_dora_bias",
+        "x_dora_emb",
+        "vera",
+        "x_vera_mlp",
+        "x_vera_noproj",
+        "ia3",
+        "x_ia3_all",
+        "x_ia3_bias"
     )]
     name: &str,
 ) {
@@ -78,7 +87,7 @@ fn forward_gradients_and_merge(
 }
 
 #[rstest]
-fn thirty_steps(#[values("lora", "rslora", "x_lora_mts")] name: &str) {
+fn thirty_steps(#[values("lora", "rslora", "x_lora_mts", "dora", "vera", "ia3")] name: &str) {
     let inputs = Inputs::load();
     let trajectory: serde_json::Value =
         serde_json::from_slice(&std::fs::read(golden(name).join("trajectory.json")).unwrap()).unwrap();

@@ -2,6 +2,7 @@
 
 mod atomic;
 mod config;
+mod constant;
 mod embedding;
 mod error;
 pub mod files;

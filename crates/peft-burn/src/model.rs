@@ -84,6 +84,7 @@ pub trait PeftModel: AdaptableModel {
 
     #[doc(hidden)]
     fn attach(&mut self, name: &str, resolution: Resolution, seed: u64) -> Result<Vec<String>> {
+        let (max_in, max_out) = resolution.largest_features();
         let Resolution { config, adapted, modules_to_save, warnings } = resolution;
         let state = self.peft_state();
         check_name(name, state)?;
@@ -93,7 +94,14 @@ pub trait PeftModel: AdaptableModel {
         }
         let adapted: Vec<String> = adapted.into_iter().map(|m| m.path).collect();
         let saved: Vec<String> = modules_to_save.into_iter().map(|m| m.path).collect();
-        let context = methods::Context { config: &config, seed, adapted: &adapted, modules: &self.modules() };
+        let projection = match (&config, self.devices().first()) {
+            (PeftConfig::Vera(vera), Some(device)) => {
+                let sizes = [vera.r, max_in, max_out];
+                Some(methods::vera::projection_for(self, vera.projection_prng_key, sizes, device))
+            }
+            _ => None,
+        };
+        let context = methods::Context { config: &config, seed, adapted: &adapted, projection: projection.as_ref() };
         let mut linears = BTreeMap::new();
         let mut embeddings = BTreeMap::new();
         for (path, layer) in self.layers() {

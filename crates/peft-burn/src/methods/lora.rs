@@ -95,17 +95,15 @@ impl Lora {
         self.lora_a.val().dims()[0]
     }
 
-    /// The update for `x` (`[n, in]`): `[n, out]`, in x's dtype.
+    /// The update without B's bias for `x` (`[n, in]`, f32), dropped out in training: `[n, out]`.
     pub fn update(&self, x: Tensor<2>) -> Tensor<2> {
-        let dtype = x.dtype();
-        let a = self.lora_a.val();
-        let x = dropout(x.cast(a.dtype()), self.dropout, a.is_require_grad());
-        let low = x.matmul(a.transpose());
-        let mut y = low.mul_scalar(self.scaling).matmul(self.lora_b.val().transpose());
-        if let Some(bias) = &self.bias_b {
-            y = y + bias.val().mul_scalar(self.scaling).unsqueeze();
-        }
-        y.cast(dtype)
+        self.low_rank(dropout(x, self.dropout, self.lora_a.val().is_require_grad()))
+    }
+
+    /// `s·(x·Aᵀ)·Bᵀ` for `x` as it is.
+    pub(crate) fn low_rank(&self, x: Tensor<2>) -> Tensor<2> {
+        let low = x.matmul(self.lora_a.val().transpose());
+        low.mul_scalar(self.scaling).matmul(self.lora_b.val().transpose())
     }
 
     /// `s·B·A`: `[out, in]` in f32.
@@ -119,9 +117,9 @@ impl Lora {
         weight + self.delta()
     }
 
-    /// What is added to the base's bias when merging.
+    /// What B's bias adds to the base's.
     pub fn delta_bias(&self) -> Option<Tensor<1>> {
-        self.bias_b.as_ref().map(|b| b.val().cast(DType::F32).mul_scalar(self.scaling))
+        self.bias_b.as_ref().map(|b| b.val().mul_scalar(self.scaling))
     }
 
     /// Parameters by the names that PEFT gives them on disk.

@@ -1,6 +1,8 @@
 //! Our numbers against Hugging Face's, from the golden files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "parity/adalora.rs"]
+mod adalora;
 #[path = "parity/base.rs"]
 mod base;
 #[path = "parity/methods.rs"]

@@ -7,6 +7,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::config::PeftConfig;
 use crate::error::{PeftError, Result};
+use crate::methods::adalora::cut_to_live;
 use crate::methods::vera::{PROJECTION_NAMES, projection_of, set_projection};
 use crate::model::PeftModel;
 use crate::targets::resolve_saved;
@@ -33,15 +34,17 @@ pub trait AdapterFiles: PeftModel {
     /// # Errors
     /// A name that is not attached.
     fn adapter_contents(&self, name: &str) -> Result<(PeftConfig, BTreeMap<String, TensorData>)> {
-        let config = self.adapter_config(name)?.clone();
+        let mut config = self.adapter_config(name)?.clone();
         let params = self.adapter_params(name)?.into_iter();
         let mut tensors: BTreeMap<_, _> =
             params.map(|(key, param)| (key, param.to_data().convert_dtype(DType::F32))).collect();
-        if let (PeftConfig::Vera(vera), Some(projection)) = (&config, projection_of(self, name))
-            && vera.save_projection
-        {
-            let names = PROJECTION_NAMES.map(str::to_owned).into_iter();
-            tensors.extend(names.zip(projection.tensors().map(Tensor::into_data)));
+        match &mut config {
+            PeftConfig::AdaLora(adalora) => cut_to_live(self, name, adalora, &mut tensors)?,
+            PeftConfig::Vera(vera) if vera.save_projection => {
+                let pair = projection_of(self, name).map(|p| p.tensors().map(Tensor::into_data));
+                tensors.extend(PROJECTION_NAMES.map(str::to_owned).into_iter().zip(pair.into_iter().flatten()));
+            }
+            _ => {}
         }
         Ok((config, tensors))
     }
@@ -57,9 +60,9 @@ pub trait AdapterFiles: PeftModel {
         let resolution = resolve_saved(&config, &self.modules(), self.model_type())?;
         let file = TensorFile::open(&dir.join(WEIGHTS_NAME))?;
         let mut loaded = self.clone();
+        loaded.set_trainable(trainable);
         warnings.extend(loaded.attach(name, resolution, 0)?);
         loaded.fill(name, &file)?;
-        loaded.set_trainable(trainable);
         *self = loaded;
         Ok(warnings)
     }

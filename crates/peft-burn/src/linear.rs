@@ -237,6 +237,7 @@ impl PeftLinear {
         self.active = names.to_vec();
         for (name, adapter) in &mut self.adapters {
             let on = trainable && names.contains(name);
+            adapter.method.iter_mut().filter(|_| on).for_each(Method::prepare_training);
             adapter.params_mut().iter_mut().for_each(|(_, p)| p.set_require_grad(on));
         }
     }

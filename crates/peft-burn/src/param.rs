@@ -120,6 +120,15 @@ pub(crate) fn replace<const D: usize>(param: &mut Param<Tensor<D>>, data: Tensor
     });
 }
 
+/// Puts `f` of the parameter's values in their place; identity and training state stay.
+pub(crate) fn update<const D: usize>(param: &mut Param<Tensor<D>>, f: impl FnOnce(Tensor<D>) -> Tensor<D>) {
+    *param = param.clone().map(|old| {
+        let trained = old.is_require_grad();
+        let new = f(old.detach().set_require_grad(false)).detach();
+        if trained { new.require_grad() } else { new }
+    });
+}
+
 /// A parameter made from numbers on the host.
 pub(crate) fn from_vec<const D: usize>(values: Vec<f32>, shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
     Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), (device, DType::F32)))

@@ -1,16 +1,22 @@
 //! The adapter methods, one file each, and the one enum that names them all.
 
+pub(crate) mod adalora;
 mod dora;
 mod ia3;
 mod lora;
+mod rank_allocator;
 pub(crate) mod vera;
 
 use burn::module::Module;
 use burn::tensor::{Bool, Distribution, Tensor};
 
+pub use adalora::{AdaLora, orthogonal_regularization, rank_pattern};
 pub use dora::{Dora, Magnitude};
 pub use ia3::Ia3;
 pub use lora::{Lora, LoraSpec};
+pub use rank_allocator::{
+    Allocation, BudgetSchedule, Importance, RankMask, keep_gradients, live_triplets, update_and_allocate,
+};
 pub use vera::{Vera, VeraProjection, share_projections};
 
 use crate::config::PeftConfig;
@@ -62,7 +68,7 @@ pub(crate) fn init(context: &Context<'_>, path: &str, weight: &Tensor<2>) -> Res
             let ia3 = Ia3::init(weight, config.is_feedforward(path), config.init_ia3_weights, rng);
             Ok((Method::Ia3(ia3), None))
         }
-        PeftConfig::AdaLora(_) => Err(PeftError::Unsupported("ADALORA is not implemented yet".into())),
+        PeftConfig::AdaLora(config) => Ok((Method::AdaLora(AdaLora::init(config, path, weight, rng)), None)),
     }
 }
 
@@ -100,6 +106,8 @@ pub enum Method {
     Lora(Lora),
     /// Low-rank update of the direction, and learned row norms.
     Dora(Dora),
+    /// Low-rank update in triplets, pruned in training.
+    AdaLora(AdaLora),
     /// Learned vectors around a random pair that the whole model shares.
     Vera(Vera),
     /// A learned scale of the input or the output.
@@ -111,7 +119,7 @@ impl Method {
     pub(crate) fn scale_input(&self, x: Tensor<2>) -> Tensor<2> {
         match self {
             Self::Ia3(ia3) => ia3.scale_input(x),
-            Self::Lora(_) | Self::Dora(_) | Self::Vera(_) => x,
+            Self::Lora(_) | Self::Dora(_) | Self::AdaLora(_) | Self::Vera(_) => x,
         }
     }
 
@@ -121,6 +129,7 @@ impl Method {
         match self {
             Self::Lora(lora) => product + lora.update(x),
             Self::Dora(dora) => dora.apply(product, x, base),
+            Self::AdaLora(adalora) => adalora.apply(product, x),
             Self::Vera(vera) => product + vera.update(x),
             Self::Ia3(ia3) => ia3.scale_output(product),
         }
@@ -134,7 +143,7 @@ impl Method {
                 (bias, delta) => bias.or(delta),
             },
             Self::Ia3(ia3) => bias.map(|b| ia3.scale_bias(b)),
-            Self::Dora(_) | Self::Vera(_) => bias,
+            Self::Dora(_) | Self::AdaLora(_) | Self::Vera(_) => bias,
         }
     }
 
@@ -143,6 +152,7 @@ impl Method {
         match self {
             Self::Lora(lora) => lora.merge(weight),
             Self::Dora(dora) => dora.merge(weight, base),
+            Self::AdaLora(adalora) => adalora.merge(weight),
             Self::Vera(vera) => weight + vera.delta(),
             Self::Ia3(ia3) => ia3.merge(weight),
         }
@@ -155,11 +165,19 @@ impl Method {
         }
     }
 
+    /// To be called when the adapter is about to be trained.
+    pub(crate) fn prepare_training(&mut self) {
+        if let Self::AdaLora(adalora) = self {
+            adalora.track();
+        }
+    }
+
     /// Parameters by the names that PEFT gives them on disk, after the module's path.
     pub fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
         match self {
             Self::Lora(lora) => lora.params(),
             Self::Dora(dora) => dora.params(),
+            Self::AdaLora(adalora) => adalora.params(),
             Self::Vera(vera) => vera.params(),
             Self::Ia3(ia3) => ia3.params(),
         }
@@ -170,6 +188,7 @@ impl Method {
         match self {
             Self::Lora(lora) => lora.params_mut(),
             Self::Dora(dora) => dora.params_mut(),
+            Self::AdaLora(adalora) => adalora.params_mut(),
             Self::Vera(vera) => vera.params_mut(),
             Self::Ia3(ia3) => ia3.params_mut(),
         }

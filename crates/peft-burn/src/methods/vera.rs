@@ -160,10 +160,7 @@ fn all<M: AdaptableModel + ?Sized>(model: &M) -> impl Iterator<Item = (String, V
 }
 
 /// Puts `change`'s projection into every VeRA adapter, by adapter name and present projection.
-fn replace<M: AdaptableModel + ?Sized>(
-    model: &mut M,
-    mut change: impl FnMut(&str, VeraProjection) -> VeraProjection,
-) {
+fn replace<M: AdaptableModel + ?Sized>(model: &mut M, mut change: impl FnMut(&str, VeraProjection) -> VeraProjection) {
     for (_, layer) in model.layers_mut() {
         let LayerMut::Linear(linear) = layer else { continue };
         for (name, method) in linear.methods_mut() {

@@ -5,5 +5,11 @@
 mod adalora;
 #[path = "parity/base.rs"]
 mod base;
+#[path = "parity/combine.rs"]
+mod combine;
+#[path = "parity/initial.rs"]
+mod initial;
 #[path = "parity/methods.rs"]
 mod methods;
+#[path = "parity/precision.rs"]
+mod precision;

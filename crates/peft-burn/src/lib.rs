@@ -14,6 +14,7 @@ mod mt19937;
 mod param;
 mod random;
 mod report;
+mod svd;
 pub mod targets;
 pub mod tensor_file;
 

@@ -95,6 +95,14 @@ impl ParamRef<'_> {
 }
 
 impl ParamMut<'_> {
+    /// The same parameter, to look at.
+    pub fn view(&self) -> ParamRef<'_> {
+        match self {
+            Self::One(p) => ParamRef::One(p),
+            Self::Two(p) => ParamRef::Two(p),
+        }
+    }
+
     /// Replaces the values; identity and training state stay. The shape may change.
     pub fn set(&mut self, data: TensorData) {
         match self {

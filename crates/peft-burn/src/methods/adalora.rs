@@ -3,16 +3,13 @@
 //!
 //! `s` is `alpha / (init_r + 10⁻⁵)` also when triplets are gone: pruning does not rescale what is left.
 
-use std::collections::BTreeMap;
-
 use burn::module::{Module, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
-use super::rank_allocator::Importance;
-use super::{Method, dropout};
+use super::{Importance, Method, dropout};
 use crate::config::{AdaLoraConfig, InitLoraWeights, PeftConfig};
 use crate::error::{PeftError, Result};
-use crate::model::{LayerMut, LayerRef, PeftModel, device_of, file_key};
+use crate::model::{LayerMut, LayerRef, PeftModel, device_of};
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
 
@@ -191,54 +188,13 @@ pub fn orthogonal_regularization<M: PeftModel + ?Sized>(model: &M, name: &str) -
     Ok(sum.unwrap_or_else(|| Tensor::zeros([1], &device_of(model))).mul_scalar(config.orth_reg_weight / count))
 }
 
-/// Which triplets of the adapter `name` live, by `<path>.lora_E` as in `adapter_config.json`; `None` while none is gone.
-///
-/// Between two masks that are those that the last one kept and those that came alive since, so that nothing that takes
-/// part is lost.
-///
-/// # Errors
-/// A name that is not attached, or an adapter of another method.
-pub fn rank_pattern<M: PeftModel + ?Sized>(model: &M, name: &str) -> Result<Option<BTreeMap<String, Vec<bool>>>> {
-    let (_, layers) = layers(model, name)?;
-    let flags = layers.into_iter().map(|(path, layer)| (format!("{path}.lora_E"), layer.of_all(&layer.live())));
-    let pattern: BTreeMap<_, _> = flags.collect();
-    Ok(pattern.values().flatten().any(|live| !live).then_some(pattern))
-}
-
-/// Cuts an adapter's tensors and configuration down to the live triplets, as they are saved.
-pub(crate) fn cut_to_live<M: PeftModel + ?Sized>(
-    model: &M,
-    name: &str,
-    config: &mut AdaLoraConfig,
-    tensors: &mut BTreeMap<String, TensorData>,
-) -> Result<()> {
-    config.rank_pattern = rank_pattern(model, name)?;
-    for (path, layer) in layers(model, name)?.1 {
-        let live = layer.live();
-        for (suffix, axis) in [("lora_A", 0), ("lora_E", 0), ("lora_B", 1)] {
-            if let Some(data) = tensors.get_mut(&file_key(&path, suffix)) {
-                *data = select(data, axis, &live);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The rows (`axis` 0) or columns (1) of a matrix in f32 that are flagged.
-fn select(data: &TensorData, axis: usize, flags: &[bool]) -> TensorData {
-    let columns = data.shape()[1];
-    let index = |i: usize| if axis == 0 { i / columns } else { i % columns };
-    let values: Vec<f32> = data.iter::<f32>().enumerate().filter(|(i, _)| flags[index(*i)]).map(|(_, v)| v).collect();
-    let mut shape = [data.shape()[0], columns];
-    shape[axis] = flags.iter().filter(|f| **f).count();
-    TensorData::new(values, shape)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use burn::tensor::{Device, Tolerance};
+    use std::collections::BTreeMap;
+
+    use burn::tensor::{Device, TensorData, Tolerance};
 
     fn adalora(kept: Option<Vec<bool>>) -> AdaLora {
         let config = AdaLoraConfig {
@@ -269,9 +225,6 @@ mod tests {
         let adalora = adalora(Some(vec![true, false, true]));
         assert_eq!(adalora.rank(), 2);
         assert_eq!(adalora.of_all(&[false, true]), [false, false, true]);
-        let data = TensorData::new(vec![1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0], [2, 3]);
-        assert_eq!(select(&data, 1, &[true, false, true]), TensorData::new(vec![1.0_f32, 3.0, 4.0, 6.0], [2, 2]));
-        assert_eq!(select(&data, 0, &[false, false]), TensorData::new(Vec::<f32>::new(), [0, 3]));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::config::InitLoraWeights;
 use crate::error::{PeftError, Result};
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
+use crate::svd::svd;
 
 /// What one LoRA layer is made from.
 #[derive(Clone, Debug)]
@@ -158,7 +159,7 @@ fn pissa(
     check_rank("pissa", r, out.min(inp))?;
     let weight = weight.clone().detach().cast(DType::F32);
     let (u, s, vt) = match n {
-        None => burn::linalg::svd::<2, 1>(weight, 30),
+        None => svd(weight),
         Some(n) => {
             let orthogonal = |m: Tensor<2>| burn::linalg::qr(m, true).0;
             let probe = from_host(rng.normal(inp * r, 1.0), [inp, r]);
@@ -166,7 +167,7 @@ fn pissa(
             for _ in 0..n {
                 q = orthogonal(weight.clone().matmul(orthogonal(weight.clone().transpose().matmul(q))));
             }
-            let (u, s, vt) = burn::linalg::svd::<2, 1>(q.clone().transpose().matmul(weight), 30);
+            let (u, s, vt) = svd(q.clone().transpose().matmul(weight));
             (q.matmul(u), s, vt)
         }
     };

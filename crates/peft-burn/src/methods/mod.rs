@@ -1,22 +1,24 @@
 //! The adapter methods, one file each, and the one enum that names them all.
 
-pub(crate) mod adalora;
+mod adalora;
 mod dora;
 mod ia3;
+mod importance;
 mod lora;
 mod rank_allocator;
+pub(crate) mod rank_pattern;
 pub(crate) mod vera;
 
 use burn::module::Module;
 use burn::tensor::{Bool, Distribution, Tensor};
 
-pub use adalora::{AdaLora, orthogonal_regularization, rank_pattern};
+pub use adalora::{AdaLora, orthogonal_regularization};
 pub use dora::{Dora, Magnitude};
 pub use ia3::Ia3;
+pub use importance::Importance;
 pub use lora::{Lora, LoraSpec};
-pub use rank_allocator::{
-    Allocation, BudgetSchedule, Importance, RankMask, keep_gradients, live_triplets, update_and_allocate,
-};
+pub use rank_allocator::{Allocation, BudgetSchedule, RankMask, keep_gradients, live_triplets, update_and_allocate};
+pub use rank_pattern::rank_pattern;
 pub use vera::{Vera, VeraProjection, share_projections};
 
 use crate::config::PeftConfig;

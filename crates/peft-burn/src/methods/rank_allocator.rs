@@ -1,102 +1,21 @@
 //! AdaLoRA's rank allocator: which triplets the model keeps, step by step.
 //!
-//! A triplet's score is sensitivity times uncertainty, both smoothed over the steps: of its entry of E, plus the means
-//! over its row of A and its column of B. At mask steps the lowest scores of the whole model lose their entry of E,
+//! At mask steps the triplets with the lowest scores of the whole model ([`super::importance`]) lose their entry of E,
 //! until the falling budget is met; after the last mask the survivors are fixed. Scores stay on the device except at
 //! mask steps.
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, Param};
+use burn::module::Param;
 use burn::optim::GradientsParams;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
-use super::AdaLora;
 use super::adalora::{layers, layers_mut};
+use super::{AdaLora, Importance};
 use crate::config::AdaLoraConfig;
 use crate::error::{PeftError, Result};
 use crate::model::PeftModel;
-use crate::param::{self, replace};
-
-/// One number for every number of A, E and B. Frozen parameters: Burn's records carry them, no optimiser moves them.
-#[derive(Module, Debug)]
-struct Averages {
-    a: Param<Tensor<2>>,
-    e: Param<Tensor<2>>,
-    b: Param<Tensor<2>>,
-}
-
-impl Averages {
-    fn zeros(layer: &AdaLora) -> Self {
-        let zeros = |p: &Param<Tensor<2>>| frozen(p.val().zeros_like());
-        Self { a: zeros(&layer.lora_a), e: zeros(&layer.lora_e), b: zeros(&layer.lora_b) }
-    }
-
-    fn all_mut(&mut self) -> [&mut Param<Tensor<2>>; 3] {
-        [&mut self.a, &mut self.e, &mut self.b]
-    }
-}
-
-/// What training has found out about the triplets of one layer.
-#[derive(Module, Debug)]
-pub struct Importance {
-    sensitivity: Averages,
-    uncertainty: Averages,
-    /// 1 for a triplet that the last mask kept, else 0: `[r, 1]`.
-    mask: Param<Tensor<2>>,
-}
-
-impl Importance {
-    pub(super) fn new(layer: &AdaLora) -> Self {
-        let mask = frozen(layer.lora_e.val().ones_like());
-        Self { sensitivity: Averages::zeros(layer), uncertainty: Averages::zeros(layer), mask }
-    }
-
-    /// Sensitivity and uncertainty of each number of A, E and B, by names on disk.
-    pub fn averages(&self) -> [(&'static str, Tensor<2>, Tensor<2>); 3] {
-        let (s, u) = (&self.sensitivity, &self.uncertainty);
-        [("lora_A", &s.a, &u.a), ("lora_E", &s.e, &u.e), ("lora_B", &s.b, &u.b)]
-            .map(|(name, ipt, unc)| (name, ipt.val(), unc.val()))
-    }
-
-    pub(super) fn mask(&self) -> Tensor<2> {
-        self.mask.val()
-    }
-
-    /// Takes in one step: the values after it and the gradients that led to it.
-    fn observe(&mut self, values: [Tensor<2>; 3], grads: [Tensor<2>; 3], config: &AdaLoraConfig) {
-        let averages = self.sensitivity.all_mut().into_iter().zip(self.uncertainty.all_mut());
-        for ((ipt, unc), (value, grad)) in averages.zip(values.into_iter().zip(grads)) {
-            let now = (value * grad).abs();
-            smooth(ipt, now.clone(), config.beta1);
-            smooth(unc, (now - ipt.val().inner()).abs(), config.beta2);
-        }
-    }
-
-    /// Forgets all averages: after the last mask nothing reads them.
-    fn reset(&mut self) {
-        for average in self.sensitivity.all_mut().into_iter().chain(self.uncertainty.all_mut()) {
-            param::update(average, |old| old.zeros_like());
-        }
-    }
-
-    /// The score of each triplet: `[r]`.
-    fn scores(&self) -> Tensor<1> {
-        let (s, u) = (&self.sensitivity, &self.uncertainty);
-        let score = |ipt: &Param<Tensor<2>>, unc: &Param<Tensor<2>>| ipt.val().inner() * unc.val().inner();
-        let vectors = score(&s.a, &u.a).mean_dim(1) + score(&s.b, &u.b).mean_dim(0).transpose();
-        (score(&s.e, &u.e) + vectors).squeeze_dim(1)
-    }
-}
-
-fn frozen(tensor: Tensor<2>) -> Param<Tensor<2>> {
-    Param::from_tensor(tensor.detach()).set_require_grad(false)
-}
-
-/// `average = beta·average + (1 − beta)·now`
-fn smooth(average: &mut Param<Tensor<2>>, now: Tensor<2>, beta: f64) {
-    param::update(average, |old| old.mul_scalar(beta) + now.mul_scalar(1.0 - beta));
-}
+use crate::param;
 
 /// How many triplets a model may keep at each step, and when it is masked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,10 +112,8 @@ pub fn update_and_allocate<M: PeftModel + ?Sized>(
     let mask = schedule.masks(step).then(|| rank(model, name, &paths, triplets - budget));
     if let Some(mask) = &mask {
         for (layer, path) in layers_mut(model, name).into_iter().zip(&paths) {
-            let kept: Vec<f32> = mask.kept[path].iter().map(|&kept| f32::from(kept)).collect();
-            if let Some(importance) = layer.importance.as_mut().filter(|_| !kept.is_empty()) {
-                let shape = [kept.len(), 1];
-                replace(&mut importance.mask, TensorData::new(kept, shape));
+            if let Some(importance) = layer.importance.as_mut().filter(|_| !mask.kept[path].is_empty()) {
+                importance.set_mask(&mask.kept[path]);
             }
         }
     }

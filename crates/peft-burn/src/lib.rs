@@ -1,6 +1,5 @@
 //! Parameter-efficient fine-tuning on Burn.
 
-mod atomic;
 mod config;
 mod constant;
 mod embedding;
@@ -14,6 +13,7 @@ mod mt19937;
 mod param;
 mod random;
 mod report;
+mod summary;
 mod svd;
 pub mod targets;
 pub mod tensor_file;
@@ -25,6 +25,8 @@ pub use files::AdapterFiles;
 pub use frozen::Frozen;
 pub use linear::{LinearAdapter, PeftLinear, Projection};
 pub use model::{AdaptableModel, LayerMut, LayerRef, PeftModel, PeftState};
+pub use mt19937::vera_projection;
 pub use param::{ParamMut, ParamRef};
 pub use random::TensorRng;
 pub use report::*;
+pub use summary::{AdaptedModule, AdapterSummary};

@@ -101,8 +101,8 @@ impl Default for AdaLoraConfig {
 /// Features of PEFT's LoRA that AdaLoRA lacks, with the value that leaves them off.
 fn features() -> Vec<(&'static str, Value)> {
     let no = ["lora_bias", "use_dora", "use_rslora"].map(|key| (key, json!(false)));
-    let others = [("alpha_pattern", json!({})), ("trainable_token_indices", Value::Null)];
-    lora_features().into_iter().chain(no).chain(others).collect()
+    let other = [("alpha_pattern", json!({})), ("trainable_token_indices", Value::Null)];
+    lora_features().into_iter().chain(no).chain(other).collect()
 }
 
 impl AdaLoraConfig {

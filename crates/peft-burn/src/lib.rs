@@ -1,6 +1,7 @@
 //! Parameter-efficient fine-tuning on Burn.
 
 mod config;
+mod constant;
 mod embedding;
 mod error;
 pub mod files;
@@ -13,6 +14,7 @@ mod param;
 mod random;
 mod report;
 mod summary;
+mod svd;
 pub mod targets;
 pub mod tensor_file;
 

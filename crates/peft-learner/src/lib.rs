@@ -1,2 +1,3 @@
 //! Fine-tuning.
+pub mod bench;
 pub mod loss;

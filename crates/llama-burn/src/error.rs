@@ -71,6 +71,14 @@ pub enum LlamaError {
         /// Their paths.
         files: Vec<String>,
     },
+    /// A prompt that cannot be continued.
+    #[error("prompt {row}: {message}")]
+    Prompt {
+        /// Which of the prompts, from 0.
+        row: usize,
+        /// What is wrong with it.
+        message: String,
+    },
     /// An error of the adapters or of a tensor file.
     #[error(transparent)]
     Peft(#[from] peft_burn::PeftError),
@@ -103,14 +111,10 @@ pub enum LlamaError {
         /// What is wrong.
         message: String,
     },
-    /// An option that has no meaning, such as a negative temperature.
-    #[error("{key} = {value}: {message}")]
-    Option {
-        /// The option's name.
-        key: &'static str,
-        /// The value given.
-        value: String,
-        /// What it has to be.
+    /// Sampling options that have no meaning, or logits that leave no choice.
+    #[error("sampling: {message}")]
+    Sampling {
+        /// Every problem found, separated by `; `.
         message: String,
     },
     /// A model that is neither a directory nor could be had from the hub.

@@ -23,7 +23,8 @@ pub use patterns::Patterns;
 pub use vera::VeraConfig;
 
 use self::keys::{MethodConfig, Read};
-use crate::{PeftError, Result, atomic};
+use crate::tensor_file::write_atomic;
+use crate::{PeftError, Result};
 
 /// The version of PEFT whose format is written.
 pub const PEFT_VERSION: &str = "0.21.2";
@@ -180,7 +181,7 @@ impl PeftConfig {
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
         fs::create_dir_all(dir).map_err(PeftError::io(dir))?;
-        atomic::write(&dir.join(CONFIG_NAME), format!("{:#}", Value::Object(self.to_json())).as_bytes())
+        write_atomic(&dir.join(CONFIG_NAME), format!("{:#}", Value::Object(self.to_json())).as_bytes())
     }
 
     /// The name of the method in files.

@@ -1,0 +1,335 @@
+//! The endless, seeded stream of micro-batches a run draws from.
+
+use std::cmp::Reverse;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use super::batch::share_step_targets;
+use super::{Batch, Example, packing};
+use crate::error::{LearnerError, Result};
+
+/// How examples become micro-batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamConfig {
+    /// Rows a micro-batch.
+    pub batch_size: usize,
+    /// Micro-batches an optimiser step.
+    pub accumulation: usize,
+    /// A new order each epoch; otherwise file order, round and round.
+    pub shuffle: bool,
+    /// Rows of similar length share a micro-batch (needs `shuffle`).
+    pub group_by_length: bool,
+    /// Several examples a row.
+    pub packing: bool,
+    /// Tokens a packed row holds.
+    pub max_length: usize,
+    /// What fills a row up.
+    pub pad_id: u32,
+    /// Seed of the orders.
+    pub seed: u64,
+}
+
+/// Micro-batches without end, any step of which can be asked for: a resumed run needs only its step number.
+///
+/// An epoch is all rows once (with `packing`, a row holds several examples); micro-batches run on across its end, so
+/// that none is short.
+#[derive(Debug)]
+pub struct Stream {
+    examples: Arc<Vec<Example>>,
+    config: StreamConfig,
+    rows_per_epoch: usize,
+    /// The epoch last asked for.
+    cache: Mutex<(u64, Epoch)>,
+}
+
+/// The rows of an epoch in their order, each the examples in it.
+type Epoch = Arc<Vec<Vec<usize>>>;
+
+impl Stream {
+    /// A stream over `examples`.
+    ///
+    /// # Errors
+    /// [`LearnerError::Stream`] for no examples, empty batches, or length groups without `shuffle`.
+    pub fn new(examples: Arc<Vec<Example>>, config: StreamConfig) -> Result<Self> {
+        let problem = match &config {
+            _ if examples.is_empty() => "there are no examples",
+            config if config.batch_size == 0 => "batch_size is 0",
+            config if config.accumulation == 0 => "accumulation is 0",
+            config if config.group_by_length && !config.shuffle => "group_by_length needs shuffle",
+            config => {
+                let first = Arc::new(plan(&examples, config, 0));
+                let (rows_per_epoch, cache) = (first.len(), Mutex::new((0, first)));
+                return Ok(Self { examples, config: config.clone(), rows_per_epoch, cache });
+            }
+        };
+        Err(LearnerError::Stream(problem.to_string()))
+    }
+
+    /// The micro-batches of optimiser step `k`, from 0. The same `k` gives the same batches, in whatever order steps
+    /// are asked for.
+    pub fn step(&self, k: usize) -> Vec<Batch> {
+        let first = k * self.rows_per_step();
+        let micro = |at: usize| {
+            let start = first + at * self.config.batch_size;
+            let rows: Vec<_> = (start..start + self.config.batch_size).map(|row| self.row(row)).collect();
+            if self.config.packing {
+                Batch::packed(&rows, self.config.pad_id)
+            } else {
+                Batch::collate(&rows.concat(), self.config.pad_id)
+            }
+        };
+        let mut batches: Vec<Batch> = (0..self.config.accumulation).map(micro).collect();
+        share_step_targets(&mut batches);
+        batches
+    }
+
+    /// Rows in an epoch: the examples, or with `packing` what they were packed into.
+    pub fn rows_per_epoch(&self) -> usize {
+        self.rows_per_epoch
+    }
+
+    /// Steps until every row was seen: the last one may reach into the next epoch.
+    pub fn steps_per_epoch(&self) -> usize {
+        self.rows_per_epoch.div_ceil(self.rows_per_step())
+    }
+
+    fn rows_per_step(&self) -> usize {
+        self.config.batch_size * self.config.accumulation
+    }
+
+    /// The examples in row `index`, counted over all epochs.
+    fn row(&self, index: usize) -> Vec<&Example> {
+        let epoch = self.epoch((index / self.rows_per_epoch) as u64);
+        epoch[index % self.rows_per_epoch].iter().map(|&example| &self.examples[example]).collect()
+    }
+
+    fn epoch(&self, number: u64) -> Epoch {
+        // In file order all epochs are one.
+        let number = if self.config.shuffle { number } else { 0 };
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.0 != number {
+            *cache = (number, Arc::new(plan(&self.examples, &self.config, number)));
+        }
+        cache.1.clone()
+    }
+}
+
+/// The rows of epoch `number`. There are equally many in each.
+fn plan(examples: &[Example], config: &StreamConfig, number: u64) -> Vec<Vec<usize>> {
+    let lengths: Vec<usize> = examples.iter().map(Example::len).collect();
+    let mut order: Vec<usize> = (0..examples.len()).collect();
+    let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+    rng.set_stream(number);
+    if config.shuffle {
+        shuffle(&mut order, &mut rng);
+    }
+    if config.packing && config.shuffle {
+        let mut rows = packing::best_fit(&lengths, &order, config.max_length);
+        shuffle(&mut rows, &mut rng);
+        return rows;
+    }
+    if config.packing {
+        return packing::in_order(&lengths, &order, config.max_length);
+    }
+    if config.group_by_length {
+        group_by_length(&mut order, &lengths, config.batch_size * config.accumulation);
+    }
+    order.into_iter().map(|example| vec![example]).collect()
+}
+
+/// Fisher and Yates' shuffle, spelled out: a run resumed under a later `rand` must see the same rows.
+fn shuffle<T>(items: &mut [T], rng: &mut ChaCha8Rng) {
+    for last in (1..items.len()).rev() {
+        let below = last as u128 + 1;
+        items.swap(last, ((u128::from(rng.next_u64()) * below) >> 64) as usize);
+    }
+}
+
+/// Transformers' length groups: stretches of up to 50 steps, each sorted by falling length, the longest example of all
+/// first, so that what does not fit into memory shows at once.
+fn group_by_length(order: &mut [usize], lengths: &[usize], rows_per_step: usize) {
+    let stretch = (order.len() / (rows_per_step * 4)).clamp(1, 50) * rows_per_step;
+    for stretch in order.chunks_mut(stretch) {
+        stretch.sort_by_key(|&example| Reverse(lengths[example]));
+    }
+    let starts = (0..order.len()).step_by(stretch);
+    if let Some(longest) = starts.min_by_key(|&at| Reverse(lengths[order[at]])) {
+        order.swap(0, longest);
+    }
+}
+
+/// All of `examples` once, for evaluation, longest first to spare padding; the last batch may be smaller.
+///
+/// Every batch's `step_targets` is the number of targets of all of them: their losses add up to the mean of the file.
+pub fn eval_batches(examples: &[Example], batch_size: usize, pad_id: u32) -> impl ExactSizeIterator<Item = Batch> + '_ {
+    let mut order: Vec<&Example> = examples.iter().collect();
+    order.sort_by_key(|example| Reverse(example.len()));
+    let step_targets = examples.iter().map(Example::num_targets).sum();
+    let batch_size = batch_size.max(1);
+    (0..order.len().div_ceil(batch_size)).map(move |at| {
+        let end = order.len().min((at + 1) * batch_size);
+        Batch { step_targets, ..Batch::collate(&order[at * batch_size..end], pad_id) }
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const PAD: u32 = 0;
+
+    /// Example `i` consists of the id `i + 1`, some 2 to 13 times, all learned.
+    fn examples(n: usize) -> Arc<Vec<Example>> {
+        let example = |i: usize| {
+            let length = 2 + i * 7 % 12;
+            Example { input_ids: vec![i as u32 + 1; length], labels: vec![i as i32 + 1; length] }
+        };
+        Arc::new((0..n).map(example).collect())
+    }
+
+    fn config() -> StreamConfig {
+        StreamConfig {
+            batch_size: 2,
+            accumulation: 2,
+            shuffle: true,
+            group_by_length: false,
+            packing: false,
+            max_length: 24,
+            pad_id: PAD,
+            seed: 7,
+        }
+    }
+
+    fn stream(n: usize, config: StreamConfig) -> Stream {
+        Stream::new(examples(n), config).unwrap()
+    }
+
+    /// The first id of every row of a step.
+    fn first_ids(batches: &[Batch]) -> Vec<i32> {
+        batches.iter().flat_map(|batch| batch.input_ids.chunks(batch.seq).map(|row| row[0])).collect()
+    }
+
+    fn rows(stream: &Stream, steps: usize) -> Vec<i32> {
+        (0..steps).flat_map(|k| first_ids(&stream.step(k))).collect()
+    }
+
+    fn sorted(mut ids: Vec<i32>) -> Vec<i32> {
+        ids.sort_unstable();
+        ids
+    }
+
+    #[test]
+    fn file_order_goes_round_the_file() {
+        let stream = stream(6, StreamConfig { shuffle: false, ..config() });
+        assert_eq!(rows(&stream, 3), [1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6]);
+        assert_eq!((stream.rows_per_epoch(), stream.steps_per_epoch()), (6, 2));
+    }
+
+    #[test]
+    fn a_shuffled_epoch_has_each_example_once_and_the_next_another_order() {
+        for group_by_length in [false, true] {
+            let stream = stream(10, StreamConfig { group_by_length, ..config() });
+            let ids = rows(&stream, 5);
+            let (first, second) = ids.split_at(10);
+            assert_ne!(first, second);
+            assert_eq!(sorted(first.to_vec()), (1..=10).collect::<Vec<_>>());
+            assert_eq!(sorted(second.to_vec()), (1..=10).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn one_seed_one_stream_whatever_step_is_asked_first() {
+        for (packing, group_by_length) in [(false, false), (true, false), (false, true)] {
+            let config = StreamConfig { packing, group_by_length, ..config() };
+            let sequential = stream(11, config.clone());
+            let steps: Vec<_> = (0..20).map(|k| sequential.step(k)).collect();
+            for k in [19, 3, 0, 12] {
+                assert_eq!(stream(11, config.clone()).step(k), steps[k], "a run resumed at step {k}");
+                assert_eq!(sequential.step(k), steps[k]);
+            }
+            assert_ne!(rows(&stream(11, StreamConfig { seed: 8, ..config }), 5), rows(&sequential, 5));
+        }
+    }
+
+    #[test]
+    fn the_order_of_a_seed_does_not_change_between_releases() {
+        assert_eq!(rows(&stream(10, config()), 2), [0; 8]);
+    }
+
+    #[test]
+    fn a_step_larger_than_the_file_takes_several_epochs() {
+        let stream = stream(3, StreamConfig { batch_size: 4, ..config() });
+        let batches = stream.step(0);
+        assert_eq!(batches.iter().map(|batch| batch.batch).collect::<Vec<_>>(), [4, 4]);
+        assert_eq!(sorted(first_ids(&batches)), [1, 1, 1, 2, 2, 2, 3, 3]);
+    }
+
+    #[test]
+    fn micro_batches_know_the_targets_of_their_step() {
+        let batches = stream(10, config()).step(1);
+        let targets: usize = batches.iter().map(Batch::num_targets).sum();
+        assert!(targets > batches[0].num_targets());
+        assert!(batches.iter().all(|batch| batch.step_targets == targets));
+    }
+
+    #[test]
+    fn grouping_by_length_spares_padding_and_begins_with_the_longest() {
+        let config = StreamConfig { batch_size: 4, accumulation: 1, ..config() };
+        let grouped = stream(200, StreamConfig { group_by_length: true, ..config.clone() });
+        let cells = |stream: &Stream| (0..50).flat_map(|k| stream.step(k)).map(|batch| batch.input_ids.len()).sum();
+        let (with, without): (usize, usize) = (cells(&grouped), cells(&stream(200, config)));
+        assert!(with * 10 < without * 9, "{with} against {without}");
+        assert_eq!(grouped.step(0)[0].lengths[0], 13);
+    }
+
+    #[test]
+    fn packing_neither_loses_nor_mixes_tokens() {
+        for (n, shuffle, seed) in [(1, true, 1), (9, false, 1), (40, true, 2), (41, true, 3), (40, false, 4)] {
+            let config = StreamConfig { packing: true, shuffle, seed, batch_size: 1, accumulation: 1, ..config() };
+            let stream = stream(n, config);
+            for epoch in 0..2 {
+                let steps = stream.rows_per_epoch();
+                let batches: Vec<_> = (epoch * steps..(epoch + 1) * steps).flat_map(|k| stream.step(k)).collect();
+                let mut seen = Vec::new();
+                for batch in &batches {
+                    assert!(batch.seq <= 24);
+                    let (segments, positions) = (batch.segments.as_ref().unwrap(), batch.positions.as_ref().unwrap());
+                    for at in 0..batch.seq {
+                        let (id, goes_on) = (batch.input_ids[at], segments.get(at + 1) == Some(&segments[at]));
+                        assert_eq!(batch.targets[at], if goes_on { id } else { -100 }, "targets stay in their example");
+                        assert_eq!(positions[at] == 0, at == 0 || segments[at - 1] != segments[at]);
+                    }
+                    seen.extend(batch.input_ids.iter().copied());
+                }
+                let all =
+                    examples(n).iter().flat_map(|example| example.input_ids.clone()).map(|id| id as i32).collect();
+                assert_eq!(sorted(seen), sorted(all), "every token once an epoch");
+            }
+        }
+    }
+
+    #[test]
+    fn evaluation_sees_everything_once_whatever_the_batch_size() {
+        let examples = examples(10);
+        for batch_size in [1, 3, 10, 99] {
+            let batches: Vec<_> = eval_batches(&examples, batch_size, PAD).collect();
+            assert_eq!(batches.len(), 10_usize.div_ceil(batch_size));
+            assert_eq!(sorted(first_ids(&batches)), (1..=10).collect::<Vec<_>>());
+            let targets: usize = batches.iter().map(Batch::num_targets).sum();
+            assert!(batches.iter().all(|batch| batch.step_targets == targets));
+        }
+    }
+
+    #[test]
+    fn what_gives_no_batches_is_refused() {
+        let refused = |n, config| Stream::new(examples(n), config).unwrap_err().to_string();
+        assert!(refused(0, config()).contains("no examples"));
+        assert!(refused(1, StreamConfig { batch_size: 0, ..config() }).contains("batch_size is 0"));
+        assert!(refused(1, StreamConfig { accumulation: 0, ..config() }).contains("accumulation is 0"));
+        let unordered = StreamConfig { group_by_length: true, shuffle: false, ..config() };
+        assert!(refused(1, unordered).contains("needs shuffle"));
+    }
+}

@@ -1,0 +1,236 @@
+//! What can go wrong on the host side of a run, each with the file it happened in and the way out.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// `Result` with this crate's error.
+pub type Result<T, E = LearnerError> = std::result::Result<T, E>;
+
+/// An error of configuring, reading data for, or reporting on a run.
+#[derive(Debug, thiserror::Error)]
+pub enum LearnerError {
+    /// The file system refused.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io {
+        /// What was attempted, such as `read` or `write`.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The configuration file is no TOML.
+    #[error("`{}` is not valid TOML: {message}", file.display())]
+    ConfigSyntax {
+        /// The configuration file.
+        file: PathBuf,
+        /// The parser's message, with line and column.
+        message: String,
+    },
+    /// The configuration says something that cannot be run; all of it is listed.
+    #[error("`{}` cannot be used as it is:{problems}", file.display())]
+    Config {
+        /// The configuration file.
+        file: PathBuf,
+        /// Every unknown key, missing key and impossible value.
+        problems: Problems,
+    },
+    /// Lines of a data file cannot be used.
+    #[error("`{}` has lines that cannot be used:{problems}", file.display())]
+    Data {
+        /// The JSON Lines file.
+        file: PathBuf,
+        /// The first offending lines, and how many there are.
+        problems: Problems,
+    },
+    /// A data file without a row.
+    #[error("`{}` has no rows; it should hold one JSON object a line", file.display())]
+    NoRows {
+        /// The JSON Lines file.
+        file: PathBuf,
+    },
+    /// No row of a data file has anything to learn from.
+    #[error(
+        "no row of `{}` has a target token (line {first_line} to line {last_line}): {reason}",
+        file.display()
+    )]
+    NoTarget {
+        /// The JSON Lines file.
+        file: PathBuf,
+        /// Line number of the first row, from 1.
+        first_line: usize,
+        /// Line number of the last row.
+        last_line: usize,
+        /// Why, for the first of them, and what to change.
+        reason: String,
+    },
+    /// The rows hold text, but the model came without a tokenizer.
+    #[error(
+        "`{}` holds text ({shape} rows), but the model has no tokenizer; \
+         put its tokenizer.json beside the weights, or give rows of `input_ids`",
+        file.display()
+    )]
+    NoTokenizer {
+        /// The JSON Lines file.
+        file: PathBuf,
+        /// The shape of its rows.
+        shape: crate::data::RowShape,
+    },
+    /// A stream of batches that cannot exist, such as one over no examples.
+    #[error("cannot make batches: {0}")]
+    Stream(String),
+    /// A line of `metrics.jsonl` that is none of ours.
+    #[error("line {line} of `{}` is not a metrics line: {message}", file.display())]
+    Metrics {
+        /// The metrics file.
+        file: PathBuf,
+        /// Line number from 1.
+        line: usize,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The loss or a gradient became NaN or infinite.
+    #[error(
+        "step {step}: the loss is {loss} and the gradient norm {grad_norm}; training stopped before the step was applied. \
+         {}. Lower learning_rate, or raise warmup_steps, and look at the rows of this step",
+        match last_good {
+            Some(path) => format!("the last good checkpoint is `{}`", path.display()),
+            None => "no checkpoint was written before".to_owned(),
+        }
+    )]
+    NotFinite {
+        /// The step, from 1.
+        step: usize,
+        /// Its loss.
+        loss: f64,
+        /// Norm of all gradients together.
+        grad_norm: f64,
+        /// The newest checkpoint.
+        last_good: Option<PathBuf>,
+    },
+    /// A checkpoint that cannot be written or read.
+    #[error("checkpoint `{}`: {message}", path.display())]
+    Checkpoint {
+        /// The file in it.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// Training was stopped from outside.
+    #[error(
+        "stopped after step {step}; {}",
+        match checkpoint {
+            Some(path) => format!("`{}` is kept: go on with --resume", path.display()),
+            None => "no checkpoint was written yet".to_owned(),
+        }
+    )]
+    Interrupted {
+        /// Steps done.
+        step: usize,
+        /// The newest checkpoint.
+        checkpoint: Option<PathBuf>,
+    },
+    /// Burn's training loop failed.
+    #[error("training failed: {0}")]
+    Training(String),
+    /// The run's folder holds a run already.
+    #[error("`{}` already holds a run; go on with it by --resume, or replace it by --overwrite", path.display())]
+    OutputExists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A run is resumed with another configuration than it began with.
+    #[error("`{}` was begun with another configuration; these differ:{differences}\nuse another output folder, or --overwrite", path.display())]
+    ConfigChanged {
+        /// The saved configuration.
+        path: PathBuf,
+        /// The keys.
+        differences: Problems,
+    },
+    /// An error of the model or its tokenizer.
+    #[error(transparent)]
+    Llama(#[from] llama_burn::LlamaError),
+    /// An error of an adapter.
+    #[error(transparent)]
+    Peft(#[from] peft_burn::PeftError),
+    /// The plot could not be drawn.
+    #[error("cannot draw `{}`: {message}", file.display())]
+    Plot {
+        /// The picture's file.
+        file: PathBuf,
+        /// The drawing library's reason.
+        message: String,
+    },
+}
+
+impl LearnerError {
+    /// For `map_err`: wraps the system's reason with what was attempted on which path.
+    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { action, path, source }
+    }
+}
+
+/// Offenders found in one pass: the first [`Problems::SHOWN`] are kept, all are counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Problems {
+    shown: Vec<String>,
+    total: usize,
+}
+
+impl Problems {
+    /// How many offenders are listed by name.
+    pub const SHOWN: usize = 20;
+
+    /// Adds an offender.
+    pub fn push(&mut self, problem: impl Into<String>) {
+        if self.shown.len() < Self::SHOWN {
+            self.shown.push(problem.into());
+        }
+        self.total += 1;
+    }
+
+    /// Adds the offenders of another pass.
+    pub fn extend(&mut self, other: Self) {
+        self.total += other.total;
+        let room = Self::SHOWN - self.shown.len();
+        self.shown.extend(other.shown.into_iter().take(room));
+    }
+
+    /// Whether nothing was found.
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
+    /// How many were found, listed or not.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in &self.shown {
+            write!(f, "\n  - {problem}")?;
+        }
+        match self.total - self.shown.len() {
+            0 => Ok(()),
+            more => write!(f, "\n  … and {more} more ({} in all)", self.total),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_list_the_first_twenty_and_count_the_rest() {
+        let mut problems = Problems::default();
+        (1..=23).for_each(|line| problems.push(format!("line {line}")));
+        let text = problems.to_string();
+        assert!(text.contains("line 20") && !text.contains("line 21"), "{text}");
+        assert!(text.ends_with("… and 3 more (23 in all)"), "{text}");
+    }
+}

@@ -10,6 +10,7 @@ mod linear;
 pub mod methods;
 mod model;
 mod mt19937;
+pub mod ops;
 mod param;
 mod random;
 mod report;

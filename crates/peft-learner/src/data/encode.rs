@@ -107,7 +107,9 @@ fn why_no_target(length: usize, targets: usize, max_length: usize) -> String {
     match targets {
         0 if length < 2 => format!("the first has {length} tokens, and it takes two to predict one"),
         0 => "the first has only labels that are ignored (-100), or no assistant turn".to_string(),
-        _ => format!("the first loses all {targets} of them when its {length} tokens are cut; raise max_length above {max_length}"),
+        _ => format!(
+            "the first loses all {targets} of them when its {length} tokens are cut; raise max_length above {max_length}"
+        ),
     }
 }
 
@@ -284,8 +286,7 @@ mod tests {
             encode_all(vec![prompted("A", "BCDE"), prompted("ABCDEF", "G"), prompted("A", "B")], 4).unwrap();
         assert_eq!(examples.len(), 2, "the second one loses its completion");
         assert_eq!(examples[0].input_ids, [1, 65, 66, 67]);
-        let expected =
-            EncodeReport { rows: 3, truncated: 2, dropped_without_target: 1, tokens: 8, target_tokens: 4 };
+        let expected = EncodeReport { rows: 3, truncated: 2, dropped_without_target: 1, tokens: 8, target_tokens: 4 };
         assert_eq!(report, expected);
     }
 

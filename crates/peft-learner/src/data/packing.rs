@@ -31,7 +31,8 @@ pub(super) fn best_fit(lengths: &[usize], order: &[usize], max_length: usize) ->
     let mut open: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for example in order {
         let length = lengths[example];
-        let fitting = open.range_mut(length..).next().and_then(|(&room, rows)| Some((room, rows.pop()?, rows.is_empty())));
+        let fitting =
+            open.range_mut(length..).next().and_then(|(&room, rows)| Some((room, rows.pop()?, rows.is_empty())));
         let (room, row) = match fitting {
             Some((room, row, last)) => {
                 if last {
@@ -79,7 +80,7 @@ mod tests {
         }
         let total: usize = lengths.iter().sum();
         let rows = best_fit(&lengths, &order, 64).len();
-        assert!(rows <= total.div_ceil(64) + 1, "{rows} rows for {total} tokens");
+        assert!(total * 100 >= rows * 64 * 98, "{rows} rows for {total} tokens: more than 2% is padding");
         assert_eq!(rows, best_fit(&lengths, &(0..500).collect::<Vec<_>>(), 64).len(), "whatever the order");
     }
 }

@@ -69,8 +69,7 @@ pub enum RowShape {
 }
 
 impl RowShape {
-    const ALL: [Self; 5] =
-        [Self::InputIds, Self::Messages, Self::PromptCompletion, Self::Instruction, Self::Text];
+    const ALL: [Self; 5] = [Self::InputIds, Self::Messages, Self::PromptCompletion, Self::Instruction, Self::Text];
 
     /// The keys a row of this shape must have, and those it may.
     fn keys(self) -> (&'static [&'static str], &'static [&'static str]) {
@@ -217,11 +216,9 @@ fn input_ids(ids: Value, labels: Value) -> Result<Row, String> {
         })?),
     };
     match &labels {
-        Some(labels) if labels.len() != input_ids.len() => Err(format!(
-            "{} `labels` for {} `input_ids`; there must be one for each",
-            labels.len(),
-            input_ids.len()
-        )),
+        Some(labels) if labels.len() != input_ids.len() => {
+            Err(format!("{} `labels` for {} `input_ids`; there must be one for each", labels.len(), input_ids.len()))
+        }
         _ => Ok(Row::InputIds { input_ids, labels }),
     }
 }
@@ -242,8 +239,7 @@ fn messages(list: Value) -> Result<Row, String> {
         let Value::Object(mut message) = message else {
             return Err(format!("`messages[{at}]` must be an object with `role` and `content`"));
         };
-        let mut part =
-            |key: &str| string(&format!("messages[{at}].{key}"), message.remove(key).unwrap_or(Value::Null));
+        let mut part = |key: &str| string(&format!("messages[{at}].{key}"), message.remove(key).unwrap_or(Value::Null));
         Ok(ChatMessage { role: part("role")?, content: part("content")? })
     };
     Ok(Row::Messages(list.into_iter().enumerate().map(message).collect::<Result<_, _>>()?))
@@ -273,7 +269,10 @@ mod tests {
     fn each_shape_is_found_from_its_keys() {
         assert_eq!(row(r#"{"input_ids": [1, 2]}"#), Row::InputIds { input_ids: vec![1, 2], labels: None });
         let labels = Some(vec![-100, 2]);
-        assert_eq!(row(r#"{"labels": [-100, 2], "input_ids": [1, 2]}"#), Row::InputIds { input_ids: vec![1, 2], labels });
+        assert_eq!(
+            row(r#"{"labels": [-100, 2], "input_ids": [1, 2]}"#),
+            Row::InputIds { input_ids: vec![1, 2], labels }
+        );
         let message = ChatMessage { role: "user".into(), content: "hi".into() };
         assert_eq!(row(r#"{"messages": [{"role": "user", "content": "hi"}]}"#), Row::Messages(vec![message]));
         assert_eq!(
@@ -296,7 +295,9 @@ mod tests {
 
     #[test]
     fn every_bad_line_is_named() {
-        let text = error("{\"text\": \"a\"}\n{\"text\": \n[1]\n{\"txt\": \"a\"}\n{\"text\": 5}\n{\"prompt\": \"a\", \"completion\": \"b\"}\n");
+        let text = error(
+            "{\"text\": \"a\"}\n{\"text\": \n[1]\n{\"txt\": \"a\"}\n{\"text\": 5}\n{\"prompt\": \"a\", \"completion\": \"b\"}\n",
+        );
         for part in [
             "rows.jsonl` has lines that cannot be used",
             "line 2: not JSON: EOF while parsing a value at column",
@@ -317,7 +318,9 @@ mod tests {
         assert!(error(r#"{"input_ids": [1, 2], "labels": [-1, 2]}"#).contains("`labels` holds -1"));
         assert!(error(r#"{"input_ids": [1, 2], "labels": [2]}"#).contains("1 `labels` for 2 `input_ids`"));
         assert!(error(r#"{"input_ids": "1 2"}"#).contains("must be a list of token ids, not a string"));
-        assert!(error(r#"{"messages": [{"role": "user"}]}"#).contains("`messages[0].content` must be a string, not null"));
+        assert!(
+            error(r#"{"messages": [{"role": "user"}]}"#).contains("`messages[0].content` must be a string, not null")
+        );
     }
 
     #[test]

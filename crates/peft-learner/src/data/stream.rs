@@ -163,11 +163,7 @@ fn group_by_length(order: &mut [usize], lengths: &[usize], rows_per_step: usize)
 /// All of `examples` once, for evaluation, longest first to spare padding; the last batch may be smaller.
 ///
 /// Every batch's `step_targets` is the number of targets of all of them: their losses add up to the mean of the file.
-pub fn eval_batches(
-    examples: &[Example],
-    batch_size: usize,
-    pad_id: u32,
-) -> impl ExactSizeIterator<Item = Batch> + '_ {
+pub fn eval_batches(examples: &[Example], batch_size: usize, pad_id: u32) -> impl ExactSizeIterator<Item = Batch> + '_ {
     let mut order: Vec<&Example> = examples.iter().collect();
     order.sort_by_key(|example| Reverse(example.len()));
     let step_targets = examples.iter().map(Example::num_targets).sum();
@@ -260,7 +256,7 @@ mod tests {
 
     #[test]
     fn the_order_of_a_seed_does_not_change_between_releases() {
-        assert_eq!(rows(&stream(10, config()), 2), [0; 8]);
+        assert_eq!(rows(&stream(10, config()), 2), [5, 7, 3, 1, 9, 4, 8, 6]);
     }
 
     #[test]
@@ -268,7 +264,10 @@ mod tests {
         let stream = stream(3, StreamConfig { batch_size: 4, ..config() });
         let batches = stream.step(0);
         assert_eq!(batches.iter().map(|batch| batch.batch).collect::<Vec<_>>(), [4, 4]);
-        assert_eq!(sorted(first_ids(&batches)), [1, 1, 1, 2, 2, 2, 3, 3]);
+        let ids = first_ids(&batches);
+        for epoch in ids[..6].chunks(3) {
+            assert_eq!(sorted(epoch.to_vec()), [1, 2, 3]);
+        }
     }
 
     #[test]
@@ -308,7 +307,8 @@ mod tests {
                     }
                     seen.extend(batch.input_ids.iter().copied());
                 }
-                let all = examples(n).iter().flat_map(|example| example.input_ids.clone()).map(|id| id as i32).collect();
+                let all =
+                    examples(n).iter().flat_map(|example| example.input_ids.clone()).map(|id| id as i32).collect();
                 assert_eq!(sorted(seen), sorted(all), "every token once an epoch");
             }
         }
@@ -321,7 +321,7 @@ mod tests {
             let batches: Vec<_> = eval_batches(&examples, batch_size, PAD).collect();
             assert_eq!(batches.len(), 10_usize.div_ceil(batch_size));
             assert_eq!(sorted(first_ids(&batches)), (1..=10).collect::<Vec<_>>());
-            let targets = batches.iter().map(Batch::num_targets).sum();
+            let targets: usize = batches.iter().map(Batch::num_targets).sum();
             assert!(batches.iter().all(|batch| batch.step_targets == targets));
         }
     }

@@ -136,7 +136,7 @@ fn draw_panel(area: &Area<'_>, panel: &Panel, steps: std::ops::Range<f64>) -> Re
         let style = series.color.stroke_width(series.width);
         let finite = series.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite());
         let points: Vec<_> = finite.collect();
-        let marks = series.marked.then(|| points.clone()).unwrap_or_default();
+        let marks = if series.marked { points.clone() } else { Vec::new() };
         chart
             .draw_series(LineSeries::new(points, style))?
             .label(series.name.as_str())

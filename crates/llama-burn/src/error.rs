@@ -71,6 +71,14 @@ pub enum LlamaError {
         /// Their paths.
         files: Vec<String>,
     },
+    /// A prompt that cannot be continued.
+    #[error("prompt {row}: {message}")]
+    Prompt {
+        /// Which of the prompts, from 0.
+        row: usize,
+        /// What is wrong with it.
+        message: String,
+    },
     /// An error of the adapters or of a tensor file.
     #[error(transparent)]
     Peft(#[from] peft_burn::PeftError),
@@ -103,15 +111,27 @@ pub enum LlamaError {
         /// What is wrong.
         message: String,
     },
-    /// An option that has no meaning, such as a negative temperature.
-    #[error("{key} = {value}: {message}")]
-    Option {
-        /// The option's name.
-        key: &'static str,
-        /// The value given.
-        value: String,
-        /// What it has to be.
+    /// Sampling options that have no meaning, or logits that leave no choice.
+    #[error("sampling: {message}")]
+    Sampling {
+        /// Every problem found, separated by `; `.
         message: String,
+    },
+    /// A folder that is to be written and holds something already.
+    #[error("{} exists already and is not empty; give another folder, or remove this one first", path.display())]
+    OutputExists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// An adapter that a plain model directory cannot hold.
+    #[error(
+        "the adapter gives these layers a bias, which config.json has no place for:\n  {}\n\
+         keep the adapter apart from the model, or train it with lora_bias = false",
+        paths.join("\n  ")
+    )]
+    NoPlaceForBias {
+        /// The layers.
+        paths: Vec<String>,
     },
     /// A model that is neither a directory nor could be had from the hub.
     #[error("model {model:?}: {message}")]

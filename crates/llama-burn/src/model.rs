@@ -220,6 +220,15 @@ impl Llama {
         }
     }
 
+    /// Gives a tied head a weight of its own: the one it reads at present, adapters of its own left aside.
+    pub fn untie(&mut self) {
+        if let Some(weight) = self.tied_weight() {
+            let base = self.lm_head.base_mut();
+            base.weight = base.weight.clone().map(|_| weight.detach());
+            self.config.tie_word_embeddings = false;
+        }
+    }
+
     /// The residual stream after the last norm, `[batch·seq, hidden]`.
     pub fn hidden(&self, input: &Input, cache: Option<&mut KvCache>) -> Tensor<2> {
         self.run(input, cache, |_| {})

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use peft_burn::tensor_file::{TensorFile, write_atomic, write_tensors};
 use peft_burn::{AdaptableModel, LayerRef};
 
-use crate::config::LlamaConfig;
+use crate::config::{Dtype, LlamaConfig};
 use crate::error::{LlamaError, Result};
 use crate::model::Llama;
 
@@ -17,14 +17,14 @@ const INDEX: &str = "model.safetensors.index.json";
 const SHARD_BYTES: usize = 5_000_000_000;
 
 /// The open files of one checkpoint.
-struct Checkpoint {
-    files: Vec<TensorFile>,
+pub(crate) struct Checkpoint {
+    pub(crate) files: Vec<TensorFile>,
     /// Which file holds a tensor.
     place: BTreeMap<String, usize>,
 }
 
 impl Checkpoint {
-    fn open(dir: &Path) -> Result<Self> {
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
         let single = dir.join(SINGLE);
         let index = dir.join(INDEX);
         let paths: Vec<PathBuf> = if single.exists() || !index.exists() {
@@ -108,16 +108,27 @@ impl Llama {
         all
     }
 
-    /// Writes `config.json` and the weights, in shards of at most 5 GB, as Hugging Face lays them out.
+    /// Writes `config.json` and the weights, in shards of at most 5 GB, as Hugging Face lays them out. `dtype` is that
+    /// of the weights on disk; `None` keeps the one in memory.
     ///
     /// # Errors
     /// A file that cannot be written. Each file is whole or absent.
-    pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
+    pub fn save(&self, dir: impl AsRef<Path>, dtype: Option<FloatDType>) -> Result<()> {
         let dir = dir.as_ref();
+        let dtype = self.save_weights(dir, dtype)?;
+        let config = LlamaConfig { dtype, ..self.config().clone() };
+        let config = format!("{:#}\n", config.to_hf_json());
+        Ok(write_atomic(&dir.join("config.json"), config.as_bytes())?)
+    }
+
+    /// The weights alone, as [`Self::save`] writes them. Returns their dtype on disk.
+    pub(crate) fn save_weights(&self, dir: &Path, dtype: Option<FloatDType>) -> Result<Dtype> {
         std::fs::create_dir_all(dir).map_err(LlamaError::io(dir))?;
         let mut shards: Vec<BTreeMap<String, TensorData>> = vec![BTreeMap::new()];
-        let (mut total, mut filled) = (0, 0);
+        let (mut total, mut filled, mut stored) = (0, 0, DType::F32);
         for (name, data) in self.named_weights() {
+            let data = dtype.map_or_else(|| data.clone(), |dtype| data.clone().convert_dtype(dtype.into()));
+            stored = data.dtype();
             let bytes = data.as_bytes().len();
             if filled > 0 && filled + bytes > SHARD_BYTES {
                 shards.push(BTreeMap::new());
@@ -141,13 +152,16 @@ impl Llama {
             let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": map });
             write_atomic(&dir.join(INDEX), format!("{index:#}\n").as_bytes())?;
         }
-        let config = format!("{:#}\n", self.config().to_hf_json());
-        Ok(write_atomic(&dir.join("config.json"), config.as_bytes())?)
+        Ok(match stored {
+            DType::F16 => Dtype::F16,
+            DType::BF16 => Dtype::Bf16,
+            _ => Dtype::F32,
+        })
     }
 }
 
 /// Compares names and shapes with what the configuration asks for, before anything is read.
-fn check(dir: &Path, config: &LlamaConfig, checkpoint: &Checkpoint) -> Result<()> {
+pub(crate) fn check(dir: &Path, config: &LlamaConfig, checkpoint: &Checkpoint) -> Result<()> {
     let expected = config.tensor_shapes();
     let mut missing = Vec::new();
     let mut misshapen = Vec::new();

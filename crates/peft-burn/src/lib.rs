@@ -1,6 +1,5 @@
 //! Parameter-efficient fine-tuning on Burn.
 
-mod atomic;
 mod config;
 mod embedding;
 mod error;
@@ -13,6 +12,7 @@ mod mt19937;
 mod param;
 mod random;
 mod report;
+mod summary;
 pub mod targets;
 pub mod tensor_file;
 
@@ -23,6 +23,8 @@ pub use files::AdapterFiles;
 pub use frozen::Frozen;
 pub use linear::{LinearAdapter, PeftLinear, Projection};
 pub use model::{AdaptableModel, LayerMut, LayerRef, PeftModel, PeftState};
+pub use mt19937::vera_projection;
 pub use param::{ParamMut, ParamRef};
 pub use random::TensorRng;
 pub use report::*;
+pub use summary::{AdaptedModule, AdapterSummary};

@@ -65,3 +65,39 @@ pub fn vera_projection(key: u64, r: usize, max_in: usize, max_out: usize) -> (Ve
     let b = generator.kaiming_uniform(max_out, r);
     (a, b)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FNV-1a over the bits.
+    fn fingerprint(values: impl Iterator<Item = f32>) -> u64 {
+        values.fold(0xcbf2_9ce4_8422_2325, |hash, value| {
+            (hash ^ u64::from(value.to_bits())).wrapping_mul(0x0000_0100_0000_01b3)
+        })
+    }
+
+    /// Seed, r, max_in, max_out; fingerprint; bits of A's and of B's first and last element: from torch 2.12.1, the
+    /// first row also from an adapter that PEFT saved.
+    type Case = ((u64, usize, usize, usize), u64, [u32; 4]);
+    const TORCH: [Case; 7] = [
+        ((42, 16, 128, 64), 0x9cb4_c52c_b2a0_c246, [0x3e29_8007, 0x3e50_f351, 0x3e91_9e62, 0x3e9f_fecf]),
+        ((0, 7, 33, 13), 0xc2ed_3d0f_f082_f4b4, [0xbb51_376e, 0x3b98_d551, 0x3f43_7cd3, 0x3dec_c138]),
+        ((0, 256, 576, 1536), 0x4dc5_e466_277e_4986, [0xba48_4f41, 0xbd82_45a8, 0x3dd4_2ae7, 0xbd24_b613]),
+        ((123_456_789, 3, 5, 2), 0xbc7d_aebc_a133_31f8, [0xbe54_8f6b, 0x3eac_ee91, 0xbf1a_0775, 0xbf36_10be]),
+        ((5, 1, 1, 1), 0x0f3b_1021_fa8f_3ba8, [0x3fcf_1741, 0x3fcf_1741, 0xbfea_7454, 0xbfea_7454]),
+        ((5 + (1 << 32), 1, 1, 1), 0x0f3b_1021_fa8f_3ba8, [0x3fcf_1741, 0x3fcf_1741, 0xbfea_7454, 0xbfea_7454]),
+        ((u64::MAX, 17, 640, 3), 0xd45d_06c1_c62d_bd7f, [0x3dc3_d66f, 0xbd10_7867, 0x3e83_a643, 0xbeaf_7556]),
+    ];
+
+    #[test]
+    fn the_projection_is_torchs_bit_for_bit() {
+        for ((key, r, max_in, max_out), expected, ends) in TORCH {
+            let (a, b) = vera_projection(key, r, max_in, max_out);
+            assert_eq!((a.len(), b.len()), (r * max_in, max_out * r));
+            let bits = |values: &[f32]| [values[0].to_bits(), values[values.len() - 1].to_bits()];
+            assert_eq!([bits(&a), bits(&b)].concat(), ends, "ends of key {key}, r {r}");
+            assert_eq!(fingerprint(a.into_iter().chain(b)), expected, "all of key {key}, r {r}");
+        }
+    }
+}

@@ -39,7 +39,7 @@ fn commas(number: usize) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);
@@ -56,6 +56,7 @@ pub fn count_parameters(resolution: &Resolution, modules: &[ModuleInfo], base_pa
     let Resolution { config, adapted, modules_to_save, .. } = resolution;
     let added: usize = adapted.iter().map(|module| adapter_parameters(config, module)).sum();
     let saved: usize = modules_to_save.iter().map(ModuleInfo::parameters).sum();
+    let tokens: usize = modules.iter().map(|module| trained_rows(config, module)).sum();
     let biases: usize = match config.bias() {
         Bias::None => 0,
         Bias::All => modules.iter().map(ModuleInfo::bias_parameters).sum(),
@@ -63,7 +64,20 @@ pub fn count_parameters(resolution: &Resolution, modules: &[ModuleInfo], base_pa
     };
     // PEFT keeps AdaLoRA's rank of a module as a frozen parameter of one element.
     let ranks = if matches!(config, PeftConfig::AdaLora(_)) { adapted.len() } else { 0 };
-    TrainableReport { trainable: added + saved + biases, all: base_parameters + added + saved + ranks }
+    TrainableReport {
+        trainable: added + saved + tokens + biases,
+        all: base_parameters + added + saved + tokens + ranks,
+    }
+}
+
+/// Parameters of the rows of an embedding that are trained themselves.
+fn trained_rows(config: &PeftConfig, module: &ModuleInfo) -> usize {
+    match config {
+        PeftConfig::Lora(config) if module.kind == ModuleKind::Embedding => {
+            config.trainable_tokens_for(&module.path).len() * module.out_features
+        }
+        _ => 0,
+    }
 }
 
 /// Trainable parameters that the adapter adds to one module.
@@ -80,5 +94,78 @@ fn adapter_parameters(config: &PeftConfig, module: &ModuleInfo) -> usize {
         PeftConfig::Vera(config) => out_features + config.r,
         PeftConfig::Ia3(config) if config.is_feedforward(&module.path) => in_features,
         PeftConfig::Ia3(_) => out_features,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::{AdaLoraConfig, Ia3Config, ModuleNames, TargetModules, VeraConfig};
+    use crate::targets::resolve;
+
+    /// Llama-3-8B: its modules, and its number of parameters.
+    fn llama_3_8b() -> (Vec<ModuleInfo>, usize) {
+        let (hidden, key_value, intermediate, vocabulary) = (4096, 1024, 14336, 128_256);
+        let mut modules = vec![ModuleInfo::embedding("model.embed_tokens", vocabulary, hidden)];
+        for layer in 0..32 {
+            let linear =
+                |name, inputs, outputs| ModuleInfo::linear(format!("model.layers.{layer}.{name}"), inputs, outputs);
+            modules.extend([
+                linear("self_attn.q_proj", hidden, hidden),
+                linear("self_attn.k_proj", hidden, key_value),
+                linear("self_attn.v_proj", hidden, key_value),
+                linear("self_attn.o_proj", hidden, hidden),
+                linear("mlp.gate_proj", hidden, intermediate),
+                linear("mlp.up_proj", hidden, intermediate),
+                linear("mlp.down_proj", intermediate, hidden),
+                ModuleInfo::other(format!("model.layers.{layer}.input_layernorm"), hidden),
+                ModuleInfo::other(format!("model.layers.{layer}.post_attention_layernorm"), hidden),
+            ]);
+        }
+        modules.push(ModuleInfo::other("model.norm", hidden));
+        modules.push(ModuleInfo::output_head("lm_head", hidden, vocabulary));
+        let parameters = modules.iter().map(ModuleInfo::parameters).sum();
+        (modules, parameters)
+    }
+
+    #[test]
+    fn every_method_on_llama_3_8b_counts_as_peft_counts() {
+        let (modules, parameters) = llama_3_8b();
+        assert_eq!(parameters, 8_030_261_248);
+        let report = |config: PeftConfig| {
+            count_parameters(&resolve(&config, &modules, "llama").unwrap(), &modules, parameters).to_string()
+        };
+        let attention = || TargetModules::list(["q_proj", "k_proj", "v_proj", "o_proj"]);
+
+        let lora = LoraConfig { r: 16, lora_alpha: 32.0, target_modules: attention(), ..Default::default() };
+        let dora = LoraConfig { use_dora: true, ..lora.clone() };
+        let vera = VeraConfig { target_modules: attention(), projection_prng_key: 42, ..Default::default() };
+        let adalora = AdaLoraConfig { init_r: 24, total_step: Some(2000), ..Default::default() };
+        let ia3 = Ia3Config {
+            target_modules: TargetModules::list(["k_proj", "v_proj", "down_proj"]),
+            feedforward_modules: Some(ModuleNames::list(["down_proj"])),
+            ..Default::default()
+        };
+        assert_eq!(
+            report(lora.into()),
+            "trainable params: 13,631,488 || all params: 8,043,892,736 || trainable%: 0.1695"
+        );
+        assert_eq!(
+            report(dora.into()),
+            "trainable params: 13,959,168 || all params: 8,044,220,416 || trainable%: 0.1735"
+        );
+        assert_eq!(report(vera.into()), "trainable params: 360,448 || all params: 8,030,621,696 || trainable%: 0.0045");
+        assert_eq!(
+            report(adalora.into()),
+            "trainable params: 10,225,152 || all params: 8,040,486,464 || trainable%: 0.1272"
+        );
+        assert_eq!(report(ia3.into()), "trainable params: 524,288 || all params: 8,030,785,536 || trainable%: 0.0065");
+    }
+
+    #[test]
+    fn digits_are_grouped_from_the_right() {
+        let grouped = [0, 999, 1000, 123_456, 1_000_000].map(commas);
+        assert_eq!(grouped, ["0", "999", "1,000", "123,456", "1,000,000"]);
     }
 }

@@ -73,6 +73,11 @@ impl TensorFile {
         self.tensors.get(name).map(|t| t.shape.as_slice())
     }
 
+    /// The dtype of a tensor as safetensors names it, such as `BF16`, if the file has it.
+    pub fn dtype(&self, name: &str) -> Option<String> {
+        self.tensors.get(name).map(|t| format!("{:?}", t.dtype))
+    }
+
     /// Bytes that a tensor takes in the file.
     pub fn num_bytes(&self, name: &str) -> usize {
         self.tensors.get(name).map_or(0, |t| t.data_offsets.1 - t.data_offsets.0)

@@ -1,1 +1,63 @@
-fn main() {}
+//! `peft`: fine-tune a Llama with an adapter, talk to it, merge it, look into it.
+
+mod commands;
+mod device;
+mod failure;
+mod model_args;
+mod output;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use commands::Command;
+
+/// Fine-tunes Llama models with adapters (LoRA and its relatives) whose files Hugging Face PEFT reads and writes.
+#[derive(Debug, Parser)]
+#[command(name = "peft", version, arg_required_else_help = true, after_help = EXAMPLE)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLE: &str = "\
+Begin here; it takes two minutes and needs no files:
+  peft quickstart";
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Where stderr is no terminal, lines stay whole: paths and names can be searched for.
+    let wrap = std::io::stderr().is_terminal();
+    let handler = move |_: &dyn miette::Diagnostic| -> Box<dyn miette::ReportHandler> {
+        Box::new(miette::MietteHandlerOpts::new().wrap_lines(wrap).break_words(false).build())
+    };
+    // It fails only when a handler is set already.
+    let _ = miette::set_hook(Box::new(move |diagnostic| handler(diagnostic)));
+    match cli.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(std::io::stderr(), "{:?}", miette::Report::new(failure));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_shows_an_example() {
+        use clap::CommandFactory;
+        let mut cli = Cli::command();
+        cli.build();
+        cli.clone().debug_assert();
+        for command in cli.get_subcommands_mut().filter(|c| c.get_name() != "help") {
+            let help = command.render_long_help().to_string();
+            let name = command.get_name();
+            assert!(help.contains(&format!("\n  peft {name}")), "{name}:\n{help}");
+        }
+    }
+}

@@ -77,6 +77,15 @@ pub enum LearnerError {
         /// The shape of its rows.
         shape: crate::data::RowShape,
     },
+    /// An exact match was asked for where there is nothing to prompt with.
+    #[error(
+        "exact match: the first token of example {example} is a target already, so there is no prompt to answer; give \
+         rows of prompt + completion, instruction + output or messages, or ask for the loss alone"
+    )]
+    NoPrompt {
+        /// Which example, from 1, of those that have a target.
+        example: usize,
+    },
     /// A stream of batches that cannot exist, such as one over no examples.
     #[error("cannot make batches: {0}")]
     Stream(String),
@@ -90,6 +99,70 @@ pub enum LearnerError {
         /// What is wrong with it.
         message: String,
     },
+    /// The loss or a gradient became NaN or infinite.
+    #[error(
+        "step {step}: the loss is {loss} and the gradient norm {grad_norm}; training stopped before the step was applied. \
+         {}. Lower learning_rate, or raise warmup_steps, and look at the rows of this step",
+        match last_good {
+            Some(path) => format!("the last good checkpoint is `{}`", path.display()),
+            None => "no checkpoint was written before".to_owned(),
+        }
+    )]
+    NotFinite {
+        /// The step, from 1.
+        step: usize,
+        /// Its loss.
+        loss: f64,
+        /// Norm of all gradients together.
+        grad_norm: f64,
+        /// The newest checkpoint.
+        last_good: Option<PathBuf>,
+    },
+    /// A checkpoint that cannot be written or read.
+    #[error("checkpoint `{}`: {message}", path.display())]
+    Checkpoint {
+        /// The file in it.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// Training was stopped from outside.
+    #[error(
+        "stopped after step {step}; {}",
+        match checkpoint {
+            Some(path) => format!("`{}` is kept: go on with --resume", path.display()),
+            None => "no checkpoint was written yet".to_owned(),
+        }
+    )]
+    Interrupted {
+        /// Steps done.
+        step: usize,
+        /// The newest checkpoint.
+        checkpoint: Option<PathBuf>,
+    },
+    /// Burn's training loop failed.
+    #[error("training failed: {0}")]
+    Training(String),
+    /// The run's folder holds a run already.
+    #[error("`{}` already holds a run; go on with it by --resume, or replace it by --overwrite", path.display())]
+    OutputExists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A run is resumed with another configuration than it began with.
+    #[error("`{}` was begun with another configuration; these differ:{differences}\nuse another output folder, or --overwrite", path.display())]
+    ConfigChanged {
+        /// The saved configuration.
+        path: PathBuf,
+        /// The keys.
+        differences: Problems,
+    },
+    /// An error of the model or its tokenizer.
+    #[error(transparent)]
+    Llama(#[from] llama_burn::LlamaError),
+    /// An error of an adapter.
+    #[error(transparent)]
+    Peft(#[from] peft_burn::PeftError),
     /// The plot could not be drawn.
     #[error("cannot draw `{}`: {message}", file.display())]
     Plot {

@@ -101,7 +101,8 @@ impl Default for AdaLoraConfig {
 /// Features of PEFT's LoRA that AdaLoRA lacks, with the value that leaves them off.
 fn features() -> Vec<(&'static str, Value)> {
     let no = ["lora_bias", "use_dora", "use_rslora"].map(|key| (key, json!(false)));
-    lora_features().into_iter().chain(no).chain([("alpha_pattern", json!({}))]).collect()
+    let other = [("alpha_pattern", json!({})), ("trainable_token_indices", Value::Null)];
+    lora_features().into_iter().chain(no).chain(other).collect()
 }
 
 impl AdaLoraConfig {

@@ -131,23 +131,22 @@ pub enum TokenIndices {
     ByModule(BTreeMap<String, Vec<usize>>),
 }
 
+impl TokenIndices {
+    /// Name of each embedding, and its tokens.
+    pub fn iter(&self) -> Box<dyn Iterator<Item = (&str, &[usize])> + '_> {
+        match self {
+            Self::List(ids) => Box::new(std::iter::once(("embed_tokens", ids.as_slice()))),
+            Self::ByModule(map) => Box::new(map.iter().map(|(name, ids)| (name.as_str(), ids.as_slice()))),
+        }
+    }
+}
+
 impl LoraConfig {
     /// The trained tokens of the embedding at `path`, in the order of the adapter's rows.
     pub fn trainable_tokens_for(&self, path: &str) -> &[usize] {
         let is = |name: &str| path == name || path.ends_with(&format!(".{name}"));
-        match &self.trainable_token_indices {
-            None => &[],
-            Some(TokenIndices::List(ids)) => {
-                if is("embed_tokens") {
-                    ids
-                } else {
-                    &[]
-                }
-            }
-            Some(TokenIndices::ByModule(map)) => {
-                map.iter().find(|(name, _)| is(name)).map(|(_, ids)| ids.as_slice()).unwrap_or_default()
-            }
-        }
+        let mut tokens = self.trainable_token_indices.iter().flat_map(TokenIndices::iter);
+        tokens.find(|(name, _)| is(name)).map(|(_, ids)| ids).unwrap_or_default()
     }
 }
 
@@ -177,6 +176,10 @@ impl MethodConfig for LoraConfig {
         }
         problems.extend(checks::bias(self.bias, Bias::VeraOnly, "lora_only"));
         problems.extend(self.init_problems());
+        for (name, ids) in self.trainable_token_indices.iter().flat_map(TokenIndices::iter) {
+            let repeated = ids.iter().enumerate().filter(|(i, id)| ids[..*i].contains(id)).map(|(_, id)| id);
+            problems.extend(repeated.map(|id| format!("trainable_token_indices: token {id} of {name} is there twice")));
+        }
         if self.lora_bias && self.use_dora {
             problems.push("lora_bias = true does not go with use_dora = true; leave one of them off".into());
         }

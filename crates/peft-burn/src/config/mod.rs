@@ -23,7 +23,8 @@ pub use patterns::Patterns;
 pub use vera::VeraConfig;
 
 use self::keys::{MethodConfig, Read};
-use crate::{PeftError, Result, atomic};
+use crate::tensor_file::write_atomic;
+use crate::{PeftError, Result};
 
 /// The version of PEFT whose format is written.
 pub const PEFT_VERSION: &str = "0.21.2";
@@ -180,7 +181,7 @@ impl PeftConfig {
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
         fs::create_dir_all(dir).map_err(PeftError::io(dir))?;
-        atomic::write(&dir.join(CONFIG_NAME), format!("{:#}", Value::Object(self.to_json())).as_bytes())
+        write_atomic(&dir.join(CONFIG_NAME), format!("{:#}", Value::Object(self.to_json())).as_bytes())
     }
 
     /// The name of the method in files.
@@ -217,6 +218,16 @@ impl PeftConfig {
     /// Where the base model came from.
     pub fn base_model_name_or_path(&self) -> Option<&str> {
         each!(self, config => config.base_model_name_or_path.as_deref())
+    }
+
+    /// Notes what PEFT notes of an adapter's origin, where it is not set yet: the base model, and that it models
+    /// language, by which `AutoPeftModelForCausalLM` finds and loads both.
+    pub fn for_causal_lm(mut self, base_model_name_or_path: &str) -> Self {
+        each!(&mut self, config => {
+            config.base_model_name_or_path.get_or_insert_with(|| base_model_name_or_path.to_owned());
+            config.task_type.get_or_insert(TaskType::CausalLm);
+        });
+        self
     }
 
     /// Which biases of the base model are trained; IA3 trains none.

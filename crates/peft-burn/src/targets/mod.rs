@@ -1,78 +1,15 @@
 //! Which modules of a model a configuration adapts, by PEFT's rules.
 
+mod complete;
 mod matcher;
 mod minimal;
+mod module;
 mod unmatched;
 
 use crate::config::{Ia3Config, ModuleNames, OneOrMany, PeftConfig, TargetModules};
 use crate::{PeftError, Result};
 use matcher::{Matcher, Verdict};
-
-/// What a module is, as far as adapters care.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ModuleKind {
-    /// A linear layer, weight `[out, in]`.
-    Linear,
-    /// The linear layer that makes the model's output: `lm_head`, or the `score` of a classifier. Not part of
-    /// `all-linear`.
-    OutputHead,
-    /// A table of embeddings, weight `[in, out]` with `in` the size of the vocabulary.
-    Embedding,
-    /// Anything else; no method adapts it, but it may be saved whole.
-    Other,
-}
-
-/// A module of the base model, by its path in the Hugging Face model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModuleInfo {
-    /// For example `model.layers.0.self_attn.q_proj`.
-    pub path: String,
-    /// What it is.
-    pub kind: ModuleKind,
-    /// Width of the input; the size of the vocabulary for an embedding.
-    pub in_features: usize,
-    /// Width of the output.
-    pub out_features: usize,
-    /// Whether it adds a bias of `out_features`.
-    pub bias: bool,
-}
-
-impl ModuleInfo {
-    /// A linear layer without a bias.
-    pub fn linear(path: impl Into<String>, in_features: usize, out_features: usize) -> Self {
-        Self { path: path.into(), kind: ModuleKind::Linear, in_features, out_features, bias: false }
-    }
-
-    /// The model's output layer, without a bias.
-    pub fn output_head(path: impl Into<String>, in_features: usize, out_features: usize) -> Self {
-        Self { kind: ModuleKind::OutputHead, ..Self::linear(path, in_features, out_features) }
-    }
-
-    /// A table of `vocabulary` embeddings.
-    pub fn embedding(path: impl Into<String>, vocabulary: usize, width: usize) -> Self {
-        Self { kind: ModuleKind::Embedding, ..Self::linear(path, vocabulary, width) }
-    }
-
-    /// Another module with a weight of `width` elements, such as a norm; 0 if it has none of its own.
-    pub fn other(path: impl Into<String>, width: usize) -> Self {
-        Self { kind: ModuleKind::Other, ..Self::linear(path, 1, width) }
-    }
-
-    /// The same module, with or without a bias.
-    pub fn with_bias(self, bias: bool) -> Self {
-        Self { bias, ..self }
-    }
-
-    /// Number of parameters: weight and bias.
-    pub fn parameters(&self) -> usize {
-        self.in_features * self.out_features + self.bias_parameters()
-    }
-
-    /// Number of parameters of the bias.
-    pub fn bias_parameters(&self) -> usize {
-        if self.bias { self.out_features } else { 0 }
-    }
-}
+pub use module::{ModuleInfo, ModuleKind};
 
 /// What a configuration means for a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,7 +49,8 @@ pub fn resolve(config: &PeftConfig, modules: &[ModuleInfo], model_type: &str) ->
 }
 
 /// As [`resolve`], for an adapter that was saved: what only narrows or refines the selection (`exclude_modules`,
-/// `layers_to_transform`, `rank_pattern`, `alpha_pattern`) may match nothing, which is then a warning.
+/// `layers_to_transform`, `rank_pattern`, `alpha_pattern`, `feedforward_modules`) may match nothing, which is then a
+/// warning.
 ///
 /// # Errors
 /// As [`resolve`].
@@ -123,7 +61,7 @@ pub fn resolve_saved(config: &PeftConfig, modules: &[ModuleInfo], model_type: &s
 struct Resolver<'a> {
     config: PeftConfig,
     modules: &'a [ModuleInfo],
-    /// Whether the user named the feedforward modules; PEFT's default may match nothing.
+    /// Whether `feedforward_modules` was given.
     own_feedforward: bool,
 }
 
@@ -131,15 +69,16 @@ impl<'a> Resolver<'a> {
     fn new(config: &PeftConfig, modules: &'a [ModuleInfo], model_type: &str) -> Result<Self> {
         config.validate()?;
         let own_feedforward = matches!(config, PeftConfig::Ia3(Ia3Config { feedforward_modules: Some(_), .. }));
-        let config = complete(config.clone(), modules, model_type)?;
+        let config = complete::complete(config.clone(), modules, model_type)?;
         Ok(Self { config, modules, own_feedforward })
     }
 
     fn resolve(mut self, saved: bool) -> Result<Resolution> {
         let matcher = Matcher::new(&self.config)?;
-        let adapted: Vec<_> = self.select(&matcher);
+        let adapted = self.select(&matcher);
+        self.drop_default_feedforward(&adapted);
         let mut warnings = Vec::new();
-        let unmatched = unmatched::find(&self.config, &matcher, self.modules, &adapted, self.own_feedforward);
+        let unmatched = unmatched::find(&self.config, &matcher, self.modules, &adapted);
         let mut errors = unmatched.targets;
         if saved {
             warnings.extend(unmatched.refinements.into_iter().map(|line| format!("matches nothing, ignored: {line}")));
@@ -153,6 +92,7 @@ impl<'a> Resolver<'a> {
             return Err(self.no_match(&matcher));
         }
         self.check_kinds(&adapted)?;
+        self.check_tokens()?;
 
         let modules_to_save: Vec<_> = self.modules.iter().filter(|m| saves(&self.config, &m.path)).cloned().collect();
         if let Some(module) = modules_to_save.iter().find(|module| adapted.contains(module)) {
@@ -168,6 +108,15 @@ impl<'a> Resolver<'a> {
     fn select(&self, matcher: &Matcher) -> Vec<ModuleInfo> {
         let selected = |module: &&ModuleInfo| matcher.verdict(&module.path) == Verdict::Selected;
         self.modules.iter().filter(selected).cloned().collect()
+    }
+
+    /// PEFT's default for `feedforward_modules` counts only where it is adapted.
+    fn drop_default_feedforward(&mut self, adapted: &[ModuleInfo]) {
+        if let PeftConfig::Ia3(Ia3Config { feedforward_modules: Some(ModuleNames::List(names)), .. }) = &mut self.config
+            && !self.own_feedforward
+        {
+            names.retain(|name| adapted.iter().any(|module| module.path.ends_with(name.as_str())));
+        }
     }
 
     /// Whether the method can adapt modules of that kind.
@@ -192,6 +141,27 @@ impl<'a> Resolver<'a> {
         let peft_type = self.config.peft_type();
         let wrong = wrong.join(", ");
         Err(PeftError::Unsupported(format!("{peft_type} adapts {can}; take these out of the targets: {wrong}")))
+    }
+
+    /// Trained tokens must be in the vocabulary, and their embedding not be trained whole.
+    fn check_tokens(&self) -> Result<()> {
+        let PeftConfig::Lora(config) = &self.config else { return Ok(()) };
+        let mut problems = Vec::new();
+        for module in self.modules.iter().filter(|module| module.kind == ModuleKind::Embedding) {
+            let ModuleInfo { path, in_features: vocabulary, .. } = module;
+            let tokens = config.trainable_tokens_for(path);
+            let beyond = tokens.iter().filter(|token| **token >= *vocabulary);
+            problems.extend(beyond.map(|token| {
+                format!(
+                    "trainable_token_indices names token {token}, and {path} has {vocabulary}: 0 to {}",
+                    vocabulary - 1
+                )
+            }));
+            if !tokens.is_empty() && saves(&self.config, path) {
+                problems.push(format!("{path} is in modules_to_save and in trainable_token_indices; use one of them"));
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(PeftError::Config { origin: "adapter".into(), problems }) }
     }
 
     /// The last segments of the paths that the method can adapt.
@@ -251,73 +221,12 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// Fills in what PEFT takes from the model.
-fn complete(mut config: PeftConfig, modules: &[ModuleInfo], model_type: &str) -> Result<PeftConfig> {
-    let known = model_type == "llama";
-    let peft_type = config.peft_type();
-    let unknown = |key: &str| PeftError::Config {
-        origin: format!("{peft_type} configuration"),
-        problems: vec![format!("{key} has no default for models of type `{model_type}`; set it")],
-    };
-    match config.target_modules().clone() {
-        TargetModules::ModelDefault if !known => return Err(unknown("target_modules")),
-        TargetModules::ModelDefault => {
-            let names: &[&str] = match config {
-                PeftConfig::Ia3(_) => &["k_proj", "v_proj", "down_proj"],
-                _ => &["q_proj", "v_proj"],
-            };
-            *config.target_modules_mut() = TargetModules::list(names.iter().copied());
-        }
-        TargetModules::AllLinear => {
-            let linear = modules.iter().filter(|module| module.kind == ModuleKind::Linear);
-            *config.target_modules_mut() = TargetModules::list(linear.map(|module| module.path.as_str()));
-        }
-        TargetModules::Regex(_) | TargetModules::List(_) => {}
-    }
-    if matches!(&config, PeftConfig::Ia3(Ia3Config { feedforward_modules: None, .. })) && !known {
-        return Err(unknown("feedforward_modules"));
-    }
-    if let PeftConfig::Ia3(config) = &mut config {
-        complete_feedforward(config);
-    }
-    if let Some(heads) = config.task_type().map(|task| task.heads()).filter(|heads| !heads.is_empty()) {
-        let names = config.modules_to_save_mut().get_or_insert_default();
-        for head in heads {
-            if !names.iter().any(|name| name == head) {
-                names.push(head.to_string());
-            }
-        }
-    }
-    Ok(config)
-}
-
-/// Fills in `feedforward_modules`, and names them as `target_modules` does: PEFT refuses to read a file where the
-/// one list is no part of the other, although it writes such files itself.
-fn complete_feedforward(config: &mut Ia3Config) {
-    let own = config.feedforward_modules.take();
-    let is_default = own.is_none();
-    config.feedforward_modules = Some(match (own, &config.target_modules) {
-        (Some(ModuleNames::Regex(pattern)), _) => ModuleNames::Regex(pattern),
-        (None, TargetModules::Regex(_)) => ModuleNames::list(["down_proj"]),
-        (own, targets) => {
-            let targets = if let TargetModules::List(targets) = targets { &targets[..] } else { &[] };
-            let mut names = Vec::new();
-            for name in if let Some(ModuleNames::List(own)) = own { own } else { vec!["down_proj".into()] } {
-                let as_targeted = targets.iter().filter(|target| target.ends_with(&name));
-                if targets.contains(&name) || (!is_default && as_targeted.clone().next().is_none()) {
-                    names.push(name);
-                } else {
-                    names.extend(as_targeted.cloned());
-                }
-            }
-            ModuleNames::List(names)
-        }
-    });
-}
-
-/// Whether `modules_to_save` covers the module: as in PEFT any ending counts, also in the middle of a segment.
+/// Whether `modules_to_save` covers the module, or one that it is part of: as in PEFT any ending of a path counts,
+/// also in the middle of a segment.
 fn saves(config: &PeftConfig, path: &str) -> bool {
-    config.modules_to_save().iter().any(|name| path.ends_with(name.as_str()))
+    let dots = path.match_indices('.').map(|(dot, _)| dot);
+    let ends = |end: usize| config.modules_to_save().iter().any(|name| path[..end].ends_with(name.as_str()));
+    dots.chain([path.len()]).any(ends)
 }
 
 /// Whether a listed name means the module: the whole path, or its end after a dot.

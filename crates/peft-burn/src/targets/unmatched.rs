@@ -2,7 +2,7 @@
 
 use super::matcher::Matcher;
 use super::{ModuleInfo, ModuleKind, last_segment, layer_numbers, names_module};
-use crate::config::{ModuleNames, PeftConfig, TargetModules};
+use crate::config::{LoraConfig, ModuleNames, PeftConfig, TargetModules};
 
 /// One line each, with the key.
 pub(super) struct Unmatched {
@@ -17,7 +17,6 @@ pub(super) fn find(
     matcher: &Matcher,
     modules: &[ModuleInfo],
     adapted: &[ModuleInfo],
-    own_feedforward: bool,
 ) -> Unmatched {
     let any = |test: &dyn Fn(&str) -> bool| modules.iter().any(|module| test(&module.path));
     let line = |key: &str, name: &str| format!("{key}: `{name}`{}", suggestion(name, modules));
@@ -29,21 +28,29 @@ pub(super) fn find(
     }
     let heads = config.task_type().map_or(&[][..], |task| task.heads());
     for name in config.modules_to_save().iter().filter(|name| !heads.contains(&name.as_str())) {
-        if !any(&|path| path.ends_with(name.as_str())) {
+        if !any(&|path| path.ends_with(name.as_str()) || path.contains(&format!("{name}."))) {
             targets.push(line("modules_to_save", name));
         }
     }
-    if let PeftConfig::Ia3(config) = config
-        && own_feedforward
-    {
+    if let PeftConfig::Lora(LoraConfig { trainable_token_indices: Some(tokens), .. }) = config {
+        let embedding = |name: &str| {
+            modules.iter().any(|module| module.kind == ModuleKind::Embedding && names_module(name, &module.path))
+        };
+        let unmatched = tokens.iter().filter(|(name, _)| !embedding(name));
+        targets.extend(unmatched.map(|(name, _)| line("trainable_token_indices", name)));
+    }
+    if let PeftConfig::Ia3(config) = config {
         let none = |test: &dyn Fn(&str) -> bool| !adapted.iter().any(|module| test(&module.path));
         match &config.feedforward_modules {
             Some(ModuleNames::List(names)) => {
-                let unmatched = names.iter().filter(|name| none(&|path| path.ends_with(name.as_str())));
-                targets.extend(unmatched.map(|name| line("feedforward_modules", name)));
+                for name in names.iter().filter(|name| none(&|path| path.ends_with(name.as_str()))) {
+                    let there = any(&|path| path.ends_with(name.as_str()));
+                    let hint = if there { ", which target_modules leaves out" } else { &suggestion(name, modules) };
+                    refinements.push(format!("feedforward_modules: `{name}`{hint}"));
+                }
             }
             Some(ModuleNames::Regex(pattern)) if none(&|path| config.is_feedforward(path)) => {
-                targets.push(format!("feedforward_modules: `{pattern}`"));
+                refinements.push(format!("feedforward_modules: `{pattern}`"));
             }
             _ => {}
         }
@@ -93,6 +100,7 @@ fn suggestion(name: &str, modules: &[ModuleInfo]) -> String {
         .map(|candidate| (strsim::normalized_damerau_levenshtein(name, candidate), candidate))
         .max_by(|a, b| a.0.total_cmp(&b.0));
     match likeliest {
+        Some((_, candidate)) if candidate == name => String::new(),
         Some((likeness, candidate)) if likeness > 0.6 => format!(", did you mean `{candidate}`?"),
         _ => String::new(),
     }

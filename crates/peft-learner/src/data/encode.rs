@@ -1,6 +1,7 @@
 //! Rows to token ids and labels.
 
 use std::error::Error;
+use std::path::Path;
 
 use super::{ChatMessage, Example, IGNORE_INDEX, Row, RowShape, Rows};
 use crate::error::{LearnerError, Problems, Result};
@@ -31,7 +32,7 @@ pub struct EncodeOptions {
 }
 
 /// What encoding a file came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EncodeReport {
     /// Rows of the file.
     pub rows: usize,
@@ -43,6 +44,26 @@ pub struct EncodeReport {
     pub tokens: usize,
     /// How many of them are learned.
     pub target_tokens: usize,
+    /// Keys that some row has beside those of its shape; they are not used.
+    pub ignored_keys: Vec<String>,
+}
+
+impl EncodeReport {
+    /// A line about `file` in words.
+    pub fn describe(&self, file: &Path) -> String {
+        let Self { rows, truncated, dropped_without_target, tokens, target_tokens, ignored_keys } = self;
+        let mut text = format!("{}: {rows} rows, {tokens} tokens, {target_tokens} of them targets", file.display());
+        if *truncated > 0 {
+            text += &format!("; {truncated} rows were longer than max_length and cut");
+        }
+        if *dropped_without_target > 0 {
+            text += &format!("; {dropped_without_target} rows without a target were left out");
+        }
+        if !ignored_keys.is_empty() {
+            text += &format!("; not used: {}", ignored_keys.join(", "));
+        }
+        text
+    }
 }
 
 /// Encodes all rows of a file. Rows of `input_ids` need no `encoder`.
@@ -58,7 +79,8 @@ pub fn encode_rows(
     if encoder.is_none() && rows.shape != RowShape::InputIds {
         return Err(LearnerError::NoTokenizer { file: rows.file.clone(), shape: rows.shape });
     }
-    let mut report = EncodeReport { rows: rows.rows.len(), ..EncodeReport::default() };
+    let ignored_keys = rows.ignored_keys.iter().cloned().collect();
+    let mut report = EncodeReport { rows: rows.rows.len(), ignored_keys, ..EncodeReport::default() };
     let (mut examples, mut problems, mut reason) = (Vec::new(), Problems::default(), None);
     for (line, row) in &rows.rows {
         let encoded = encode(row, encoder)
@@ -286,8 +308,11 @@ mod tests {
             encode_all(vec![prompted("A", "BCDE"), prompted("ABCDEF", "G"), prompted("A", "B")], 4).unwrap();
         assert_eq!(examples.len(), 2, "the second one loses its completion");
         assert_eq!(examples[0].input_ids, [1, 65, 66, 67]);
-        let expected = EncodeReport { rows: 3, truncated: 2, dropped_without_target: 1, tokens: 8, target_tokens: 4 };
-        assert_eq!(report, expected);
+        let counts =
+            (report.rows, report.truncated, report.dropped_without_target, report.tokens, report.target_tokens);
+        assert_eq!(counts, (3, 2, 1, 8, 4));
+        let text = report.describe(Path::new("a.jsonl"));
+        assert!(text.contains("2 rows were longer than max_length and cut; 1 rows without a target"), "{text}");
     }
 
     #[test]

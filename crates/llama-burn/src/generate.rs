@@ -1,0 +1,121 @@
+//! Text generation with a key-value cache, for a batch of prompts at once.
+
+use std::ops::ControlFlow;
+
+use burn::module::Module;
+use burn::tensor::{DType, Int, Tensor, TensorData};
+
+use crate::cache::KvCache;
+use crate::error::{LlamaError, Result};
+use crate::mask::AttentionMask;
+use crate::model::{Input, Llama};
+use crate::sampling::{Sampler, SamplingConfig};
+
+/// How long to generate and how to choose.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GenerateOptions {
+    /// At most so many tokens for each prompt.
+    pub max_new_tokens: usize,
+    /// How a token is chosen; greedy by default.
+    pub sampling: SamplingConfig,
+    /// Tokens that end a text. They are not part of the result.
+    pub stop: Vec<u32>,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        Self { max_new_tokens: 128, sampling: SamplingConfig::default(), stop: Vec::new() }
+    }
+}
+
+impl Llama {
+    /// Continues each of `prompts`. Returns the new tokens of each. `on_token(row, id)` sees every token as it is made
+    /// and can end the whole call with `ControlFlow::Break`.
+    ///
+    /// A batch gives the same texts as one prompt at a time: shorter prompts are padded on the right, and no token sees
+    /// the padding.
+    ///
+    /// # Errors
+    /// An empty prompt, an id outside the vocabulary, or sampling options out of range.
+    pub fn generate(
+        &self,
+        prompts: &[Vec<u32>],
+        options: &GenerateOptions,
+        mut on_token: impl FnMut(usize, u32) -> ControlFlow<()>,
+    ) -> Result<Vec<Vec<u32>>> {
+        check(prompts, self.config().vocab_size)?;
+        let mut samplers = (0..prompts.len())
+            .map(|row| Sampler::for_row(options.sampling.clone(), row as u64))
+            .collect::<Result<Vec<_>>>()?;
+        let mut new: Vec<Vec<u32>> = vec![Vec::new(); prompts.len()];
+        let columns = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        if columns == 0 || options.max_new_tokens == 0 {
+            return Ok(new);
+        }
+        // Without gradients and dropout, whatever mode the caller's model is in.
+        let model = self.valid();
+        let device = model.device();
+        let mask = padding(prompts, columns);
+        let rows: Vec<Vec<u32>> = prompts.iter().map(|p| padded(p, columns)).collect();
+        let mut cache = KvCache::new(model.layers.len());
+        let hidden = model.hidden(&Input::from_rows(&rows, &device).with_mask(mask.clone()), Some(&mut cache));
+        let last: Vec<i32> = prompts.iter().enumerate().map(|(b, p)| (b * columns + p.len() - 1) as i32).collect();
+        let last = Tensor::<1, Int>::from_data(TensorData::new(last, [prompts.len()]), &device);
+        let mut logits = model.logits(hidden.select(0, last));
+        let mut history = prompts.to_vec();
+        let mut done = vec![false; prompts.len()];
+        for step in 0..options.max_new_tokens {
+            let vocab = logits.dims()[1];
+            let scores: Vec<f32> = logits.cast(DType::F32).into_data().iter::<f32>().collect();
+            for (row, scores) in scores.chunks(vocab).enumerate() {
+                if done[row] {
+                    continue;
+                }
+                let id = samplers[row].sample(scores, &history[row])?;
+                if options.stop.contains(&id) {
+                    done[row] = true;
+                    continue;
+                }
+                history[row].push(id);
+                new[row].push(id);
+                if on_token(row, id).is_break() {
+                    return Ok(new);
+                }
+            }
+            if step + 1 == options.max_new_tokens || done.iter().all(|d| *d) {
+                break;
+            }
+            let next: Vec<Vec<u32>> = history.iter().map(|h| vec![h[h.len() - 1]]).collect();
+            let positions = prompts.iter().map(|p| vec![p.len() + step]).collect();
+            let input = Input::from_rows(&next, &device).with_mask(mask.clone()).with_positions(positions);
+            logits = model.logits(model.hidden(&input, Some(&mut cache)));
+        }
+        Ok(new)
+    }
+}
+
+fn check(prompts: &[Vec<u32>], vocab: usize) -> Result<()> {
+    for (row, prompt) in prompts.iter().enumerate() {
+        let problem = match prompt.iter().find(|&&id| id as usize >= vocab) {
+            Some(id) => format!("token {id} is outside the vocabulary of {vocab}"),
+            None if prompt.is_empty() => "it is empty: give at least one token".into(),
+            None => continue,
+        };
+        return Err(LlamaError::Prompt { row, message: problem });
+    }
+    Ok(())
+}
+
+fn padded(prompt: &[u32], columns: usize) -> Vec<u32> {
+    let mut row = prompt.to_vec();
+    row.resize(columns, 0);
+    row
+}
+
+/// Hides the padding of shorter prompts from every later column.
+fn padding(prompts: &[Vec<u32>], columns: usize) -> AttentionMask {
+    if prompts.iter().all(|p| p.len() == columns) {
+        return AttentionMask::Causal;
+    }
+    AttentionMask::Hidden(prompts.iter().map(|p| (0..columns).map(|c| c >= p.len()).collect()).collect())
+}

@@ -1,0 +1,228 @@
+//! A base and an adapter as one plain model directory.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use peft_burn::tensor_file::write_atomic;
+use peft_burn::{AdapterFiles, PeftModel};
+
+use crate::error::{LlamaError, Result};
+use crate::model::Llama;
+
+/// What goes with the weights of a model, where it has them.
+const BESIDE: &[&str] = &[
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "LICENSE",
+    "LICENSE.txt",
+    "NOTICE",
+];
+
+const ADAPTER: &str = "adapter";
+
+/// What a merge came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MergeReport {
+    /// Numbers in the written weights.
+    pub parameters: usize,
+    /// Layers that the adapter changed.
+    pub merged_modules: usize,
+    /// Whether the head was tied to the embedding and is not any more, because the adapter makes the two differ.
+    pub untied: bool,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Writes the model of directory `base` with the adapter of directory `adapter` folded in to `output`, in the base's
+/// dtype. Weights that the adapter does not touch, `config.json` and the tokenizer's files are the base's, byte for
+/// byte; only `tie_word_embeddings` changes, where the adapter makes a tied head differ from the embedding.
+///
+/// # Errors
+/// An `output` that is not empty; a base or an adapter that cannot be loaded; weights that would not be finite, or
+/// biases that the model's configuration has no place for; a file that cannot be written. `output` is then as it was.
+pub fn merge_into(base: &Path, adapter: &Path, output: &Path, device: &Device) -> Result<MergeReport> {
+    let part = part_of(output)?;
+    let mut model = Llama::from_dir(base, None, device)?;
+    let mut warnings = model.load_adapter(adapter, ADAPTER, false)?;
+    warnings.sort();
+    let merged_modules = model.adapted_modules(ADAPTER)?.len();
+    let untied = needs_untying(&model);
+    if untied {
+        model.untie();
+    }
+    model.merge_and_unload(true)?;
+    check_biases(&model)?;
+    let written = write(&model, base, &part, untied).and_then(|()| {
+        // An empty folder in the place would stop the rename on some systems.
+        let _ = std::fs::remove_dir(output);
+        std::fs::rename(&part, output).map_err(LlamaError::io(output))
+    });
+    if written.is_err() {
+        // The first error is the one to report.
+        let _ = std::fs::remove_dir_all(&part);
+    }
+    written?;
+    Ok(MergeReport { parameters: model.config().num_parameters(), merged_modules, untied, warnings })
+}
+
+/// The folder beside `output` that is filled and then renamed.
+fn part_of(output: &Path) -> Result<PathBuf> {
+    let entries = match std::fs::read_dir(output) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) => return Err(LlamaError::io(output)(error)),
+    };
+    let Some(name) = output.file_name().filter(|_| !entries) else {
+        return Err(LlamaError::OutputExists { path: output.to_owned() });
+    };
+    let part = output.with_file_name(format!(".{}.part", name.to_string_lossy()));
+    if part.exists() {
+        std::fs::remove_dir_all(&part).map_err(LlamaError::io(&part))?;
+    }
+    Ok(part)
+}
+
+/// Whether a tied head and the embedding differ once the adapter is folded in: it is on one of the two alone. Trained
+/// rows of the embedding are the head's too.
+fn needs_untying(model: &Llama) -> bool {
+    let on_embedding = |a: &peft_burn::EmbeddingAdapter| a.lora.is_some() || a.weight.is_some();
+    model.config().tie_word_embeddings
+        && (model.lm_head.adapter(ADAPTER).is_some() || model.embed_tokens.adapter(ADAPTER).is_some_and(on_embedding))
+}
+
+fn check_biases(model: &Llama) -> Result<()> {
+    let expected = model.config().tensor_shapes();
+    let names = model.named_weights().into_iter().map(|(name, _)| name);
+    let paths: Vec<String> = names.filter(|name| !expected.contains_key(name)).collect();
+    if paths.is_empty() { Ok(()) } else { Err(LlamaError::NoPlaceForBias { paths }) }
+}
+
+fn write(model: &Llama, base: &Path, part: &Path, untied: bool) -> Result<()> {
+    model.save_weights(part, None)?;
+    for name in BESIDE {
+        let from = base.join(name);
+        if from.exists() {
+            std::fs::copy(&from, part.join(name)).map_err(LlamaError::io(part.join(name)))?;
+        }
+    }
+    let path = base.join("config.json");
+    let mut config = std::fs::read(&path).map_err(LlamaError::io(&path))?;
+    if untied {
+        let mut json: serde_json::Value = serde_json::from_slice(&config).map_err(LlamaError::json(&path))?;
+        json["tie_word_embeddings"] = false.into();
+        config = format!("{json:#}\n").into_bytes();
+    }
+    Ok(write_atomic(&part.join("config.json"), &config)?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+
+    use burn::tensor::TensorData;
+    use peft_burn::{LoraConfig, PeftConfig, TargetModules, TensorRng};
+
+    use super::*;
+    use crate::{Input, LlamaConfig};
+
+    const CONFIG: &str = r#"{"model_type": "llama", "vocab_size": 24, "hidden_size": 16, "intermediate_size": 20,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 32,
+        "rms_norm_eps": 1e-6, "tie_word_embeddings": true, "initializer_range": 0.3, "unknown_key": [1, 2]}"#;
+
+    /// A tied base, an adapter with random values on it, and the logits of both together.
+    fn make(dir: &Path, config: LoraConfig) -> Vec<f32> {
+        let device = Device::flex();
+        let shape = LlamaConfig::from_json(CONFIG, Path::new("config.json")).unwrap();
+        let mut model = Llama::random(shape, 1, &device);
+        model.save(dir.join("base"), None).unwrap();
+        std::fs::write(dir.join("base/config.json"), CONFIG).unwrap();
+        std::fs::write(dir.join("base/tokenizer.json"), "{\"any\": 1}").unwrap();
+        model.add_adapter("x", &PeftConfig::Lora(config), 3).unwrap();
+        let shapes: Vec<_> = model.adapter_params("x").unwrap().iter().map(|(_, param)| param.shape()).collect();
+        for ((key, mut param), shape) in model.adapter_params_mut("x").unwrap().into_iter().zip(shapes) {
+            let values = TensorRng::new(5, &key).normal(shape.iter().product(), 0.2);
+            param.set(TensorData::new(values, shape));
+        }
+        model.save_adapter("x", &dir.join("adapter")).unwrap();
+        logits(&model)
+    }
+
+    fn logits(model: &Llama) -> Vec<f32> {
+        let input = Input::from_rows(&[vec![1, 5, 9, 2], vec![3, 3, 20, 7]], &model.device());
+        model.forward(&input).into_data().iter::<f32>().collect()
+    }
+
+    fn close(a: &[f32], b: &[f32]) {
+        let worst = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-4, "differs by {worst}");
+    }
+
+    fn lora(targets: &[&str]) -> LoraConfig {
+        LoraConfig { r: 2, target_modules: TargetModules::list(targets.to_vec()), ..LoraConfig::default() }
+    }
+
+    #[test]
+    fn the_merged_directory_is_the_base_with_other_weights() {
+        let dir = tempfile::tempdir().unwrap();
+        let expected = make(dir.path(), lora(&["q_proj", "down_proj"]));
+        let [base, adapter, out] = ["base", "adapter", "out"].map(|name| dir.path().join(name));
+        let report = merge_into(&base, &adapter, &out, &Device::flex()).unwrap();
+        assert_eq!((report.merged_modules, report.untied), (4, false));
+        for name in ["config.json", "tokenizer.json"] {
+            assert_eq!(std::fs::read(out.join(name)).unwrap(), std::fs::read(base.join(name)).unwrap(), "{name}");
+        }
+        close(&logits(&Llama::from_dir(&out, None, &Device::flex()).unwrap()), &expected);
+        let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 3, "nothing is left beside: {names:?}");
+    }
+
+    #[test]
+    fn an_adapter_on_one_end_of_a_tied_pair_unties_it() {
+        let saved = LoraConfig { modules_to_save: Some(vec!["lm_head".into()]), ..lora(&["q_proj"]) };
+        let embedding = LoraConfig { modules_to_save: Some(vec!["embed_tokens".into()]), ..lora(&["q_proj"]) };
+        for config in [lora(&["lm_head"]), lora(&["embed_tokens"]), saved, embedding] {
+            let dir = tempfile::tempdir().unwrap();
+            let expected = make(dir.path(), config.clone());
+            let [base, adapter, out] = ["base", "adapter", "out"].map(|name| dir.path().join(name));
+            assert!(merge_into(&base, &adapter, &out, &Device::flex()).unwrap().untied, "{config:?}");
+            let model = Llama::from_dir(&out, None, &Device::flex()).unwrap();
+            assert!(!model.config().tie_word_embeddings);
+            close(&logits(&model), &expected);
+            assert!(std::fs::read_to_string(out.join("config.json")).unwrap().contains("unknown_key"));
+        }
+    }
+
+    #[test]
+    fn trained_rows_keep_the_pair_tied() {
+        let dir = tempfile::tempdir().unwrap();
+        let tokens = Some(peft_burn::TokenIndices::List(vec![5, 20]));
+        let expected = make(dir.path(), LoraConfig { trainable_token_indices: tokens, ..lora(&["q_proj"]) });
+        let [base, adapter, out] = ["base", "adapter", "out"].map(|name| dir.path().join(name));
+        assert!(!merge_into(&base, &adapter, &out, &Device::flex()).unwrap().untied);
+        close(&logits(&Llama::from_dir(&out, None, &Device::flex()).unwrap()), &expected);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_refused_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path(), LoraConfig { lora_bias: true, ..lora(&["q_proj"]) });
+        let [base, adapter, out] = ["base", "adapter", "out"].map(|name| dir.path().join(name));
+        let error = merge_into(&base, &adapter, &out, &Device::flex()).unwrap_err().to_string();
+        assert!(
+            error.contains("model.layers.1.self_attn.q_proj.bias") && error.contains("lora_bias = false"),
+            "{error}"
+        );
+        assert!(!out.exists());
+        let error = merge_into(&base, &adapter, &base, &Device::flex()).unwrap_err().to_string();
+        assert!(error.contains("exists already and is not empty"), "{error}");
+    }
+}

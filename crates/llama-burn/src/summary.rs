@@ -1,0 +1,120 @@
+//! What a model directory holds, without loading it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::chat::ChatTemplate;
+use crate::config::LlamaConfig;
+use crate::error::{LlamaError, Result};
+use crate::tokenizer::Tokenizer;
+use crate::weights::{Checkpoint, check};
+
+/// A model directory at a glance. Only headers of weight files are read.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModelSummary {
+    /// The model's shape.
+    pub config: LlamaConfig,
+    /// Numbers in the weights; a tied head is counted once.
+    pub parameters: usize,
+    /// Tensors in the files by dtype, as safetensors names it.
+    pub dtypes: BTreeMap<String, usize>,
+    /// Bytes of the tensors.
+    pub bytes: usize,
+    /// Weight files.
+    pub files: usize,
+    /// The tokenizer, if there is one.
+    pub tokenizer: Option<TokenizerSummary>,
+    /// What does not fit together; empty for a good model.
+    pub problems: Vec<String>,
+}
+
+/// A model's tokenizer at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TokenizerSummary {
+    /// Tokens, added ones included.
+    pub vocab_size: usize,
+    /// Whether the model has a chat template.
+    pub chat_template: bool,
+    /// The token that ends a text.
+    pub eos_token: Option<String>,
+}
+
+impl ModelSummary {
+    /// Reads a model directory.
+    ///
+    /// # Errors
+    /// A configuration or a weight file that is missing or cannot be read at all. What can be read but does not fit
+    /// together is among [`problems`](Self::problems).
+    pub fn read(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        let config = LlamaConfig::from_dir(dir)?;
+        let checkpoint = Checkpoint::open(dir)?;
+        let mut problems = Vec::new();
+        problems.extend(check(dir, &config, &checkpoint).err().map(|error| error.to_string()));
+        let tokenizer = if dir.join("tokenizer.json").exists() {
+            match TokenizerSummary::read(dir, config.vocab_size) {
+                Ok(tokenizer) => Some(tokenizer),
+                Err(error) => {
+                    problems.push(error.to_string());
+                    None
+                }
+            }
+        } else {
+            None
+        };
+        let (mut dtypes, mut bytes) = (BTreeMap::new(), 0);
+        for file in &checkpoint.files {
+            for name in file.names() {
+                *dtypes.entry(file.dtype(name).unwrap_or_default()).or_insert(0) += 1;
+                bytes += file.num_bytes(name);
+            }
+        }
+        let (parameters, files) = (config.num_parameters(), checkpoint.files.len());
+        Ok(Self { config, parameters, dtypes, bytes, files, tokenizer, problems })
+    }
+}
+
+impl TokenizerSummary {
+    fn read(dir: &Path, vocab_size: usize) -> Result<Self, LlamaError> {
+        let tokenizer = Tokenizer::from_dir(dir)?;
+        tokenizer.check_vocabulary(vocab_size)?;
+        Ok(Self {
+            vocab_size: tokenizer.vocab_size(),
+            chat_template: ChatTemplate::from_dir(dir).is_ok(),
+            eos_token: tokenizer.special_tokens().get("eos_token").map(str::to_owned),
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fixture_is_told_in_numbers() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/glassllm-en");
+        let summary = ModelSummary::read(dir).unwrap();
+        assert_eq!((summary.parameters * 4, summary.files), (summary.bytes, 1));
+        assert_eq!(summary.dtypes.keys().collect::<Vec<_>>(), ["F32"]);
+        assert_eq!(summary.tokenizer.unwrap().eos_token.as_deref(), Some("<eos>"));
+        assert!(summary.problems.is_empty(), "{:?}", summary.problems);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_a_problem_and_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/glassllm-en");
+        for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+            std::fs::copy(fixture.join(name), dir.path().join(name)).unwrap();
+        }
+        let path = dir.path().join("config.json");
+        let config = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, config.replace("\"vocab_size\": 1024", "\"vocab_size\": 1000")).unwrap();
+        let problems = ModelSummary::read(dir.path()).unwrap().problems.join("\n");
+        assert!(problems.contains("model.embed_tokens.weight") && problems.contains("[1000, 128]"), "{problems}");
+        assert!(problems.contains("highest token id is 1023"), "{problems}");
+    }
+}

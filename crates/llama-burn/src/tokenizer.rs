@@ -1,0 +1,225 @@
+//! Text to token ids and back, from the `tokenizer.json` of a model directory.
+
+mod special;
+mod stream;
+
+use std::path::Path;
+
+use crate::error::{LlamaError, Result};
+pub use special::SpecialTokens;
+pub use stream::TextStream;
+
+/// A Hugging Face fast tokenizer, which gives the ids that transformers' `PreTrainedTokenizerFast` gives.
+///
+/// As there, `tokenizer.json` alone decides which special tokens an encoding is framed with (`add_bos_token` of
+/// `tokenizer_config.json` is not looked at), its truncation and padding are off, and special tokens that only
+/// `tokenizer_config.json` names join the vocabulary.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    pub(crate) inner: tokenizers::Tokenizer,
+    special: SpecialTokens,
+    origin: String,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` and, where there is one, `tokenizer_config.json` of a model directory.
+    ///
+    /// # Errors
+    /// [`LlamaError::Io`] or [`LlamaError::Tokenizer`] with the file at fault.
+    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
+        let path = dir.as_ref().join("tokenizer.json");
+        if !path.exists() && dir.as_ref().join("tokenizer.model").exists() {
+            let message = "missing, there is only a tokenizer.model; convert it with transformers: \
+                           AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)";
+            return Err(LlamaError::Tokenizer { origin: path.display().to_string(), message: message.into() });
+        }
+        let tokenizer = std::fs::read(&path).map_err(LlamaError::io(&path))?;
+        let special = SpecialTokens::from_dir(dir)?;
+        Self::new(&tokenizer, special, path.display().to_string())
+    }
+
+    /// Reads the contents of `tokenizer.json` and `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// [`LlamaError::Tokenizer`] or [`LlamaError::Json`].
+    pub fn from_bytes(tokenizer_json: &[u8], tokenizer_config_json: Option<&[u8]>) -> Result<Self> {
+        let special = match tokenizer_config_json {
+            Some(json) => SpecialTokens::from_json(json, Path::new("tokenizer_config.json"))?,
+            None => SpecialTokens::default(),
+        };
+        Self::new(tokenizer_json, special, "tokenizer.json".into())
+    }
+
+    fn new(tokenizer_json: &[u8], special: SpecialTokens, origin: String) -> Result<Self> {
+        let failed = |error: tokenizers::Error| LlamaError::Tokenizer {
+            origin: origin.clone(),
+            message: format!("not a usable tokenizer: {error}"),
+        };
+        let mut inner = tokenizers::Tokenizer::from_bytes(tokenizer_json).map_err(failed)?;
+        inner.with_truncation(None).map_err(failed)?;
+        inner.with_padding(None);
+        let added = inner.get_added_vocabulary().get_vocab().clone();
+        let new = special.iter().filter(|(_, token)| !added.contains_key(*token));
+        let new: Vec<_> = new.map(|(_, token)| tokenizers::AddedToken::from(token, true)).collect();
+        inner.add_special_tokens(new).map_err(failed)?;
+        Ok(Self { inner, special, origin })
+    }
+
+    /// The ids of `text`. Special tokens that stand in the text are recognised; `add_special_tokens` also frames it
+    /// with those of `tokenizer.json`'s post-processor (Llama-3's begin-of-text), which a rendered chat template
+    /// already holds.
+    ///
+    /// # Errors
+    /// [`LlamaError::Tokenizer`], for text that the tokenizer's model cannot represent.
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(|error| self.error(error))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of `ids`, without the special tokens if `skip_special_tokens`. Ids outside the vocabulary are
+    /// nothing, and bytes that are no UTF-8 become U+FFFD.
+    ///
+    /// # Errors
+    /// [`LlamaError::Tokenizer`], where the tokenizer's decoder fails.
+    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
+        self.inner.decode(ids, skip_special_tokens).map_err(|error| self.error(error))
+    }
+
+    /// A decoder for ids that come one by one, as in generation.
+    pub fn stream(&self, skip_special_tokens: bool) -> TextStream<'_> {
+        TextStream::new(self, skip_special_tokens)
+    }
+
+    /// How many tokens there are, added ones included (`len(tokenizer)` of transformers). A model's `vocab_size` is
+    /// often a little more, rounded up.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The id of a token by its text.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The special tokens that `tokenizer_config.json` names.
+    pub fn special_tokens(&self) -> &SpecialTokens {
+        &self.special
+    }
+
+    /// The id of `bos_token`.
+    pub fn bos_token_id(&self) -> Option<u32> {
+        self.special.get("bos_token").and_then(|token| self.token_to_id(token))
+    }
+
+    /// The id of `eos_token`.
+    pub fn eos_token_id(&self) -> Option<u32> {
+        self.special.get("eos_token").and_then(|token| self.token_to_id(token))
+    }
+
+    /// The id of `pad_token`.
+    pub fn pad_token_id(&self) -> Option<u32> {
+        self.special.get("pad_token").and_then(|token| self.token_to_id(token))
+    }
+
+    /// Whether `id` is a special token, one that `skip_special_tokens` leaves out.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
+    }
+
+    /// Checks that a model with `model_vocab_size` embeddings has one for every id this tokenizer can make.
+    ///
+    /// # Errors
+    /// [`LlamaError::Vocabulary`] with the highest id.
+    pub fn check_vocabulary(&self, model_vocab_size: usize) -> Result<()> {
+        match self.inner.get_vocab(true).into_iter().max_by_key(|(_, id)| *id) {
+            Some((token, id)) if id as usize >= model_vocab_size => Err(LlamaError::Vocabulary {
+                origin: self.origin.clone(),
+                highest_id: id,
+                token,
+                vocab_size: model_vocab_size,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn error(&self, error: tokenizers::Error) -> LlamaError {
+        LlamaError::Tokenizer { origin: self.origin.clone(), message: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const JSON: &[u8] = include_bytes!("../tests/fixtures/tokenizer/tokenizer.json");
+    const CONFIG: &[u8] = include_bytes!("../tests/fixtures/tokenizer/tokenizer_config.json");
+
+    #[test]
+    fn ids_and_text_are_those_of_transformers() {
+        let tokenizer = Tokenizer::from_bytes(JSON, Some(CONFIG)).unwrap();
+        let cases: Value = serde_json::from_str(include_str!("../tests/fixtures/chat.json")).unwrap();
+        for case in cases["texts"].as_array().unwrap() {
+            let text = case["text"].as_str().unwrap();
+            let ids = tokenizer.encode(text, true).unwrap();
+            assert_eq!(json!(ids), case["ids"], "{text:?}");
+            assert_eq!(json!(tokenizer.encode(text, false).unwrap()), case["plain_ids"], "{text:?}");
+            assert_eq!(json!(tokenizer.decode(&ids, true).unwrap()), case["decoded"]);
+        }
+    }
+
+    #[test]
+    fn special_tokens_are_read_as_strings_and_as_objects() {
+        let tokenizer = Tokenizer::from_bytes(JSON, Some(CONFIG)).unwrap();
+        assert_eq!(tokenizer.special_tokens().get("eos_token"), Some("<|eot_id|>"));
+        assert_eq!(tokenizer.bos_token_id(), tokenizer.token_to_id("<|begin_of_text|>"));
+        assert_eq!((tokenizer.eos_token_id(), tokenizer.pad_token_id()), (Some(317), Some(320)));
+        let bare = Tokenizer::from_bytes(JSON, None).unwrap();
+        assert_eq!((bare.bos_token_id(), bare.eos_token_id(), bare.pad_token_id()), (None, None, None));
+    }
+
+    #[test]
+    fn a_special_token_that_only_the_config_names_joins_the_vocabulary() {
+        let tokenizer = Tokenizer::from_bytes(JSON, Some(br#"{"pad_token": "<new>"}"#)).unwrap();
+        assert_eq!((tokenizer.vocab_size(), tokenizer.pad_token_id()), (322, Some(321)));
+        assert_eq!(tokenizer.encode("<new>", false).unwrap(), [321]);
+        assert_eq!(tokenizer.decode(&[321], true).unwrap(), "");
+    }
+
+    #[test]
+    fn a_vocabulary_larger_than_the_model_is_refused() {
+        let tokenizer = Tokenizer::from_bytes(JSON, Some(CONFIG)).unwrap();
+        assert!(tokenizer.check_vocabulary(tokenizer.vocab_size()).is_ok());
+        assert!(tokenizer.check_vocabulary(1000).is_ok());
+        let error = tokenizer.check_vocabulary(320).unwrap_err().to_string();
+        let expected = "tokenizer.json does not belong to this model: its highest token id is 320 (\"<pad>\"), but \
+                        config.json has vocab_size 320";
+        assert!(error.starts_with(expected), "{error}");
+    }
+
+    #[test]
+    fn ids_outside_the_vocabulary_decode_to_nothing() {
+        let tokenizer = Tokenizer::from_bytes(JSON, None).unwrap();
+        assert_eq!(tokenizer.decode(&[64, 9999, 65], false).unwrap(), "ab");
+    }
+
+    #[test]
+    fn unusable_files_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = |dir: &Path| Tokenizer::from_dir(dir).unwrap_err().to_string();
+        assert!(error(dir.path()).contains("tokenizer.json: "), "{}", error(dir.path()));
+        std::fs::write(dir.path().join("tokenizer.model"), "").unwrap();
+        assert!(error(dir.path()).contains("save_pretrained"), "{}", error(dir.path()));
+        std::fs::write(dir.path().join("tokenizer.json"), &JSON[..JSON.len() / 2]).unwrap();
+        assert!(error(dir.path()).contains("tokenizer.json: not a usable tokenizer: "), "{}", error(dir.path()));
+        std::fs::write(dir.path().join("tokenizer.json"), JSON).unwrap();
+        assert!(Tokenizer::from_dir(dir.path()).is_ok());
+        std::fs::write(dir.path().join("tokenizer_config.json"), r#"{"bos_token": 1, "eos_token": {}}"#).unwrap();
+        let message = error(dir.path());
+        assert!(message.contains("bos_token must be a string or an object with content, but is 1"), "{message}");
+        assert!(message.contains("eos_token must be a string or an object with content, but is {}"), "{message}");
+    }
+}

@@ -1,0 +1,151 @@
+//! `peft generate`
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use clap::Args;
+use llama_burn::{ChatTemplate, GenerateOptions, Message, SamplingConfig};
+use peft_learner::run::{Base, Text};
+use serde::Serialize;
+
+use crate::failure::{Failure, Result};
+use crate::model_args::ModelArgs;
+use crate::output;
+
+const EXAMPLE: &str = "\
+Example: ask a chat model with a fine-tuned adapter
+  peft generate --model models/smollm2 --adapter runs/mine/adapter --chat --prompt 'What is a llama?'";
+
+/// Without `--max-new-tokens`.
+const DEFAULT_TOKENS: usize = 128;
+
+/// Continue a text, or answer a message
+///
+/// Text appears as it is generated. The most likely token is taken each time, unless --temperature is above 0.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLE)]
+pub struct Generate {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The text to continue; with --chat the message to answer
+    #[arg(long, value_name = "TEXT")]
+    prompt: String,
+    /// Put the prompt into the model's chat template, as a user's message
+    #[arg(long)]
+    chat: bool,
+    /// At most so many tokens; without it 128, or as many as the model's context has room for
+    #[arg(long, value_name = "N")]
+    max_new_tokens: Option<usize>,
+    /// Divides the logits: higher is more surprising, 0 takes the most likely token
+    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    temperature: f32,
+    /// Choose among the fewest tokens whose probabilities reach P
+    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    top_p: f32,
+    /// Choose among the K most likely tokens; 0 is all
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    top_k: usize,
+    /// Above 1, tokens of the text so far become less likely
+    #[arg(long, default_value_t = 1.0, value_name = "X")]
+    repetition_penalty: f32,
+    /// Seed of the random choice: the same seed, the same text
+    #[arg(long, default_value_t = 0, value_name = "S")]
+    seed: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Generated<'a> {
+    /// As it was given; `text` comes after it.
+    prompt: &'a str,
+    text: &'a str,
+    /// The ids of `text`.
+    tokens: &'a [u32],
+    prompt_tokens: usize,
+    /// `stop` where the model ended the text, `length` where --max-new-tokens did.
+    finish_reason: &'a str,
+    seconds: f64,
+    tokens_per_second: f64,
+}
+
+impl Generate {
+    pub fn run(self) -> Result {
+        let base = self.model.load()?;
+        let text = base.text.as_ref().ok_or_else(|| {
+            let cause = format!("`{}` has no tokenizer.json, and generating needs one", base.dir.display());
+            Failure::new(cause, "put the model's tokenizer.json beside its weights")
+        })?;
+        let prompt = self.encode(&base, text)?;
+        let context = base.model.config().max_position_embeddings;
+        let room = context.saturating_sub(prompt.len()).clamp(1, DEFAULT_TOKENS);
+        let max_new_tokens = self.max_new_tokens.unwrap_or(room);
+        if prompt.len() + max_new_tokens > context {
+            output::warn(format_args!(
+                "{} prompt tokens and up to {max_new_tokens} new ones are more than the {context} the model is made for",
+                prompt.len(),
+            ));
+        }
+        let options = GenerateOptions {
+            max_new_tokens,
+            sampling: SamplingConfig {
+                temperature: self.temperature,
+                top_k: self.top_k,
+                top_p: self.top_p,
+                repetition_penalty: self.repetition_penalty,
+                seed: self.seed,
+            },
+            stop: base.eos_ids(),
+        };
+        let started = Instant::now();
+        let mut stream = text.tokenizer.stream(true).after(&prompt)?;
+        let mut whole = String::new();
+        let mut failed = None;
+        let mut show = |text: &str| {
+            whole.push_str(text);
+            if self.json { Ok(()) } else { output::piece(text) }
+        };
+        let rows = base.model.generate(std::slice::from_ref(&prompt), &options, |_, id| {
+            match stream.push(id).map_err(Failure::from).and_then(|text| show(&text)) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        show(&stream.finish()?)?;
+        let tokens = rows.concat();
+        if !self.json {
+            return output::line("");
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        output::json(&Generated {
+            prompt: &self.prompt,
+            text: &whole,
+            tokens: &tokens,
+            prompt_tokens: prompt.len(),
+            finish_reason: if tokens.len() < max_new_tokens { "stop" } else { "length" },
+            seconds,
+            tokens_per_second: tokens.len() as f64 / seconds.max(1e-9),
+        })
+    }
+
+    fn encode(&self, base: &Base, text: &Text) -> Result<Vec<u32>> {
+        let ids = if self.chat {
+            let template = ChatTemplate::from_dir(&base.dir)?;
+            let chat = template.render(&[Message::new("user", &self.prompt)], true)?;
+            text.tokenizer.encode(&chat, false)?
+        } else {
+            text.tokenizer.encode(&self.prompt, true)?
+        };
+        // A text from nothing begins with the token that begins texts.
+        let bos = || text.tokenizer.bos_token_id().or(base.model.config().bos_token_id);
+        Ok(if ids.is_empty() { bos().into_iter().collect() } else { ids })
+    }
+}

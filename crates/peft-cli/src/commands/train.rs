@@ -1,0 +1,163 @@
+//! `peft train`
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use peft_learner::config::RunConfig;
+use peft_learner::metrics::Metrics;
+use peft_learner::run::{self, Existing, RunOptions, RunReport};
+use serde_json::{Value, json};
+
+use crate::failure::Result;
+use crate::model_args::DeviceArgs;
+use crate::output::{self, quoted};
+
+const EXAMPLE: &str = r#"Example: a shorter run of the same file
+  peft train run.toml --set training.max_steps=20 --set output=runs/short
+
+run.toml (what is left out has its default; the keys are PEFT's and Transformers')
+  output = "runs/mine"
+
+  [model]
+  path = "models/smollm2"
+
+  [adapter]
+  peft_type = "LORA"
+  r = 16
+  lora_alpha = 32
+  target_modules = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+  [data]
+  train = "train.jsonl"            # {"prompt": "...", "completion": "..."} a line
+  valid = "valid.jsonl"
+  max_length = 512
+
+  [training]
+  max_steps = 200                  # or num_train_epochs
+  per_device_train_batch_size = 4
+  learning_rate = 2e-4"#;
+
+/// Fine-tune a model as a configuration file says
+///
+/// Writes the adapter, metrics.jsonl, loss.svg and checkpoints into the file's `output`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLE)]
+pub struct Train {
+    /// The run's configuration
+    #[arg(value_name = "CONFIG.toml")]
+    config: PathBuf,
+    /// Change a key of the file, such as training.max_steps=20
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    /// Go on from the newest checkpoint in the output folder
+    #[arg(long, conflicts_with = "overwrite")]
+    resume: bool,
+    /// Replace the run in the output folder
+    #[arg(long)]
+    overwrite: bool,
+    /// Show a bar rather than the dashboard, also in a terminal
+    #[arg(long)]
+    no_dashboard: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Print one JSON object at the end
+    #[arg(long)]
+    json: bool,
+}
+
+impl Train {
+    pub fn run(self) -> Result {
+        let device = self.device.open()?;
+        let config = RunConfig::load(&self.config, &self.set)?;
+        let existing = match (self.resume, self.overwrite) {
+            (true, _) => Existing::Resume,
+            (_, true) => Existing::Overwrite,
+            _ => Existing::Refuse,
+        };
+        let options = RunOptions { existing, dashboard: !self.json && !self.no_dashboard };
+        let (_, report) = run::train(&config, options, &device, |text| output::note(text))?;
+        report.warnings.iter().for_each(output::warn);
+        if self.json { output::json(&to_json(&config, &report)) } else { show(&config, &report) }
+    }
+}
+
+/// The losses of the first and the last step, and of the last evaluation.
+pub fn losses(metrics: &[Metrics]) -> (Option<f64>, Option<f64>, Option<f64>) {
+    let mut train = metrics.iter().filter_map(|m| if let Metrics::Train(r) = m { Some(r.loss) } else { None });
+    let valid = metrics.iter().rev().find_map(|m| if let Metrics::Valid(r) = m { Some(r.loss) } else { None });
+    let first = train.next();
+    (first, train.last().or(first), valid)
+}
+
+fn to_json(config: &RunConfig, report: &RunReport) -> Value {
+    let (first, last, valid) = losses(&report.fit.metrics);
+    json!({
+        "output": config.output,
+        "adapter": report.adapter,
+        "steps": report.fit.steps,
+        "resumed_from": report.fit.resumed_from,
+        "first_loss": first,
+        "loss": last,
+        "valid_loss": valid,
+        "trainable_parameters": report.parameters.trainable,
+        "all_parameters": report.parameters.all,
+        "rows": report.train.rows,
+        "truncated_rows": report.train.truncated,
+        "dropped_rows": report.train.dropped_without_target,
+        "tokens": report.train.tokens,
+        "target_tokens": report.train.target_tokens,
+        "seconds": report.fit.seconds,
+        "warnings": report.warnings,
+    })
+}
+
+fn show(config: &RunConfig, report: &RunReport) -> Result {
+    let done = report.fit.steps - report.fit.resumed_from;
+    let after = match report.fit.resumed_from {
+        0 => String::new(),
+        steps => format!(" after the {steps} there were"),
+    };
+    let losses = match losses(&report.fit.metrics) {
+        (Some(first), Some(last), Some(valid)) => format!(": loss {first:.4} → {last:.4}, validation {valid:.4}"),
+        (Some(first), Some(last), None) => format!(": loss {first:.4} → {last:.4}"),
+        _ => String::new(),
+    };
+    output::line(format_args!("\n{done} steps{after} in {:.1} s{losses}\n", report.fit.seconds))?;
+    let output = &config.output;
+    output::line(format_args!("  adapter      {}", report.adapter.display()))?;
+    output::line(format_args!("  checkpoints  {}", output.join("checkpoints").display()))?;
+    output::line(format_args!("  metrics      {}", output.join("metrics.jsonl").display()))?;
+    output::line(format_args!("  curves       {}", output.join("loss.svg").display()))?;
+    let (model, adapter) = (quoted(&config.model.path), quoted(report.adapter.to_string_lossy()));
+    match example_prompt(&config.data.train) {
+        Some(prompt) => {
+            output::line(format_args!("\nTalk to it:\n  peft generate --model {model} --adapter {adapter} {prompt}"))
+        }
+        None => {
+            let data = config.data.valid.as_ref().unwrap_or(&config.data.train).to_string_lossy();
+            let data = quoted(data);
+            output::line(format_args!("\nMeasure it:\n  peft eval --model {model} --adapter {adapter} --data {data}"))
+        }
+    }
+}
+
+/// The options that ask as the first row of a data file does; `None` where it holds no text.
+fn example_prompt(file: &Path) -> Option<String> {
+    const LONG: usize = 200;
+    let lines = BufReader::new(std::fs::File::open(file).ok()?).lines();
+    let row: Value = serde_json::from_str(&lines.map_while(|l| l.ok()).find(|l| !l.trim().is_empty())?).ok()?;
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let (prompt, chat) = if let Some(messages) = row.get("messages").and_then(Value::as_array) {
+        (messages.iter().find(|m| m["role"] == "user").and_then(|m| text(&m["content"]))?, " --chat")
+    } else if let Some(instruction) = row.get("instruction").and_then(Value::as_str) {
+        (peft_learner::data::alpaca_prompt(instruction, row.get("input").and_then(Value::as_str)), "")
+    } else if let Some(prompt) = row.get("prompt").and_then(text) {
+        (prompt, "")
+    } else {
+        let words = row.get("text").and_then(text)?;
+        (words.split_whitespace().take(5).collect::<Vec<_>>().join(" "), "")
+    };
+    let prompt = if prompt.len() > 2 * LONG || prompt.is_empty() { "Hello".to_owned() } else { prompt };
+    Some(format!("--prompt {}{chat}", quoted(prompt)))
+}

@@ -1,0 +1,133 @@
+//! What ends a command: one cause, one way out.
+
+use std::error::Error;
+use std::io;
+
+use llama_burn::LlamaError;
+use peft_burn::PeftError;
+use peft_learner::LearnerError;
+
+/// The error of a command, as it is shown.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("{cause}")]
+pub struct Failure {
+    cause: String,
+    #[help]
+    way_out: Option<String>,
+    closed_pipe: bool,
+}
+
+/// The result of a command.
+pub type Result<T = ()> = std::result::Result<T, Failure>;
+
+impl Failure {
+    /// A failure and what to do about it.
+    pub fn new(cause: impl Into<String>, way_out: impl Into<String>) -> Self {
+        Self { cause: cause.into(), way_out: Some(way_out.into()), closed_pipe: false }
+    }
+
+    /// The output that could not be written.
+    pub fn stdout(error: io::Error) -> Self {
+        let closed_pipe = error.kind() == io::ErrorKind::BrokenPipe;
+        let way_out = io_way_out(&error).map(str::to_owned);
+        Self { cause: format!("cannot write the output: {error}"), way_out, closed_pipe }
+    }
+
+    /// Whether only the reader of the output went away, as `head` does.
+    pub fn is_closed_pipe(&self) -> bool {
+        self.closed_pipe
+    }
+}
+
+impl From<LearnerError> for Failure {
+    fn from(error: LearnerError) -> Self {
+        from_library(&error, learner_way_out(&error))
+    }
+}
+
+impl From<LlamaError> for Failure {
+    fn from(error: LlamaError) -> Self {
+        from_library(&error, llama_way_out(&error))
+    }
+}
+
+impl From<PeftError> for Failure {
+    fn from(error: PeftError) -> Self {
+        from_library(&error, peft_way_out(&error))
+    }
+}
+
+fn from_library(error: &dyn Error, way_out: Option<&str>) -> Failure {
+    Failure { cause: error.to_string(), way_out: way_out.map(str::to_owned), closed_pipe: false }
+}
+
+/// The way out of errors whose text does not name one itself.
+fn learner_way_out(error: &LearnerError) -> Option<&'static str> {
+    Some(match error {
+        LearnerError::Io { source, .. } => return io_way_out(source),
+        LearnerError::Llama(error) => return llama_way_out(error),
+        LearnerError::Peft(error) => return peft_way_out(error),
+        LearnerError::ConfigSyntax { .. } => "strings stand in quotes: path = \"base\"",
+        LearnerError::Config { .. } => {
+            "correct these in the file or in --set; `peft train --help` shows a complete file"
+        }
+        LearnerError::Data { .. } => "correct or remove these lines",
+        LearnerError::Checkpoint { .. } => {
+            "remove this checkpoint's folder: --resume then goes on from the one before it"
+        }
+        _ => return None,
+    })
+}
+
+fn llama_way_out(error: &LlamaError) -> Option<&'static str> {
+    Some(match error {
+        LlamaError::Io { source, .. } => return io_way_out(source),
+        LlamaError::Peft(error) => return peft_way_out(error),
+        LlamaError::UnsupportedArchitecture { .. } => "give a model of the Llama family",
+        LlamaError::Json { .. } | LlamaError::Config { .. } => "fetch the model again, or correct the file",
+        LlamaError::Tensors { .. } => "take config.json and the weights from the same model",
+        LlamaError::Tokenizer { .. } => "fetch the tokenizer's files again",
+        _ => return None,
+    })
+}
+
+fn peft_way_out(error: &PeftError) -> Option<&'static str> {
+    Some(match error {
+        PeftError::Io { source, .. } => return io_way_out(source),
+        PeftError::Json { .. } => "write it again with PEFT, or correct the file",
+        PeftError::Config { .. } => "correct these keys; they are those of PEFT's adapter_config.json",
+        PeftError::UnmatchedTargets { .. } | PeftError::NoMatchingModule { .. } => {
+            "choose target_modules among the available names, or \"all-linear\""
+        }
+        _ => return None,
+    })
+}
+
+fn io_way_out(error: &io::Error) -> Option<&'static str> {
+    Some(match error.kind() {
+        io::ErrorKind::NotFound => "check the path: it is relative to the folder in which peft runs",
+        io::ErrorKind::PermissionDenied => "change the permissions, or use another folder",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room on the disk, or write elsewhere; what was complete before is still there"
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_named_however_deep_it_lies() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let failure = Failure::from(LearnerError::Llama(LlamaError::Peft(PeftError::io("a/b")(full()))));
+        assert!(failure.way_out.is_some_and(|help| help.contains("make room")), "{}", failure.cause);
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_is_no_failure() {
+        assert!(Failure::stdout(io::ErrorKind::BrokenPipe.into()).is_closed_pipe());
+        assert!(!Failure::stdout(io::ErrorKind::StorageFull.into()).is_closed_pipe());
+    }
+}

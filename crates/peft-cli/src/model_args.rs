@@ -1,0 +1,90 @@
+//! `--model`, `--adapter` and what goes with them.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, FloatDType};
+use clap::{Args, ValueEnum};
+use peft_burn::AdapterFiles;
+use peft_learner::run::{ADAPTER, Base};
+
+use crate::device::DeviceName;
+use crate::failure::{Failure, Result};
+use crate::output::warn;
+
+/// A model, perhaps with an adapter on it.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// The model: a Hugging Face directory, or a hub id
+    #[arg(long, value_name = "DIR|ID")]
+    pub model: String,
+    /// An adapter on it: a Hugging Face PEFT directory
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// What the model's weights are held in
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: DtypeName,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// Where to compute.
+#[derive(Debug, Args)]
+pub struct DeviceArgs {
+    /// cpu, cuda[:N], rocm[:N], metal, vulkan or webgpu
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub device: DeviceName,
+}
+
+impl DeviceArgs {
+    /// The device.
+    pub fn open(&self) -> Result<Device> {
+        self.device.open()
+    }
+}
+
+/// A dtype by its name on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DtypeName {
+    F32,
+    Bf16,
+    F16,
+}
+
+impl From<DtypeName> for FloatDType {
+    fn from(name: DtypeName) -> Self {
+        match name {
+            DtypeName::F32 => Self::F32,
+            DtypeName::Bf16 => Self::BF16,
+            DtypeName::F16 => Self::F16,
+        }
+    }
+}
+
+impl ModelArgs {
+    /// Loads the model and puts the adapter on it.
+    pub fn load(&self) -> Result<Base> {
+        let device = self.device.open()?;
+        if let Some(adapter) = &self.adapter {
+            check_adapter_dir(adapter)?;
+        }
+        let mut base = Base::load(&self.model, Some(self.dtype.into()), &device)?;
+        if let Some(adapter) = &self.adapter {
+            base.model.load_adapter(adapter, ADAPTER, false)?.iter().for_each(warn);
+        }
+        Ok(base)
+    }
+}
+
+/// Refuses a directory without an adapter in it, before a model is loaded for nothing.
+pub fn check_adapter_dir(dir: &Path) -> Result {
+    if dir.join("adapter_config.json").exists() {
+        return Ok(());
+    }
+    let inner = dir.join("adapter");
+    let way_out = if inner.join("adapter_config.json").exists() {
+        format!("this folder is a run's; its adapter is `{}`", inner.display())
+    } else {
+        "give a folder with adapter_config.json and adapter_model.safetensors".to_owned()
+    };
+    Err(Failure::new(format!("`{}` is not an adapter: it has no adapter_config.json", dir.display()), way_out))
+}

@@ -1,0 +1,91 @@
+//! What is printed: results on stdout, everything else on stderr.
+
+use std::fmt::Display;
+use std::io::Write;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::failure::{Failure, Result};
+
+/// Writes a line to stdout.
+pub fn line(text: impl Display) -> Result {
+    writeln!(std::io::stdout(), "{text}").map_err(Failure::stdout)
+}
+
+/// Writes text to stdout as it comes.
+pub fn piece(text: &str) -> Result {
+    let mut out = std::io::stdout();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::stdout)
+}
+
+/// Writes the one JSON object of a command to stdout.
+pub fn json(value: &impl Serialize) -> Result {
+    let text = serde_json::to_string(value).map_err(|error| Failure::stdout(error.into()))?;
+    line(text)
+}
+
+/// Says on stderr what is going on.
+pub fn note(text: impl Display) {
+    // Nobody reads it: no reason to stop.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Says on stderr what the user should know.
+pub fn warn(text: impl Display) {
+    note(format_args!("warning: {text}"));
+}
+
+/// A bar on stderr over `total` rows; nothing where stderr is no terminal.
+pub fn bar(total: usize, what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new(total as u64).with_message(what);
+    match ProgressStyle::with_template("{msg} {bar:32.cyan/dim} {pos}/{len} · {eta} left") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// `text` as a POSIX shell reads it back.
+pub fn quoted(text: impl AsRef<str>) -> String {
+    let text = text.as_ref();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,+@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// A count in groups of three digits.
+pub fn count(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|g| std::str::from_utf8(g).ok()).collect();
+    groups.join(",")
+}
+
+/// Bytes in the unit that reads best.
+pub fn bytes(number: usize) -> String {
+    match number as f64 {
+        n if n >= 1e9 => format!("{:.2} GB", n / 1e9),
+        n if n >= 1e6 => format!("{:.1} MB", n / 1e6),
+        n if n >= 1e3 => format!("{:.1} kB", n / 1e3),
+        _ => format!("{number} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_reads_a_quoted_word_as_it_was() {
+        for (word, shown) in [("runs/a", "runs/a"), ("my run", "'my run'"), ("it's", r"'it'\''s'"), ("", "''")] {
+            assert_eq!(quoted(word), shown);
+        }
+    }
+
+    #[test]
+    fn numbers_are_grouped_and_bytes_have_units() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([12, 1500, 2_340_000, 5_000_000_000].map(bytes), ["12 bytes", "1.5 kB", "2.3 MB", "5.00 GB"]);
+    }
+}

@@ -1,0 +1,178 @@
+//! Training a model on a stream, through Burn's `SupervisedTraining`.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
+use burn::module::{Module, ParamGroup};
+use burn::optim::AdamWConfig;
+use burn::train::logger::InMemoryMetricLogger;
+use burn::train::metric::LossMetric;
+use burn::train::{Interrupter, Learner, SupervisedTraining};
+use llama_burn::Llama;
+use peft_burn::PeftModel;
+
+use crate::checkpoint::Checkpoints;
+use crate::config::TrainingConfig;
+use crate::data::{Batch, Example, Stream, eval_batches};
+use crate::error::{LearnerError, Result};
+use crate::loader::{EvalLoader, StepLoader};
+use crate::metrics::{Metrics, MetricsWriter, read_metrics, truncate_after};
+use crate::plot::{loss_panel, write_plot};
+use crate::progress::Progress;
+use crate::schedule::{Schedule, ScheduledLr};
+use crate::step::{CausalLm, Evaluation, Run, RunState};
+
+/// How a model is trained.
+#[derive(Clone, Debug)]
+pub struct FitOptions {
+    /// The run's folder: `metrics.jsonl`, `loss.svg` and `checkpoints` go there.
+    pub output: PathBuf,
+    /// Optimiser, schedule and intervals.
+    pub training: TrainingConfig,
+    /// Optimiser steps of the whole run.
+    pub total_steps: usize,
+    /// Seeds dropout.
+    pub seed: u64,
+    /// The adapter that is trained and saved; `None` when the base itself is.
+    pub adapter: Option<String>,
+    /// Go on from the newest checkpoint in `output`, if there is one.
+    pub resume: bool,
+    /// Burn's dashboard where stdout is a terminal.
+    pub dashboard: bool,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct FitReport {
+    /// Optimiser steps of the whole run.
+    pub steps: usize,
+    /// The step that this call began after; above 0 when resumed.
+    pub resumed_from: usize,
+    /// Everything in `metrics.jsonl`.
+    pub metrics: Vec<Metrics>,
+    /// Wall-clock time of this call, in seconds.
+    pub seconds: f64,
+}
+
+/// Trains `model` on `stream`, evaluating on `valid`, and returns it in validation mode.
+///
+/// # Errors
+/// A file that cannot be written, or a loss that is not finite: the last checkpoint is kept then, and named.
+pub fn fit(
+    model: Llama,
+    stream: Stream,
+    valid: &[Example],
+    pad_id: u32,
+    options: &FitOptions,
+) -> Result<(Llama, FitReport)> {
+    let training = &options.training;
+    let total_steps = options.total_steps;
+    let started = Instant::now();
+    std::fs::create_dir_all(&options.output).map_err(LearnerError::io("create", &options.output))?;
+    let metrics_path = options.output.join("metrics.jsonl");
+    let checkpoints = Checkpoints::new(options.output.join("checkpoints"), training.save_total_limit);
+    checkpoints.clear_unfinished();
+    let batches: Vec<Batch> = eval_batches(valid, training.per_device_train_batch_size, pad_id).collect();
+    let interrupter = Interrupter::new();
+    let schedule = Schedule::new(training, total_steps);
+    let run = Run::new(RunState {
+        step: 0,
+        total_steps,
+        seed: options.seed,
+        schedule,
+        learning_rate: training.learning_rate,
+        max_grad_norm: training.max_grad_norm,
+        dropout: match &options.adapter {
+            Some(name) => model.adapter_config(name)?.dropout() > 0.0,
+            None => false,
+        },
+        save_steps: training.save_steps,
+        metrics: MetricsWriter::append(&metrics_path)?,
+        progress: Progress::new(total_steps, 0),
+        checkpoints: checkpoints.clone(),
+        interrupter: interrupter.clone(),
+        micro: 0,
+        loss: None,
+        tokens: 0,
+        started,
+        evaluation: Evaluation { batches: batches.len(), ..Evaluation::default() },
+        error: None,
+        adapter: options.adapter.clone(),
+    });
+    let mut lm = CausalLm { model: model.train(), run: run.clone() };
+    let mut optim = AdamWConfig::new()
+        .with_beta_1(training.adam_beta1 as f32)
+        .with_beta_2(training.adam_beta2 as f32)
+        .with_epsilon(training.adam_epsilon as f32)
+        .with_weight_decay(training.weight_decay as f32)
+        .init();
+    let mut done = 0;
+    if options.resume
+        && let Some((restored, optimizer, state)) = checkpoints.restore(lm.clone(), optim.clone())?
+    {
+        (lm, optim, done) = (restored.train(), optimizer, state.global_step.min(total_steps));
+    }
+    truncate_after(&metrics_path, done)?;
+    {
+        let mut state = run.state();
+        (state.step, state.metrics, state.progress) =
+            (done, MetricsWriter::append(&metrics_path)?, Progress::new(total_steps, done));
+    }
+    let loader = StepLoader {
+        stream: Arc::new(stream),
+        run: run.clone(),
+        total_steps,
+        eval_steps: if training.eval_steps == 0 { total_steps.max(1) } else { training.eval_steps },
+        accumulation: training.gradient_accumulation_steps,
+    };
+    let epochs = loader.epochs(done);
+    let mut trained = lm.model.clone();
+    if epochs > 0 {
+        let mut scheduler = ModuleLrScheduler::new(ScheduledLr::new(schedule, training.learning_rate, done));
+        if let Some(ratio) = training.loraplus_lr_ratio {
+            let fast = ScheduledLr::new(schedule, training.learning_rate * ratio, done);
+            scheduler = scheduler.with_group(ParamGroup::from_predicate("lora_b"), fast);
+        }
+        let progress = run.state().progress.clone();
+        let mut supervised = SupervisedTraining::<CausalLm>::new(
+            &options.output,
+            Arc::new(loader),
+            Arc::new(EvalLoader(Arc::new(batches))),
+        )
+        .num_epochs(epochs)
+        .grads_accumulation(training.gradient_accumulation_steps)
+        .with_interrupter(interrupter)
+        .with_application_logger(None)
+        .with_metric_logger(InMemoryMetricLogger::default())
+        .metrics((LossMetric::new(),));
+        if !(options.dashboard && std::io::stdout().is_terminal()) {
+            supervised = supervised.renderer(Box::new(progress.clone()));
+        }
+        let result = supervised.launch(Learner::new(lm, optim, scheduler));
+        progress.finish();
+        let mut state = run.state();
+        if let Some(error) = state.error.take() {
+            return Err(error);
+        }
+        if let Some(error) = result.error {
+            return Err(LearnerError::Training(error.to_string()));
+        }
+        if state.step < total_steps {
+            return Err(LearnerError::Interrupted { step: state.step, checkpoint: checkpoints.latest() });
+        }
+        trained = result.model.model;
+    }
+    let metrics = read_metrics(&metrics_path)?;
+    plot(&options.output, &metrics)?;
+    let report =
+        FitReport { steps: total_steps, resumed_from: done, metrics, seconds: started.elapsed().as_secs_f64() };
+    Ok((trained.valid(), report))
+}
+
+/// Draws `loss.svg` from the metrics.
+fn plot(output: &Path, metrics: &[Metrics]) -> Result<()> {
+    write_plot(output.join("loss.svg"), "Loss", &[loss_panel(metrics)])
+}

@@ -1,0 +1,128 @@
+//! The streams as Burn's training loop reads them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
+use burn::data::dataset::DatasetError;
+use burn::tensor::Device;
+
+use crate::data::{Batch, Stream};
+use crate::step::Run;
+
+/// The training stream, cut into Burn "epochs" that end where an evaluation is due: Burn evaluates between epochs.
+#[derive(Clone)]
+pub(crate) struct StepLoader {
+    pub stream: Arc<Stream>,
+    pub run: Run,
+    pub total_steps: usize,
+    /// Steps between evaluations.
+    pub eval_steps: usize,
+    pub accumulation: usize,
+}
+
+impl StepLoader {
+    /// How many epochs lie between `done` steps and the end.
+    pub fn epochs(&self, done: usize) -> usize {
+        self.total_steps.div_ceil(self.eval_steps)
+            - (done / self.eval_steps).min(self.total_steps.div_ceil(self.eval_steps))
+    }
+
+    /// The steps of the epoch that begins now.
+    fn next_steps(&self) -> std::ops::Range<usize> {
+        let start = self.run.state().step;
+        let end = (start / self.eval_steps + 1) * self.eval_steps;
+        start..end.min(self.total_steps)
+    }
+}
+
+impl DataLoader<Batch> for StepLoader {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
+        let steps = self.next_steps();
+        let total = steps.len() * self.accumulation;
+        Box::new(Steps { loader: self, steps, ready: VecDeque::new(), given: 0, total })
+    }
+
+    fn num_items(&self) -> usize {
+        self.next_steps().len() * self.accumulation
+    }
+
+    fn to_device(&self, _device: &Device) -> Arc<dyn DataLoader<Batch>> {
+        // Batches are on the host until the step that uses them.
+        Arc::new(self.clone())
+    }
+
+    fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<Batch>> {
+        Arc::new(self.clone())
+    }
+}
+
+struct Steps<'a> {
+    loader: &'a StepLoader,
+    steps: std::ops::Range<usize>,
+    ready: VecDeque<Batch>,
+    given: usize,
+    total: usize,
+}
+
+impl Iterator for Steps<'_> {
+    type Item = Result<Batch, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ready.is_empty() {
+            let step = self.steps.next()?;
+            self.ready = self.loader.stream.step(step).into();
+        }
+        self.given += 1;
+        self.ready.pop_front().map(Ok)
+    }
+}
+
+impl DataLoaderIterator<Batch> for Steps<'_> {
+    fn progress(&self) -> Progress {
+        Progress::new(self.given, self.total, Some("batches".into()))
+    }
+}
+
+/// The batches of an evaluation, the same each time.
+#[derive(Clone)]
+pub(crate) struct EvalLoader(pub Arc<Vec<Batch>>);
+
+impl DataLoader<Batch> for EvalLoader {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
+        Box::new(EvalBatches { batches: &self.0, given: 0 })
+    }
+
+    fn num_items(&self) -> usize {
+        self.0.len()
+    }
+
+    fn to_device(&self, _device: &Device) -> Arc<dyn DataLoader<Batch>> {
+        Arc::new(self.clone())
+    }
+
+    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Batch>> {
+        Arc::new(Self(Arc::new(self.0[start..end].to_vec())))
+    }
+}
+
+struct EvalBatches<'a> {
+    batches: &'a [Batch],
+    given: usize,
+}
+
+impl Iterator for EvalBatches<'_> {
+    type Item = Result<Batch, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let batch = self.batches.get(self.given)?;
+        self.given += 1;
+        Some(Ok(batch.clone()))
+    }
+}
+
+impl DataLoaderIterator<Batch> for EvalBatches<'_> {
+    fn progress(&self) -> Progress {
+        Progress::new(self.given, self.batches.len(), Some("batches".into()))
+    }
+}

@@ -1,0 +1,296 @@
+//! One optimiser step, as Burn's training loop calls it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::train::metric::{Adaptor, LossInput};
+use burn::train::{InferenceStep, Interrupter, ItemLazy, TrainOutput, TrainStep};
+use llama_burn::{AttentionMask, Input, Llama};
+
+use crate::checkpoint::Checkpoints;
+use crate::data::Batch;
+use crate::error::{LearnerError, Result};
+use crate::loss::cross_entropy;
+use crate::metrics::{EvalReport, Metrics, MetricsWriter, StepReport};
+use crate::progress::Progress;
+use crate::schedule::Schedule;
+
+/// What a step needs to know of its run, and leaves behind for the next.
+pub(crate) struct RunState {
+    /// Optimiser steps done.
+    pub step: usize,
+    pub total_steps: usize,
+    pub seed: u64,
+    pub schedule: Schedule,
+    pub learning_rate: f64,
+    pub max_grad_norm: f64,
+    /// Whether anything is drawn at random in a step.
+    pub dropout: bool,
+    pub save_steps: usize,
+    pub metrics: MetricsWriter,
+    pub progress: Progress,
+    pub checkpoints: Checkpoints,
+    pub interrupter: Interrupter,
+    /// Micro-batches of the present step so far.
+    pub micro: usize,
+    /// The present step's loss so far, on the device.
+    pub loss: Option<Tensor<1>>,
+    pub tokens: usize,
+    pub started: Instant,
+    /// The present evaluation: batches left, loss so far.
+    pub evaluation: Evaluation,
+    /// What ended the run early.
+    pub error: Option<LearnerError>,
+    /// The trained adapter; `None` when the base is.
+    pub adapter: Option<String>,
+}
+
+/// A running evaluation.
+#[derive(Default)]
+pub(crate) struct Evaluation {
+    pub batches: usize,
+    pub done: usize,
+    pub loss: f64,
+    pub targets: usize,
+}
+
+/// A handle to the state that Burn's copies of the model share.
+#[derive(Clone)]
+pub(crate) struct Run(Arc<Mutex<RunState>>);
+
+impl std::fmt::Debug for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Run")
+    }
+}
+
+impl Run {
+    pub fn new(state: RunState) -> Self {
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, RunState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RunState {
+    /// Ends the run with `error`; what was saved stays.
+    fn fail(&mut self, error: LearnerError) {
+        self.interrupter.stop(Some(&error.to_string()));
+        self.error.get_or_insert(error);
+    }
+}
+
+/// A Llama in training: Burn's `Learner` holds this.
+#[derive(Module, Debug)]
+pub struct CausalLm {
+    /// The model with its adapters.
+    pub model: Llama,
+    #[module(skip)]
+    pub(crate) run: Run,
+}
+
+/// What Burn's metrics see of a step.
+#[derive(Debug)]
+pub struct LmOutput {
+    /// The loss, as a mean over target tokens.
+    pub loss: Tensor<1>,
+}
+
+impl ItemLazy for LmOutput {
+    fn sync(self) -> std::result::Result<Self, burn::tensor::ExecutionError> {
+        Ok(self)
+    }
+}
+
+impl Adaptor<LossInput> for LmOutput {
+    fn adapt(&self) -> LossInput {
+        LossInput::new(self.loss.clone())
+    }
+}
+
+/// The model's input for a batch.
+pub fn input(batch: &Batch, device: &Device) -> Input {
+    let ids = Tensor::from_data(TensorData::new(batch.input_ids.clone(), [batch.batch, batch.seq]), device);
+    // Padding is on the right, where causal attention hides it from everything that has a target.
+    match (&batch.segments, &batch.positions) {
+        (Some(segments), Some(positions)) => {
+            let rows = |v: &[i32]| v.chunks(batch.seq).map(<[i32]>::to_vec).collect::<Vec<_>>();
+            let positions = positions.chunks(batch.seq).map(|r| r.iter().map(|&p| p as usize).collect()).collect();
+            Input::new(ids).with_mask(AttentionMask::Segments(rows(segments))).with_positions(positions)
+        }
+        _ => Input::new(ids),
+    }
+}
+
+/// The batch's share of its step's loss: the sum over its targets, over the targets of the whole step.
+pub fn batch_loss(model: &Llama, batch: &Batch) -> Tensor<1> {
+    let device = model.device();
+    let int = |v: &[i32]| Tensor::<1, Int>::from_data(TensorData::new(v.to_vec(), [v.len()]), &device);
+    if batch.target_ids.is_empty() {
+        return Tensor::zeros([1], (&device, DType::F32));
+    }
+    let hidden = model.hidden(&input(batch, &device), None);
+    let hidden = hidden.select(0, int(&batch.target_positions));
+    cross_entropy(model, hidden, int(&batch.target_ids), 1.0 / batch.step_targets.max(1) as f64)
+}
+
+impl TrainStep for CausalLm {
+    type Input = Batch;
+    type Output = LmOutput;
+
+    fn step(&self, batch: Batch) -> TrainOutput<LmOutput> {
+        let device = self.model.device();
+        let mut run = self.run.state();
+        // Dropout is a function of seed, step and micro-batch: a resumed run draws what an uninterrupted one does.
+        // Burn has one generator a backend: two runs with dropout in one process disturb each other.
+        if run.dropout {
+            device.seed(mix(run.seed, run.step as u64, run.micro as u64));
+        }
+        run.micro += 1;
+        run.tokens += batch.tokens();
+        drop(run);
+        let loss = batch_loss(&self.model, &batch);
+        let value = loss.clone().without_autodiff();
+        let grads =
+            if loss.is_tracked() { GradientsParams::from_grads(loss.backward(), self) } else { GradientsParams::new() };
+        let mut run = self.run.state();
+        run.loss = Some(match run.loss.take() {
+            Some(sum) => sum + value.clone(),
+            None => value.clone(),
+        });
+        let share = batch.num_targets().max(1) as f64 / batch.step_targets.max(1) as f64;
+        TrainOutput { grads, item: LmOutput { loss: value.div_scalar(share) } }
+    }
+
+    fn optimize(self, optim: &mut ModuleOptimizer, lr: ModuleLearningRate, grads: GradientsParams) -> Self {
+        let run = self.run.clone();
+        let mut run = run.state();
+        if run.error.is_some() {
+            return self;
+        }
+        let (grads, norm) = clip(&self, grads, run.max_grad_norm);
+        let device = self.model.device().inner();
+        let loss = run.loss.take().unwrap_or_else(|| Tensor::zeros([1], (&device, DType::F32)));
+        // The one number pair that the host reads in a step.
+        let pair: Vec<f64> = Tensor::cat(vec![loss, norm], 0).into_data().iter::<f64>().collect();
+        let (loss, grad_norm) = (pair[0], pair[1]);
+        let step = run.step + 1;
+        if !(loss.is_finite() && grad_norm.is_finite()) {
+            let last_good = run.checkpoints.latest();
+            run.fail(LearnerError::NotFinite { step, loss, grad_norm, last_good });
+            return self;
+        }
+        let next = optim.step(lr, self, grads);
+        let seconds = run.started.elapsed().as_secs_f64();
+        let report = StepReport {
+            step,
+            loss,
+            learning_rate: run.learning_rate * run.schedule.multiplier(run.step),
+            grad_norm,
+            tokens: run.tokens,
+            tokens_per_second: run.tokens as f64 / seconds.max(1e-9),
+            ..StepReport::default()
+        };
+        (run.step, run.micro, run.tokens) = (step, 0, 0);
+        run.progress.update(&report);
+        let mut result = run.metrics.write(&Metrics::Train(report));
+        if result.is_ok() && run.save_steps > 0 && (step.is_multiple_of(run.save_steps) || step == run.total_steps) {
+            result = save(&mut run, &next, optim);
+        }
+        if let Err(error) = result {
+            run.fail(error);
+        }
+        run.started = Instant::now();
+        drop(run);
+        next
+    }
+}
+
+fn save(run: &mut RunState, model: &CausalLm, optim: &ModuleOptimizer) -> Result<()> {
+    let (step, seed) = (run.step, run.seed);
+    let adapter = run.adapter.clone();
+    run.checkpoints.save(step, seed, model, optim, adapter.as_deref())
+}
+
+impl InferenceStep for CausalLm {
+    type Input = Batch;
+    type Output = LmOutput;
+
+    fn step(&self, batch: Batch) -> LmOutput {
+        let loss = batch_loss(&self.model, &batch);
+        let share = batch.num_targets().max(1) as f64 / batch.step_targets.max(1) as f64;
+        let mut run = self.run.state();
+        run.evaluation.loss += loss.clone().into_scalar::<f64>();
+        run.evaluation.targets += batch.num_targets();
+        run.evaluation.done += 1;
+        if run.evaluation.done == run.evaluation.batches {
+            let Evaluation { batches, loss, targets, .. } = std::mem::take(&mut run.evaluation);
+            run.evaluation.batches = batches;
+            let report = EvalReport { step: run.step, loss, perplexity: loss.exp(), tokens: targets };
+            run.progress.evaluated(&report);
+            if let Err(error) = run.metrics.write(&Metrics::Valid(report)) {
+                run.fail(error);
+            }
+            run.started = Instant::now();
+        }
+        LmOutput { loss: loss.div_scalar(share) }
+    }
+}
+
+/// A well-spread number for each (seed, step, micro-batch); splitmix64's finaliser.
+fn mix(seed: u64, step: u64, micro: u64) -> u64 {
+    let mut z = seed ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ micro.wrapping_mul(0xd1b5_4a32_d192_ed03);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Scales all gradients so that their norm together is at most `max_norm` (0 = off), as PyTorch's `clip_grad_norm_`.
+/// Burn's own clipping is per tensor. Returns the norm from before, on the device.
+pub fn clip<M: Module>(module: &M, mut grads: GradientsParams, max_norm: f64) -> (GradientsParams, Tensor<1>) {
+    struct Squares<'a>(&'a GradientsParams, Option<Tensor<1>>);
+    impl ModuleVisitor for Squares<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(grad) = self.0.get::<D>(param.id) {
+                let grad = grad.cast(DType::F32);
+                let square = (grad.clone() * grad).sum();
+                self.1 = Some(match self.1.take() {
+                    Some(sum) => sum + square,
+                    None => square,
+                });
+            }
+        }
+    }
+    struct Scale<'a>(&'a mut GradientsParams, Tensor<1>);
+    impl Scale<'_> {
+        fn scale<const D: usize>(&mut self, id: ParamId) {
+            if let Some(grad) = self.0.remove::<D>(id) {
+                let factor = self.1.clone().cast(grad.dtype()).reshape([1; D]);
+                self.0.register(id, grad * factor);
+            }
+        }
+    }
+    impl ModuleVisitor for Scale<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.scale::<D>(param.id);
+        }
+    }
+    let mut squares = Squares(&grads, None);
+    module.visit(&mut squares);
+    let Some(sum) = squares.1 else {
+        let device = module.devices().into_iter().next().unwrap_or_default().inner();
+        return (grads, Tensor::zeros([1], (&device, DType::F32)));
+    };
+    let norm = sum.sqrt();
+    if max_norm > 0.0 {
+        let factor = norm.clone().add_scalar(1e-6).recip().mul_scalar(max_norm).clamp_max(1.0);
+        module.visit(&mut Scale(&mut grads, factor));
+    }
+    (grads, norm)
+}

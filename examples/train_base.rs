@@ -1,0 +1,77 @@
+//! Trains the embedded base model from scratch.
+//!
+//! ```text
+//! cargo run --release --example make_world -- runs/world
+//! cargo run --release --example train_base -- runs/world runs/base
+//! ```
+//!
+//! The first command writes the corpus, the second trains on it and leaves `config.json` and `model.safetensors` (f16)
+//! in `runs/base/model`, which is what `datasets/world` holds.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::{Device, FloatDType};
+use llama_burn::{Llama, LlamaConfig, Tokenizer};
+use peft_learner::config::{LrSchedulerType, TrainingConfig};
+use peft_learner::data::{EncodeOptions, Example, Rows, Stream, StreamConfig, encode_rows};
+use peft_learner::evaluate::evaluate;
+use peft_learner::fit::{FitOptions, fit};
+use peft_learner::run::Text;
+
+const MAX_LENGTH: usize = 256;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [corpus, output, rest @ ..] = args.as_slice() else {
+        return Err("usage: train_base CORPUS_FOLDER OUTPUT_FOLDER [STEPS]".into());
+    };
+    let steps = rest.first().map_or(Ok(2400), |s| s.parse())?;
+    let (corpus, output) = (Path::new(corpus), Path::new(output));
+    let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/world");
+    let config = LlamaConfig::from_dir(&world)?;
+    let text = Text { tokenizer: Tokenizer::from_dir(&world)?, template: None };
+    let read = |file: &str| -> Result<Vec<Example>, Box<dyn std::error::Error>> {
+        let options = EncodeOptions { max_length: MAX_LENGTH, vocab_size: config.vocab_size };
+        Ok(encode_rows(&Rows::read(corpus.join(file))?, Some(&text), options)?.0)
+    };
+    let (train, valid) = (read("corpus.jsonl")?, read("corpus-valid.jsonl")?);
+    let training = TrainingConfig {
+        per_device_train_batch_size: 16,
+        learning_rate: 3e-3,
+        lr_scheduler_type: LrSchedulerType::Cosine,
+        warmup_steps: 100,
+        weight_decay: 0.1,
+        adam_beta2: 0.95,
+        eval_steps: 200,
+        save_steps: 200,
+        ..TrainingConfig::default()
+    };
+    let stream = StreamConfig {
+        batch_size: training.per_device_train_batch_size,
+        accumulation: 1,
+        shuffle: true,
+        group_by_length: false,
+        packing: true,
+        max_length: MAX_LENGTH,
+        pad_id: config.pad_token_id.unwrap_or(0),
+        seed: 1,
+    };
+    let pad_id = stream.pad_id;
+    let mut model = Llama::random(config, 1, &Device::flex());
+    model.set_base_trainable(true);
+    let options = FitOptions {
+        output: output.to_owned(),
+        training,
+        total_steps: steps,
+        seed: 1,
+        adapter: None,
+        resume: output.join("checkpoints").exists(),
+        dashboard: true,
+    };
+    let (model, report) = fit(model, Stream::new(Arc::new(train), stream)?, &valid, pad_id, &options)?;
+    model.save(output.join("model"), Some(FloatDType::F16))?;
+    let loss = evaluate(&model, &valid, 16, pad_id).loss;
+    println!("{} steps in {:.0} s; validation loss {loss:.4}", report.steps, report.seconds);
+    Ok(())
+}

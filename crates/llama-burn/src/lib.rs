@@ -11,6 +11,7 @@ pub mod hub;
 mod mask;
 mod model;
 mod norm;
+pub mod ops;
 mod rotary;
 mod sampling;
 mod tokenizer;

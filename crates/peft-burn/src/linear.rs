@@ -6,6 +6,7 @@ use burn::tensor::{DType, Tensor};
 use crate::error::{PeftError, Result};
 use crate::frozen::Frozen;
 use crate::methods::Method;
+use crate::ops;
 use crate::param::{ParamMut, ParamRef};
 
 /// Weight `[out, in]`, as Hugging Face stores it, and bias `[out]`.
@@ -140,8 +141,15 @@ impl PeftLinear {
         let weight = active.iter().find_map(|a| a.weight.as_ref()).map(Param::val);
         let weight = weight.or(tied).unwrap_or_else(|| self.base.weight.val());
         let bias = active.iter().find_map(|a| a.bias.as_ref()).or(self.base.bias.as_ref()).map(Param::val);
-        let y = linear(x.clone(), weight, bias);
-        active.iter().filter_map(|a| a.method.as_ref()).fold(y, |y, method| method.apply(y, x.clone()))
+        let mut methods = active.iter().filter_map(|a| a.method.as_ref()).peekable();
+        let y = match methods.peek().and_then(|m| m.project(&x, &weight)) {
+            Some(y) => {
+                methods.next();
+                add_bias(y, bias)
+            }
+            None => linear(x.clone(), weight, bias),
+        };
+        methods.fold(y, |y, method| method.apply(y, x.clone()))
     }
 
     /// The weight (`[out, in]`) with which the layer is one plain product, if it is one: no method is active.
@@ -288,10 +296,12 @@ impl PeftLinear {
 fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     let dtype = x.dtype();
     let x = if weight.dtype() == dtype { x } else { x.cast(weight.dtype()) };
-    let mut y = x.matmul(weight.transpose());
-    if let Some(bias) = bias {
-        let bias = if bias.dtype() == y.dtype() { bias } else { bias.cast(y.dtype()) };
-        y = y + bias.unsqueeze();
-    }
+    let y = add_bias(ops::linear(x, weight), bias);
     if y.dtype() == dtype { y } else { y.cast(dtype) }
+}
+
+fn add_bias(y: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let Some(bias) = bias else { return y };
+    let bias = if bias.dtype() == y.dtype() { bias } else { bias.cast(y.dtype()) };
+    y + bias.unsqueeze()
 }

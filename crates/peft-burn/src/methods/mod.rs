@@ -85,6 +85,13 @@ impl Method {
         }
     }
 
+    /// `x·Wᵀ` with the method's contribution as one operation, where there is one for it.
+    pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>) -> Option<Tensor<2>> {
+        match self {
+            Self::Lora(lora) => lora.project(x, weight),
+        }
+    }
+
     /// The base weight `[out, in]` in f32 with the adapter folded in.
     pub(crate) fn merge(&self, weight: Tensor<2>) -> Tensor<2> {
         match self {

@@ -1,11 +1,14 @@
 //! Grouped-query attention.
 
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, DType, Tensor};
 use peft_burn::PeftLinear;
 
 use crate::cache::LayerCache;
+use crate::ops::{AttentionShape, causal_attention};
 use crate::rotary::Rotation;
 
 /// Projections and sizes of one layer's attention.
@@ -24,6 +27,15 @@ pub struct Attention {
     pub(crate) head_dim: usize,
 }
 
+/// Who sees whom in a forward pass.
+#[derive(Clone, Debug)]
+pub(crate) enum Pattern {
+    /// Causal within a text, from column 0: the fused operation. For packed rows, where each column's text starts.
+    Causal(Option<Arc<Vec<usize>>>),
+    /// Any other; `true` hides, `[1 or batch, 1, queries, keys]`. `None` hides nothing.
+    Masked(Option<Tensor<4, Bool>>),
+}
+
 impl Attention {
     /// `x`: `[batch·seq, hidden]`, normalised; the result has the same shape. With `cache`, keys and values of earlier
     /// calls are seen too, and this call's are added.
@@ -32,20 +44,28 @@ impl Attention {
         x: Tensor<2>,
         batch: usize,
         rotation: &Rotation,
-        mask: Option<&Tensor<4, Bool>>,
+        pattern: &Pattern,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<2> {
         let seq = x.dims()[0] / batch;
         let split = |y: Tensor<2>, heads: usize| y.reshape([batch, seq, heads, self.head_dim]).swap_dims(1, 2);
-        let q = rotation.apply(split(self.q_proj.forward(x.clone()), self.heads));
-        let k = rotation.apply(split(self.k_proj.forward(x.clone()), self.kv_heads));
-        let v = split(self.v_proj.forward(x), self.kv_heads);
-        let (k, v) = match cache {
-            Some(cache) => cache.append(k, v),
-            None => (k, v),
+        let q = rotation.apply(self.q_proj.forward(x.clone()));
+        let k = rotation.apply(self.k_proj.forward(x.clone()));
+        let v = self.v_proj.forward(x);
+        let seen = cache.map(|c| c.append(split(k.clone(), self.kv_heads), split(v.clone(), self.kv_heads)));
+        let out = match pattern {
+            Pattern::Causal(starts) => {
+                let (heads, kv_heads, head_dim) = (self.heads, self.kv_heads, self.head_dim);
+                let shape = AttentionShape { batch, seq, heads, kv_heads, head_dim, starts: starts.clone() };
+                causal_attention(q, k, v, shape)
+            }
+            Pattern::Masked(mask) => {
+                let (k, v) = seen.unwrap_or_else(|| (split(k, self.kv_heads), split(v, self.kv_heads)));
+                let out = attend(split(q, self.heads), k, v, mask.as_ref());
+                out.swap_dims(1, 2).reshape([batch * seq, self.heads * self.head_dim])
+            }
         };
-        let out = attend(q, k, v, mask);
-        self.o_proj.forward(out.swap_dims(1, 2).reshape([batch * seq, self.heads * self.head_dim]))
+        self.o_proj.forward(out)
     }
 }
 

@@ -12,6 +12,7 @@ mod mask;
 mod merge;
 mod model;
 mod norm;
+pub mod ops;
 mod rotary;
 mod sampling;
 mod summary;

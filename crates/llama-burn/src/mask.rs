@@ -1,6 +1,11 @@
 //! Which keys a query may see, beyond "none that comes after it".
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use burn::tensor::{Bool, Device, Tensor, TensorData};
+
+use crate::attention::Pattern;
 
 /// The attention pattern of a batch. Queries never see later columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,9 +21,21 @@ pub enum AttentionMask {
 }
 
 impl AttentionMask {
+    /// The attention of `queries` queries, the last columns of `keys`.
+    pub(crate) fn pattern(&self, queries: usize, keys: usize, device: &Device) -> Pattern {
+        match self {
+            Self::Causal if queries == keys => Pattern::Causal(None),
+            Self::Segments(rows) if queries == keys => match starts(rows) {
+                Some(starts) => Pattern::Causal(Some(Arc::new(starts))),
+                None => Pattern::Masked(self.tensor(queries, keys, device)),
+            },
+            _ => Pattern::Masked(self.tensor(queries, keys, device)),
+        }
+    }
+
     /// The mask for `queries` queries, the last columns of `keys`: `[1 or batch, 1, queries, keys]`, `true` hides.
     /// `None` where one query sees everything.
-    pub(crate) fn tensor(&self, queries: usize, keys: usize, device: &Device) -> Option<Tensor<4, Bool>> {
+    fn tensor(&self, queries: usize, keys: usize, device: &Device) -> Option<Tensor<4, Bool>> {
         if queries == 1 && *self == Self::Causal {
             return None;
         }
@@ -41,5 +58,35 @@ impl AttentionMask {
             }
         }
         Some(Tensor::from_data(TensorData::new(hidden, [rows, 1, queries, keys]), device))
+    }
+}
+
+/// The first column of each column's segment; `None` if a segment lies in pieces.
+fn starts(rows: &[Vec<i32>]) -> Option<Vec<usize>> {
+    let mut all = Vec::with_capacity(rows.iter().map(Vec::len).sum());
+    for row in rows {
+        let mut seen = HashSet::new();
+        let mut start = 0;
+        for (column, id) in row.iter().enumerate() {
+            if column == 0 || row[column - 1] != *id {
+                start = column;
+                if !seen.insert(id) {
+                    return None;
+                }
+            }
+            all.push(start);
+        }
+    }
+    Some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_begin_where_their_id_does() {
+        assert_eq!(starts(&[vec![0, 0, 1, 1, 1], vec![3, 4, 4, -1, -1]]), Some(vec![0, 0, 2, 2, 2, 0, 1, 1, 3, 3]));
+        assert_eq!(starts(&[vec![0, 1, 0]]), None);
     }
 }

@@ -1,15 +1,15 @@
 //! The Llama decoder.
 
 use burn::module::Module;
-use burn::tensor::activation::silu;
-use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use peft_burn::{PeftEmbedding, PeftLinear, PeftState, TensorRng};
 
-use crate::attention::Attention;
+use crate::attention::{Attention, Pattern};
 use crate::cache::{KvCache, LayerCache};
 use crate::config::LlamaConfig;
 use crate::mask::AttentionMask;
 use crate::norm::RmsNorm;
+use crate::ops::swiglu;
 use crate::rotary::Rotation;
 
 /// `down(silu(gate(x)) · up(x))` (Shazeer 2020).
@@ -27,7 +27,7 @@ impl Mlp {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let gate = self.gate_proj.forward(x.clone());
         let up = self.up_proj.forward(x);
-        self.down_proj.forward(silu(gate) * up)
+        self.down_proj.forward(swiglu(gate, up))
     }
 }
 
@@ -50,10 +50,10 @@ impl DecoderLayer {
         x: Tensor<2>,
         batch: usize,
         rotation: &Rotation,
-        mask: Option<&Tensor<4, Bool>>,
+        pattern: &Pattern,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<2> {
-        let x = x.clone() + self.self_attn.forward(self.input_layernorm.forward(x), batch, rotation, mask, cache);
+        let x = x.clone() + self.self_attn.forward(self.input_layernorm.forward(x), batch, rotation, pattern, cache);
         x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
     }
 }
@@ -254,12 +254,12 @@ impl Llama {
             Some(positions) => Rotation::new(&inv_freq, positions, &device),
             None => Rotation::new(&inv_freq, &[(past..past + seq).collect()], &device),
         };
-        let mask = input.mask.tensor(seq, past + seq, &device);
+        let pattern = input.mask.pattern(seq, past + seq, &device);
         let mut caches = cache.map(|c| c.layers.iter_mut());
         see(&x);
         for layer in &self.layers {
             let cache = caches.as_mut().and_then(Iterator::next);
-            x = layer.forward(x, batch, &rotation, mask.as_ref(), cache);
+            x = layer.forward(x, batch, &rotation, &pattern, cache);
             see(&x);
         }
         self.norm.forward(x)

@@ -1,8 +1,10 @@
 //! Root-mean-square normalisation.
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 use peft_burn::Frozen;
+
+use crate::ops::rms_norm;
 
 /// `y = x / √(mean(x²) + ε) · g` over the last dimension (Zhang & Sennrich 2019), computed in f32 as transformers does.
 #[derive(Module, Debug)]
@@ -31,12 +33,8 @@ impl RmsNorm {
 
     /// Normalises each row of `x` (`[n, hidden]`).
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let dtype = x.dtype();
         let gain = self.gain.val();
-        let x = x.cast(DType::F32);
-        let inverse = (x.clone() * x.clone()).mean_dim(1).add_scalar(self.eps).sqrt().recip();
-        let normed = (x * inverse).cast(dtype);
-        let gain = if gain.dtype() == dtype { gain } else { gain.cast(dtype) };
-        normed * gain.unsqueeze()
+        let gain = if gain.dtype() == x.dtype() { gain } else { gain.cast(x.dtype()) };
+        rms_norm(x, gain, self.eps)
     }
 }

@@ -6,6 +6,7 @@ use burn::tensor::{DType, Tensor};
 use crate::error::{PeftError, Result};
 use crate::frozen::Frozen;
 use crate::methods::Method;
+use crate::ops;
 use crate::param::{ParamMut, ParamRef};
 
 /// Weight `[out, in]`, as Hugging Face stores it, and bias `[out]`.
@@ -152,10 +153,15 @@ impl PeftLinear {
             inputs.push(x.clone());
             method.scale_input(x)
         });
-        let mut product = linear(base_input, weight, None).cast(DType::F32);
+        // The first adapter and the base's product are one operation where there is one for them.
+        let fused = methods.first().and_then(|(method, _)| method.project(&base_input, &weight));
+        let applied = usize::from(fused.is_some());
+        let mut product = fused.unwrap_or_else(|| linear(base_input, weight, None)).cast(DType::F32);
         let mut bias = bias.map(|b| b.cast(DType::F32));
-        for ((method, base), x) in methods.into_iter().zip(inputs.into_iter().rev()) {
-            product = method.apply(product, x.cast(DType::F32), &base);
+        for (at, ((method, base), x)) in methods.into_iter().zip(inputs.into_iter().rev()).enumerate() {
+            if at >= applied {
+                product = method.apply(product, x.cast(DType::F32), &base);
+            }
             bias = method.apply_bias(bias);
         }
         match bias {
@@ -324,10 +330,12 @@ impl PeftLinear {
 fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     let dtype = x.dtype();
     let x = if weight.dtype() == dtype { x } else { x.cast(weight.dtype()) };
-    let mut y = x.matmul(weight.transpose());
-    if let Some(bias) = bias {
-        let bias = if bias.dtype() == y.dtype() { bias } else { bias.cast(y.dtype()) };
-        y = y + bias.unsqueeze();
-    }
+    let y = add_bias(ops::linear(x, weight), bias);
     if y.dtype() == dtype { y } else { y.cast(dtype) }
+}
+
+fn add_bias(y: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let Some(bias) = bias else { return y };
+    let bias = if bias.dtype() == y.dtype() { bias } else { bias.cast(y.dtype()) };
+    y + bias.unsqueeze()
 }

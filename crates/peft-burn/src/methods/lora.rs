@@ -9,6 +9,7 @@ use burn::tensor::{DType, Device, Tensor};
 use super::dropout;
 use crate::config::InitLoraWeights;
 use crate::error::{PeftError, Result};
+use crate::ops;
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
 use crate::svd::svd;
@@ -105,6 +106,15 @@ impl Lora {
     pub(crate) fn low_rank(&self, x: Tensor<2>) -> Tensor<2> {
         let low = x.matmul(self.lora_a.val().transpose());
         low.mul_scalar(self.scaling).matmul(self.lora_b.val().transpose())
+    }
+
+    /// `x·Wᵀ` and the update as one operation: for one dtype, without dropout and with a frozen weight, else `None`.
+    pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>) -> Option<Tensor<2>> {
+        let (a, b) = (self.lora_a.val(), self.lora_b.val());
+        let one_dtype = [x.dtype(), weight.dtype(), b.dtype()].iter().all(|d| *d == a.dtype());
+        let dropout = self.dropout > 0.0 && a.is_require_grad();
+        let plain = one_dtype && !dropout && !weight.is_tracked() && self.bias_b.is_none();
+        plain.then(|| ops::lora_linear(x.clone(), weight.clone(), a, b, self.scaling))
     }
 
     /// `s·B·A`: `[out, in]` in f32.

@@ -125,6 +125,14 @@ impl Method {
         }
     }
 
+    /// `x·Wᵀ` with the method's contribution as one operation, where there is one for it.
+    pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>) -> Option<Tensor<2>> {
+        match self {
+            Self::Lora(lora) => lora.project(x, weight),
+            Self::Dora(_) | Self::AdaLora(_) | Self::Vera(_) | Self::Ia3(_) => None,
+        }
+    }
+
     /// What `product` (`x·Wᵀ` and what earlier adapters made of it, `[n, out]`) becomes for `x` (`[n, in]`); all in f32.
     /// `base` is the weight that the adapter was made for, `[out, in]`.
     pub(crate) fn apply(&self, product: Tensor<2>, x: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {

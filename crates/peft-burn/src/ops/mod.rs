@@ -7,6 +7,7 @@
 pub mod flex;
 mod linear;
 pub mod matrix;
+pub mod rows;
 pub mod simd;
 
 pub use linear::{ProjectionOps, linear, lora_linear};

@@ -1,0 +1,152 @@
+//! In terms of ordinary tensor operations, for every backend: a block of queries at a time.
+
+use burn::backend::tensor::{BoolTensor, FloatTensor};
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::{FloatDType, Shape, Slice, TensorData};
+
+use super::AttentionShape;
+
+/// Queries of a block: enough to fill a GPU, few enough that a block's scores are small.
+const BLOCK: usize = 512;
+
+/// A block of queries, `first..end` of every row; they see columns `0..end` at most.
+#[derive(Clone, Copy)]
+struct Block<'a> {
+    shape: &'a AttentionShape,
+    first: usize,
+    end: usize,
+}
+
+fn blocks(shape: &AttentionShape) -> impl Iterator<Item = Block<'_>> {
+    (0..shape.seq).step_by(BLOCK).map(move |first| Block { shape, first, end: (first + BLOCK).min(shape.seq) })
+}
+
+/// `[batch·seq, heads·d]` as `[batch, heads, seq, d]`.
+fn split<B: Backend>(x: FloatTensor<B>, shape: &AttentionShape, heads: usize) -> FloatTensor<B> {
+    let x = B::float_reshape(x, Shape::from([shape.batch, shape.seq, heads, shape.head_dim]));
+    B::float_swap_dims(x, 1, 2)
+}
+
+/// Undoes [`split`].
+fn join<B: Backend>(x: FloatTensor<B>, shape: &AttentionShape, heads: usize) -> FloatTensor<B> {
+    B::float_reshape(B::float_swap_dims(x, 1, 2), Shape::from([shape.batch * shape.seq, heads * shape.head_dim]))
+}
+
+/// Positions `start..end` of `[batch, heads, seq, d]`.
+fn part<B: Backend>(x: &FloatTensor<B>, start: usize, end: usize) -> FloatTensor<B> {
+    let shape = x.shape();
+    B::float_slice(x.clone(), &[0..shape[0], 0..shape[1], start..end, 0..shape[3]].map(Slice::from))
+}
+
+fn to<B: Backend>(x: FloatTensor<B>, dtype: FloatDType) -> FloatTensor<B> {
+    if x.dtype() == dtype.into() { x } else { B::float_cast(x, dtype) }
+}
+
+/// Softmax is computed in f32 at least, as Transformers does.
+fn precise(dtype: FloatDType) -> FloatDType {
+    if dtype == FloatDType::F64 { dtype } else { FloatDType::F32 }
+}
+
+impl Block<'_> {
+    /// The heads of a group folded into the queries: `[batch, kv_heads, group·queries, d]`.
+    fn fold<B: Backend>(&self, x: &FloatTensor<B>) -> FloatTensor<B> {
+        let s = self.shape;
+        let rows = s.group() * (self.end - self.first);
+        B::float_reshape(
+            part::<B>(x, self.first, self.end),
+            Shape::from([s.batch, s.kv_heads, rows, s.head_dim]),
+        )
+    }
+
+    /// Undoes the folding: `[batch, heads, queries, d]`.
+    fn unfold<B: Backend>(&self, x: FloatTensor<B>) -> FloatTensor<B> {
+        let s = self.shape;
+        B::float_reshape(x, Shape::from([s.batch, s.heads, self.end - self.first, s.head_dim]))
+    }
+
+    fn hidden<B: Backend>(&self, device: &B::Device) -> BoolTensor<B> {
+        let rows = if self.shape.starts.is_some() { self.shape.batch } else { 1 };
+        let (queries, keys) = (self.end - self.first, self.end);
+        let mut hidden = Vec::with_capacity(rows * queries * keys);
+        for row in 0..rows {
+            for query in self.first..self.end {
+                let sees = self.shape.sees(row, query);
+                hidden.extend((0..keys).map(|key| !sees.contains(&key)));
+            }
+        }
+        B::bool_from_data(TensorData::new(hidden, [rows, 1, queries, keys]), device)
+    }
+
+    /// The attention weights, `[batch, kv_heads, group·queries, keys]`, in f32 or f64.
+    fn weights<B: Backend>(&self, queries: FloatTensor<B>, keys: FloatTensor<B>) -> FloatTensor<B> {
+        let s = self.shape;
+        let dtype = FloatDType::from(queries.dtype());
+        let device = queries.device();
+        let scores = B::float_matmul(queries, B::float_swap_dims(keys, 2, 3));
+        let scores = B::float_mul_scalar(to::<B>(scores, precise(dtype)), s.scale().into());
+        let full = Shape::from([s.batch, s.heads, self.end - self.first, self.end]);
+        let folded = scores.shape();
+        let hidden = B::bool_expand(self.hidden::<B>(&device), full.clone());
+        let scores = B::float_mask_fill(B::float_reshape(scores, full), hidden, f32::NEG_INFINITY.into());
+        B::float_reshape(B::softmax(scores, 3), folded)
+    }
+}
+
+pub(super) fn forward<B: Backend>(
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    shape: &AttentionShape,
+) -> FloatTensor<B> {
+    let dtype = FloatDType::from(q.dtype());
+    let (q, k, v) = (split::<B>(q, shape, shape.heads), split::<B>(k, shape, shape.kv_heads), split::<B>(v, shape, shape.kv_heads));
+    let outs = blocks(shape).map(|block| {
+        let weights = block.weights::<B>(block.fold::<B>(&q), part::<B>(&k, 0, block.end));
+        block.unfold::<B>(B::float_matmul(to::<B>(weights, dtype), part::<B>(&v, 0, block.end)))
+    });
+    join::<B>(B::float_cat(outs.collect(), 2), shape, shape.heads)
+}
+
+pub(super) fn backward<B: Backend>(
+    grad: FloatTensor<B>,
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    shape: &AttentionShape,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let dtype = FloatDType::from(q.dtype());
+    let (q, grad) = (split::<B>(q, shape, shape.heads), split::<B>(grad, shape, shape.heads));
+    let (k, v) = (split::<B>(k, shape, shape.kv_heads), split::<B>(v, shape, shape.kv_heads));
+    let mut query_grads = Vec::new();
+    let mut sums: Option<[FloatTensor<B>; 2]> = None;
+    // From the last block, which sees all columns, so that the earlier ones' gradients are added to a part of its own.
+    for block in blocks(shape).collect::<Vec<_>>().into_iter().rev() {
+        let (queries, grads) = (block.fold::<B>(&q), block.fold::<B>(&grad));
+        let (keys, vals) = (part::<B>(&k, 0, block.end), part::<B>(&v, 0, block.end));
+        let weights = block.weights::<B>(queries.clone(), keys.clone());
+        let low = to::<B>(weights.clone(), dtype);
+        let dv = B::float_matmul(B::float_swap_dims(low, 2, 3), grads.clone());
+        let dw = to::<B>(B::float_matmul(grads, B::float_swap_dims(vals, 2, 3)), precise(dtype));
+        let dot = B::float_sum_dim(B::float_mul(weights.clone(), dw.clone()), 3);
+        let ds = B::float_mul(weights, B::float_sub(dw, dot));
+        let ds = to::<B>(B::float_mul_scalar(ds, shape.scale().into()), dtype);
+        query_grads.push(block.unfold::<B>(B::float_matmul(ds.clone(), keys)));
+        let dk = B::float_matmul(B::float_swap_dims(ds, 2, 3), queries);
+        sums = Some(match sums {
+            None => [dk, dv],
+            Some([k_sum, v_sum]) => [add_to_first::<B>(k_sum, dk), add_to_first::<B>(v_sum, dv)],
+        });
+    }
+    query_grads.reverse();
+    let dq = join::<B>(B::float_cat(query_grads, 2), shape, shape.heads);
+    let [dk, dv] = sums.unwrap_or([k, v]).map(|x| join::<B>(x, shape, shape.kv_heads));
+    (dq, dk, dv)
+}
+
+/// Adds `x` to the first positions of `sum`.
+fn add_to_first<B: Backend>(sum: FloatTensor<B>, x: FloatTensor<B>) -> FloatTensor<B> {
+    let shape = x.shape();
+    let slices = [0..shape[0], 0..shape[1], 0..shape[2], 0..shape[3]].map(Slice::from);
+    let first = B::float_slice(sum.clone(), &slices);
+    B::float_slice_assign(sum, &slices, B::float_add(first, x))
+}

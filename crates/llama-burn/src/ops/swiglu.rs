@@ -1,0 +1,170 @@
+//! `silu(gate)·up` (Shazeer 2020). Backward reads gate and up alone.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::tensor::Tensor;
+use peft_burn::ops::flex::{self, all_f32, contiguous, owned, values, values_mut};
+use peft_burn::ops::rows::{each_row, each_row2};
+use peft_burn::ops::simd::sigmoid;
+
+/// `silu(gate)·up` for tensors of one shape and dtype.
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
+pub trait SwigluOps: Backend {
+    /// `gate·σ(gate)·up`.
+    #[fusion(default)]
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        composed::swiglu::<Self>(gate, up)
+    }
+
+    /// The gradients with respect to gate and up.
+    #[fusion(default)]
+    fn swiglu_backward(
+        grad: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::swiglu_backward::<Self>(grad, gate, up)
+    }
+}
+
+/// The operation in terms of ordinary tensor operations, for every backend.
+mod composed {
+    use super::{Backend, FloatTensor};
+
+    pub(super) fn swiglu<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
+        B::float_mul(B::float_mul(gate.clone(), B::sigmoid(gate)), up)
+    }
+
+    pub(super) fn swiglu_backward<B: Backend>(
+        grad: FloatTensor<B>,
+        gate: FloatTensor<B>,
+        up: FloatTensor<B>,
+    ) -> (FloatTensor<B>, FloatTensor<B>) {
+        // silu'(x) = σ(x)·(1 + x·(1 − σ(x))) = σ(x) + silu(x)·(1 − σ(x)).
+        let sigmoid = B::sigmoid(gate.clone());
+        let silu = B::float_mul(gate, sigmoid.clone());
+        let up_grad = B::float_mul(grad.clone(), silu.clone());
+        let slope = B::float_add(sigmoid.clone(), B::float_sub(silu.clone(), B::float_mul(silu, sigmoid)));
+        (B::float_mul(B::float_mul(grad, up), slope), up_grad)
+    }
+}
+
+#[cfg(feature = "cube")]
+impl SwigluOps for burn::backend::Cube {}
+
+/// Any length serves: the rows are not rows of anything.
+const WIDTH: usize = 1 << 10;
+
+impl SwigluOps for Flex {
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        if !all_f32(&[&gate, &up]) {
+            return composed::swiglu::<Self>(gate, up);
+        }
+        let shape = gate.shape();
+        let (gate, up) = (contiguous(gate), contiguous(up));
+        let (gate, up) = (values(&gate), values(&up));
+        let mut out = flex::buffer(gate.len());
+        each_row(&mut out, WIDTH, #[inline(always)] |row, out| {
+            let at = row * WIDTH;
+            let (gate, up) = (&gate[at..][..out.len()], &up[at..][..out.len()]);
+            for ((y, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
+                *y = gate * sigmoid(gate) * up;
+            }
+        });
+        flex::tensor(out, shape)
+    }
+
+    fn swiglu_backward(
+        grad: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if !all_f32(&[&grad, &gate, &up]) {
+            return composed::swiglu_backward::<Self>(grad, gate, up);
+        }
+        // Each gradient takes the place of what it was made from.
+        let (mut grad, gate, mut up) = (owned(grad), contiguous(gate), owned(up));
+        let gate = values(&gate);
+        each_row2(values_mut(&mut grad), values_mut(&mut up), WIDTH, #[inline(always)] |row, grad, up| {
+            let gate = &gate[row * WIDTH..][..grad.len()];
+            for ((grad, up), &gate) in grad.iter_mut().zip(up).zip(gate) {
+                let sigmoid = sigmoid(gate);
+                let silu = gate * sigmoid;
+                let slope = sigmoid + silu * (1.0 - sigmoid);
+                (*grad, *up) = (*grad * *up * slope, *grad * silu);
+            }
+        });
+        (grad, up)
+    }
+}
+
+impl<B: SwigluOps, C: CheckpointStrategy> SwigluOps for Autodiff<B, C> {
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        let ((gate, gate_node), (up, up_node)) = (gate.into_parts(), up.into_parts());
+        match SwigluBackward.prepare::<C>([gate_node, up_node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((gate.clone(), up.clone()), B::swiglu(gate, up)),
+            OpsKind::UnTracked(prep) => prep.finish(B::swiglu(gate, up)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct SwigluBackward;
+
+impl<B: SwigluOps> Backward<B, 2> for SwigluBackward {
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (gate, up) = ops.state;
+        let [gate_node, up_node] = ops.parents;
+        let (gate_grad, up_grad) = B::swiglu_backward(grad, gate, up);
+        if let Some(node) = gate_node {
+            grads.register::<B>(node.id, gate_grad);
+        }
+        if let Some(node) = up_node {
+            grads.register::<B>(node.id, up_grad);
+        }
+    }
+}
+
+/// `silu(gate)·up` for tensors of one shape and dtype.
+pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as SwigluOps>::swiglu(gate.into_dispatch(), up.into_dispatch()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{assert_same, evaluate, random};
+    use burn::tensor::activation::silu;
+    use burn::tensor::{DType, Tolerance};
+
+    #[test]
+    fn fused_is_composed_with_both_gradients() {
+        for shape in [[1, 1], [3, 5], [70, 33], [129, 1536]] {
+            let inputs = [random(1, shape) * 4.0, random(2, shape)];
+            let fused = evaluate(&inputs, |t| swiglu(t[0].clone(), t[1].clone()));
+            assert_same(&fused, &evaluate(&inputs, |t| silu(t[0].clone()) * t[1].clone()), 1e-5);
+        }
+    }
+
+    #[test]
+    fn one_tensor_in_both_places() {
+        let inputs = [random(1, [5, 7])];
+        let fused = evaluate(&inputs, |t| swiglu(t[0].clone(), t[0].clone()));
+        assert_same(&fused, &evaluate(&inputs, |t| silu(t[0].clone()) * t[0].clone()), 1e-5);
+    }
+
+    #[test]
+    fn half_precision() {
+        let (gate, up) = (random(3, [4, 64]), random(4, [4, 64]));
+        let expected = (silu(gate.clone()) * up.clone()).into_data();
+        let half = swiglu(gate.cast(DType::BF16), up.cast(DType::BF16)).cast(DType::F32).into_data();
+        half.assert_approx_eq::<f32>(&expected, Tolerance::rel_abs(0.03, 0.03));
+    }
+}

@@ -1,0 +1,58 @@
+//! Work on the rows of a buffer, shared out over the threads.
+
+use rayon::prelude::*;
+
+use super::simd::vectorized;
+
+/// Values that a thread takes at a time: enough to be worth waking it.
+const PART: usize = 1 << 15;
+
+fn part_rows(width: usize) -> usize {
+    (PART / width.max(1)).max(1)
+}
+
+/// Calls `f(row, values)` for each row of `out`. Mark `f` with `#[inline(always)]`: it is compiled for the processor's
+/// vectors.
+pub fn each_row(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    let rows = part_rows(width);
+    out.par_chunks_mut((rows * width).max(1)).enumerate().for_each(|(part, out)| {
+        vectorized(
+            #[inline(always)]
+            || out.chunks_mut(width.max(1)).enumerate().for_each(|(i, row)| f(part * rows + i, row)),
+        );
+    });
+}
+
+/// As [`each_row`], for the rows of two buffers of one shape.
+pub fn each_row2(a: &mut [f32], b: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32], &mut [f32]) + Sync) {
+    let rows = part_rows(width);
+    let size = (rows * width).max(1);
+    a.par_chunks_mut(size).zip(b.par_chunks_mut(size)).enumerate().for_each(|(part, (a, b))| {
+        vectorized(
+            #[inline(always)]
+            || {
+                let pairs = a.chunks_mut(width.max(1)).zip(b.chunks_mut(width.max(1)));
+                pairs.enumerate().for_each(|(i, (a, b))| f(part * rows + i, a, b));
+            },
+        );
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_seen_once_with_its_number() {
+        for (rows, width) in [(0, 3), (1, 1), (7, 3), (1000, 100), (3, 70_000)] {
+            let mut a = vec![0.0; rows * width];
+            each_row(&mut a, width, |row, values| values.iter_mut().for_each(|v| *v += row as f32));
+            let mut b = vec![1.0; rows * width];
+            each_row2(&mut a, &mut b, width, |row, a, b| {
+                assert_eq!(a[width - 1], row as f32);
+                b.iter_mut().for_each(|v| *v += row as f32);
+            });
+            assert!((0..rows * width).all(|i| a[i] == (i / width) as f32 && b[i] == 1.0 + (i / width) as f32));
+        }
+    }
+}

@@ -113,17 +113,18 @@ fn to_json(config: &RunConfig, report: &RunReport) -> Value {
 }
 
 fn show(config: &RunConfig, report: &RunReport) -> Result {
-    let done = report.fit.steps - report.fit.resumed_from;
-    let after = match report.fit.resumed_from {
-        0 => String::new(),
-        steps => format!(" after the {steps} there were"),
-    };
+    let (steps, before, seconds) = (report.fit.steps, report.fit.resumed_from, report.fit.seconds);
     let losses = match losses(&report.fit.metrics) {
         (Some(first), Some(last), Some(valid)) => format!(": loss {first:.4} → {last:.4}, validation {valid:.4}"),
         (Some(first), Some(last), None) => format!(": loss {first:.4} → {last:.4}"),
         _ => String::new(),
     };
-    output::line(format_args!("\n{done} steps{after} in {:.1} s{losses}\n", report.fit.seconds))?;
+    let did = match before {
+        0 => format!("{steps} steps in {seconds:.1} s"),
+        _ if before == steps => format!("all {steps} steps were done before"),
+        _ => format!("{} steps after the {before} there were, in {seconds:.1} s", steps - before),
+    };
+    output::line(format_args!("\n{did}{losses}\n"))?;
     let output = &config.output;
     output::line(format_args!("  adapter      {}", report.adapter.display()))?;
     output::line(format_args!("  checkpoints  {}", output.join("checkpoints").display()))?;

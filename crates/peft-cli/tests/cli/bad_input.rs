@@ -142,16 +142,15 @@ fn a_finished_run_is_refused_resumed_or_replaced() {
 #[test]
 fn a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint() {
     let place = Place::new();
-    let huge = "--set training.learning_rate=1.0 --set adapter.lora_alpha=1e30 --set training.save_steps=1";
+    let huge = "--set training.learning_rate=1.0 --set adapter.lora_alpha=1e19 --set training.save_steps=1";
     let said = place.run(&format!("train run.toml {huge}"));
-    said.fails_with(&[
-        "step 2: the loss is",
-        "the last good checkpoint is `run/checkpoints/step-1`",
-        "Lower learning_rate",
-    ]);
-    assert_eq!(place.metrics("run").len(), 1);
+    let good = place.metrics("run").len();
+    assert!(good > 0);
+    let kept = format!("run/checkpoints/step-{good}");
+    said.fails_with(&[&format!("step {}: the loss is NaN", good + 1), "Lower learning_rate"]);
+    said.fails_with(&[&format!("the last good checkpoint is `{kept}`")]);
     assert!(!place.path("run/adapter").exists(), "a broken adapter is not left as the result");
-    let kept = place.ok("inspect run/checkpoints/step-1/adapter --json").json();
+    let kept = place.ok(&format!("inspect {kept}/adapter --json")).json();
     assert_eq!(kept["non_finite"], json!([]));
 }
 

@@ -126,3 +126,85 @@ fn template_error(error: minijinja::Error) -> LlamaError {
     }
     LlamaError::Template { message }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    const CONFIG: &[u8] = include_bytes!("../tests/fixtures/tokenizer/tokenizer_config.json");
+
+    fn template(name: &str) -> ChatTemplate {
+        let source = match name {
+            "smollm2" => include_str!("../tests/fixtures/templates/smollm2.jinja"),
+            "llama-2" => include_str!("../tests/fixtures/templates/llama-2.jinja"),
+            "llama-3" => include_str!("../tests/fixtures/templates/llama-3.jinja"),
+            "llama-3.2" => include_str!("../tests/fixtures/templates/llama-3.2.jinja"),
+            _ => include_str!("../tests/fixtures/templates/python.jinja"),
+        };
+        let special = SpecialTokens::from_json(CONFIG, Path::new("tokenizer_config.json")).unwrap();
+        ChatTemplate::new(source, &special).unwrap()
+    }
+
+    #[test]
+    fn templates_render_as_in_transformers() {
+        let cases: Json = serde_json::from_str(include_str!("../tests/fixtures/chat.json")).unwrap();
+        for case in cases["chats"].as_array().unwrap() {
+            let mut template = template(case["template"].as_str().unwrap());
+            template.set_variable("date_string", "26 Jul 2024");
+            let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
+            let rendered = template.render(&messages, case["add_generation_prompt"].as_bool().unwrap());
+            match case["error"].as_str() {
+                Some(expected) => assert!(rendered.unwrap_err().to_string().contains(expected)),
+                None => assert_eq!(rendered.unwrap(), case["text"], "{case}"),
+            }
+        }
+    }
+
+    #[test]
+    fn variables_stand_in_for_keyword_arguments() {
+        let messages = [Message::new("user", "hi")];
+        let mut template = template("llama-3.2");
+        assert!(!template.render(&messages, false).unwrap().contains("Today Date: 26 Jul 2024"));
+        template.set_variable("date_string", "26 Jul 2024");
+        assert!(template.render(&messages, false).unwrap().contains("Today Date: 26 Jul 2024"));
+        template.set_variable("custom_tools", json!([{"name": "f"}]));
+        assert!(template.render(&messages, false).unwrap().contains("{\n    \"name\": \"f\"\n}\n\nhi<|eot_id|>"));
+    }
+
+    #[test]
+    fn a_directory_keeps_its_template_in_one_of_three_ways() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = |json: Json| std::fs::write(dir.path().join("tokenizer_config.json"), json.to_string()).unwrap();
+        let render = || ChatTemplate::from_dir(dir.path())?.render(&[Message::new("user", "x")], false);
+        config(json!({"bos_token": "<s>", "chat_template": "{{ bos_token }}string"}));
+        assert_eq!(render().unwrap(), "<s>string");
+        let named = json!([{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "named"}]);
+        config(json!({"chat_template": named}));
+        assert_eq!(render().unwrap(), "named");
+        std::fs::write(dir.path().join("chat_template.jinja"), "file {{ messages[0].content }}").unwrap();
+        assert_eq!(render().unwrap(), "file x");
+    }
+
+    #[test]
+    fn a_missing_or_malformed_template_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = || ChatTemplate::from_dir(dir.path()).unwrap_err().to_string();
+        assert!(error().contains("the model has no chat template"), "{}", error());
+        let config = |json: Json| std::fs::write(dir.path().join("tokenizer_config.json"), json.to_string()).unwrap();
+        config(json!({"chat_template": [{"name": "rag", "template": "x"}]}));
+        assert!(error().contains("no chat_template is named \"default\"; there are: rag"), "{}", error());
+        config(json!({"chat_template": 7}));
+        assert!(
+            error().contains("chat_template must be a string or a list of named templates, but is 7"),
+            "{}",
+            error()
+        );
+        config(json!({"chat_template": "line one\n{% for %}"}));
+        assert!(error().starts_with("chat template: syntax error: "), "{}", error());
+        assert!(error().contains("chat_template:2"), "{}", error());
+    }
+}

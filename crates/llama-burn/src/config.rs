@@ -154,17 +154,18 @@ impl LlamaConfig {
 
     /// How many numbers the model's weights are; a tied head is counted once.
     pub fn num_parameters(&self) -> usize {
-        let query = self.num_attention_heads * self.head_dim;
-        let key_value = self.num_key_value_heads * self.head_dim;
-        let attention_bias = if self.attention_bias { query + 2 * key_value + self.hidden_size } else { 0 };
-        let mlp_bias = if self.mlp_bias { 2 * self.intermediate_size + self.hidden_size } else { 0 };
-        let layer = 2 * self.hidden_size * (query + key_value)
-            + attention_bias
-            + 3 * self.hidden_size * self.intermediate_size
-            + mlp_bias
-            + 2 * self.hidden_size;
+        // In 128 bits: a file can ask for more than fits in 64, and that is to be reported, not to overflow.
+        let wide = |size: usize| size as u128;
+        let (hidden, intermediate) = (wide(self.hidden_size), wide(self.intermediate_size));
+        let query = wide(self.num_attention_heads) * wide(self.head_dim);
+        let key_value = wide(self.num_key_value_heads) * wide(self.head_dim);
+        let attention_bias = if self.attention_bias { query + 2 * key_value + hidden } else { 0 };
+        let mlp_bias = if self.mlp_bias { 2 * intermediate + hidden } else { 0 };
+        let projections = 2 * hidden * (query + key_value) + 3 * hidden * intermediate;
+        let layer = projections + attention_bias + mlp_bias + 2 * hidden;
         let vocabularies = if self.tie_word_embeddings { 1 } else { 2 };
-        vocabularies * self.vocab_size * self.hidden_size + self.num_hidden_layers * layer + self.hidden_size
+        let total = vocabularies * wide(self.vocab_size) * hidden + wide(self.num_hidden_layers) * layer + hidden;
+        usize::try_from(total).unwrap_or(usize::MAX)
     }
 }
 
@@ -298,8 +299,8 @@ mod tests {
         }));
         for part in [
             "hidden_size: is missing",
-            "vocab_size: must be a whole number from 1, but is \"big\"",
-            "num_hidden_layers: must be a whole number from 1, but is 0",
+            "vocab_size: must be a whole number from 1 to 268435456, but is \"big\"",
+            "num_hidden_layers: must be a whole number from 1 to 268435456, but is 0",
             "hidden_act: is \"gelu\"; only \"silu\" is supported",
             "pretraining_tp: is 2; only 1 is supported",
             "rms_norm_eps: must be a number above 0, but is -1",
@@ -327,6 +328,15 @@ mod tests {
         assert!(error.contains("head_dim: 63 must be even"), "{error}");
         let error = problems(json!({"hidden_size": 4100}));
         assert!(error.contains("hidden_size: 4100 is not a multiple of num_attention_heads 32"), "{error}");
+    }
+
+    #[test]
+    fn sizes_beyond_any_model_neither_overflow_nor_pass() {
+        let large = json!({"hidden_size": 1 << 28, "intermediate_size": 1 << 28, "num_attention_heads": 1 << 28,
+                           "num_key_value_heads": 1 << 28, "head_dim": 1 << 28, "num_hidden_layers": 1 << 28});
+        assert_eq!(read(v4_with(large)).unwrap().num_parameters(), usize::MAX);
+        let error = problems(json!({"vocab_size": u64::MAX}));
+        assert!(error.contains("vocab_size: must be a whole number from 1 to 268435456"), "{error}");
     }
 
     #[test]

@@ -4,6 +4,9 @@
 mod download;
 #[cfg(feature = "hub")]
 mod files;
+#[cfg(all(test, feature = "hub"))]
+#[allow(clippy::unwrap_used)]
+mod server;
 
 use std::path::{Path, PathBuf};
 

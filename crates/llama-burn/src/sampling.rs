@@ -160,3 +160,93 @@ fn keep_top_p(scores: &mut [f32], p: f32) {
     let removed: Vec<usize> = removed.copied().collect();
     removed.into_iter().for_each(|id| scores[id] = f32::NEG_INFINITY);
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn config(json: &str) -> SamplingConfig {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn chosen(config: &SamplingConfig, logits: &[f32], count: usize) -> Vec<u32> {
+        let mut sampler = Sampler::new(config.clone()).unwrap();
+        (0..count).map(|_| sampler.sample(logits, &[]).unwrap()).collect()
+    }
+
+    #[test]
+    fn scores_are_those_of_transformers() {
+        let file: Value = serde_json::from_str(include_str!("../tests/fixtures/sampling.json")).unwrap();
+        let logits: Vec<f32> = serde_json::from_value(file["logits"].clone()).unwrap();
+        let history: Vec<u32> = serde_json::from_value(file["history"].clone()).unwrap();
+        for case in file["cases"].as_array().unwrap() {
+            let mut sampler = Sampler::new(config(&case["config"].to_string())).unwrap();
+            sampler.process(&logits, &history);
+            for (id, expected) in case["scores"].as_array().unwrap().iter().enumerate() {
+                let expected = expected.as_f64().unwrap_or(f64::NEG_INFINITY) as f32;
+                let score = sampler.scores[id];
+                assert!(score == expected || (score - expected).abs() < 1e-6, "{case} {id}: {score}");
+            }
+        }
+    }
+
+    #[test]
+    fn temperature_zero_takes_the_first_of_the_best() {
+        assert_eq!(chosen(&SamplingConfig::default(), &[1.0, 3.0, 3.0, f32::NEG_INFINITY], 3), [1, 1, 1]);
+        let penalised = config(r#"{"repetition_penalty": 4.0}"#);
+        assert_eq!(Sampler::new(penalised).unwrap().sample(&[1.0, 3.0, 2.0], &[1]).unwrap(), 2);
+    }
+
+    #[test]
+    fn tokens_are_drawn_as_often_as_they_are_likely() {
+        let logits = [0.0, 2.0_f32.ln(), 5.0_f32.ln(), f32::NEG_INFINITY];
+        let drawn = chosen(&config(r#"{"temperature": 1.0, "seed": 7}"#), &logits, 8000);
+        let share = |id: u32| drawn.iter().filter(|&&other| other == id).count() as f64 / 8000.0;
+        for (id, probability) in [(0, 0.125), (1, 0.25), (2, 0.625), (3, 0.0)] {
+            assert!((share(id) - probability).abs() < 0.02, "{id}: {}", share(id));
+        }
+        let drawn = chosen(&config(r#"{"temperature": 1.0, "top_k": 2}"#), &logits, 200);
+        assert!(drawn.contains(&1) && drawn.contains(&2) && !drawn.contains(&0));
+    }
+
+    #[test]
+    fn the_seed_and_the_row_decide_the_draw() {
+        let logits = vec![0.0; 1000];
+        let hot = |seed: u64| SamplingConfig { temperature: 1.0, seed, ..Default::default() };
+        assert_eq!(chosen(&hot(1), &logits, 20), chosen(&hot(1), &logits, 20));
+        assert_ne!(chosen(&hot(1), &logits, 20), chosen(&hot(2), &logits, 20));
+        let mut second = Sampler::for_row(hot(1), 1).unwrap();
+        let row: Vec<u32> = (0..20).map(|_| second.sample(&logits, &[]).unwrap()).collect();
+        assert_ne!(row, chosen(&hot(1), &logits, 20));
+    }
+
+    #[test]
+    fn impossible_options_are_all_listed() {
+        let options =
+            SamplingConfig { temperature: -1.0, top_p: 0.0, repetition_penalty: f32::NAN, ..Default::default() };
+        let error = Sampler::new(options).unwrap_err().to_string();
+        for part in
+            ["temperature must be 0 (greedy) or above, but is -1", "top_p must be", "repetition_penalty must be"]
+        {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn logits_without_a_choice_are_an_error() {
+        let mut sampler = Sampler::new(config(r#"{"temperature": 1.0}"#)).unwrap();
+        let error = sampler.sample(&[0.0, f32::NAN], &[]).unwrap_err().to_string();
+        assert!(error.contains("NaN (first for token 1)"), "{error}");
+        for logits in [&[][..], &[f32::NEG_INFINITY; 3], &[0.0, f32::INFINITY]] {
+            let error = sampler.sample(logits, &[]).unwrap_err().to_string();
+            assert!(error.contains("leaves no token to choose"), "{error}");
+        }
+        // An id beyond the logits in the history is no reason to fail.
+        let mut sampler = Sampler::new(config(r#"{"repetition_penalty": 2.0}"#)).unwrap();
+        assert_eq!(sampler.sample(&[0.0, 1.0], &[99]).unwrap(), 1);
+    }
+}

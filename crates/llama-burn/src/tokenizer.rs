@@ -146,3 +146,80 @@ impl Tokenizer {
         LlamaError::Tokenizer { origin: self.origin.clone(), message: error.to_string() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const JSON: &[u8] = include_bytes!("../tests/fixtures/tokenizer/tokenizer.json");
+    const CONFIG: &[u8] = include_bytes!("../tests/fixtures/tokenizer/tokenizer_config.json");
+
+    #[test]
+    fn ids_and_text_are_those_of_transformers() {
+        let tokenizer = Tokenizer::from_bytes(JSON, Some(CONFIG)).unwrap();
+        let cases: Value = serde_json::from_str(include_str!("../tests/fixtures/chat.json")).unwrap();
+        for case in cases["texts"].as_array().unwrap() {
+            let text = case["text"].as_str().unwrap();
+            let ids = tokenizer.encode(text, true).unwrap();
+            assert_eq!(json!(ids), case["ids"], "{text:?}");
+            assert_eq!(json!(tokenizer.encode(text, false).unwrap()), case["plain_ids"], "{text:?}");
+            assert_eq!(json!(tokenizer.decode(&ids, true).unwrap()), case["decoded"]);
+        }
+    }
+
+    #[test]
+    fn special_tokens_are_read_as_strings_and_as_objects() {
+        let tokenizer = Tokenizer::from_bytes(JSON, Some(CONFIG)).unwrap();
+        assert_eq!(tokenizer.special_tokens().get("eos_token"), Some("<|eot_id|>"));
+        assert_eq!(tokenizer.bos_token_id(), tokenizer.token_to_id("<|begin_of_text|>"));
+        assert_eq!((tokenizer.eos_token_id(), tokenizer.pad_token_id()), (Some(317), Some(320)));
+        let bare = Tokenizer::from_bytes(JSON, None).unwrap();
+        assert_eq!((bare.bos_token_id(), bare.eos_token_id(), bare.pad_token_id()), (None, None, None));
+    }
+
+    #[test]
+    fn a_special_token_that_only_the_config_names_joins_the_vocabulary() {
+        let tokenizer = Tokenizer::from_bytes(JSON, Some(br#"{"pad_token": "<new>"}"#)).unwrap();
+        assert_eq!((tokenizer.vocab_size(), tokenizer.pad_token_id()), (322, Some(321)));
+        assert_eq!(tokenizer.encode("<new>", false).unwrap(), [321]);
+        assert_eq!(tokenizer.decode(&[321], true).unwrap(), "");
+    }
+
+    #[test]
+    fn a_vocabulary_larger_than_the_model_is_refused() {
+        let tokenizer = Tokenizer::from_bytes(JSON, Some(CONFIG)).unwrap();
+        assert!(tokenizer.check_vocabulary(tokenizer.vocab_size()).is_ok());
+        assert!(tokenizer.check_vocabulary(1000).is_ok());
+        let error = tokenizer.check_vocabulary(320).unwrap_err().to_string();
+        let expected = "tokenizer.json does not belong to this model: its highest token id is 320 (\"<pad>\"), but \
+                        config.json has vocab_size 320";
+        assert!(error.starts_with(expected), "{error}");
+    }
+
+    #[test]
+    fn ids_outside_the_vocabulary_decode_to_nothing() {
+        let tokenizer = Tokenizer::from_bytes(JSON, None).unwrap();
+        assert_eq!(tokenizer.decode(&[64, 9999, 65], false).unwrap(), "ab");
+    }
+
+    #[test]
+    fn unusable_files_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = |dir: &Path| Tokenizer::from_dir(dir).unwrap_err().to_string();
+        assert!(error(dir.path()).contains("tokenizer.json: "), "{}", error(dir.path()));
+        std::fs::write(dir.path().join("tokenizer.model"), "").unwrap();
+        assert!(error(dir.path()).contains("save_pretrained"), "{}", error(dir.path()));
+        std::fs::write(dir.path().join("tokenizer.json"), &JSON[..JSON.len() / 2]).unwrap();
+        assert!(error(dir.path()).contains("tokenizer.json: not a usable tokenizer: "), "{}", error(dir.path()));
+        std::fs::write(dir.path().join("tokenizer.json"), JSON).unwrap();
+        assert!(Tokenizer::from_dir(dir.path()).is_ok());
+        std::fs::write(dir.path().join("tokenizer_config.json"), r#"{"bos_token": 1, "eos_token": {}}"#).unwrap();
+        let message = error(dir.path());
+        assert!(message.contains("bos_token must be a string or an object with content, but is 1"), "{message}");
+        assert!(message.contains("eos_token must be a string or an object with content, but is {}"), "{message}");
+    }
+}

@@ -12,6 +12,7 @@ use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::LossMetric;
 use burn::train::{Interrupter, Learner, SupervisedTraining};
 use llama_burn::Llama;
+use peft_burn::PeftModel;
 
 use crate::checkpoint::Checkpoints;
 use crate::config::TrainingConfig;
@@ -84,6 +85,10 @@ pub fn fit(
         schedule,
         learning_rate: training.learning_rate,
         max_grad_norm: training.max_grad_norm,
+        dropout: match &options.adapter {
+            Some(name) => model.adapter_config(name)?.dropout() > 0.0,
+            None => false,
+        },
         save_steps: training.save_steps,
         metrics: MetricsWriter::append(&metrics_path)?,
         progress: Progress::new(total_steps, 0),

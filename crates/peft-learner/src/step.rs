@@ -28,6 +28,8 @@ pub(crate) struct RunState {
     pub schedule: Schedule,
     pub learning_rate: f64,
     pub max_grad_norm: f64,
+    /// Whether anything is drawn at random in a step.
+    pub dropout: bool,
     pub save_steps: usize,
     pub metrics: MetricsWriter,
     pub progress: Progress,
@@ -146,7 +148,10 @@ impl TrainStep for CausalLm {
         let device = self.model.device();
         let mut run = self.run.state();
         // Dropout is a function of seed, step and micro-batch: a resumed run draws what an uninterrupted one does.
-        device.seed(mix(run.seed, run.step as u64, run.micro as u64));
+        // Burn has one generator a backend: two runs with dropout in one process disturb each other.
+        if run.dropout {
+            device.seed(mix(run.seed, run.step as u64, run.micro as u64));
+        }
         run.micro += 1;
         run.tokens += batch.tokens();
         drop(run);

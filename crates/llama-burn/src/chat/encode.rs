@@ -10,9 +10,10 @@ impl Tokenizer {
     /// The ids of a conversation, and which of them belong to assistant turns: what the assistant says and the token
     /// that ends its turn, but not the header before nor the white space after.
     ///
-    /// The ids are those of the whole rendered text, as `apply_chat_template(tokenize=True)` of transformers gives
-    /// them. Where a turn lies in it is found by rendering the conversation up to the turn (with the generation
-    /// prompt) and up to its end. A token that reaches from the header into the turn is not the assistant's.
+    /// Where a turn lies in the rendered text is found by rendering the conversation up to the turn (with the
+    /// generation prompt) and up to its end. The ids are those of the whole text, as `apply_chat_template(tokenize=True)`
+    /// of transformers gives them; only where a token would reach from a header into a turn are the two encoded apart,
+    /// as they are when text is generated.
     ///
     /// # Errors
     /// [`LlamaError::Template`] where the template refuses the conversation, or renders a part of it otherwise than
@@ -20,21 +21,43 @@ impl Tokenizer {
     pub fn encode_chat(&self, template: &ChatTemplate, messages: &[Message]) -> Result<(Vec<u32>, Vec<bool>)> {
         let whole = template.render(messages, false)?;
         let turns = assistant_turns(template, messages, &whole)?;
-        let encoding = self.inner.encode(whole.as_str(), false).map_err(|error| self.error(error))?;
-        let (ids, offsets) = (encoding.get_ids().to_vec(), encoding.get_offsets());
-        let mut mask = vec![false; ids.len()];
-        for turn in turns {
-            let inside =
-                |i: &usize| offsets[*i].0 >= turn.start && offsets[*i].0 < turn.end && offsets[*i].1 > turn.start;
-            let tokens: Vec<usize> = (0..ids.len()).filter(inside).collect();
-            // What follows the end-of-turn token, a line break in SmolLM2's template, is never generated.
-            let last = tokens.iter().rposition(|&i| self.is_special(ids[i]));
-            let only_space = |i: usize| whole.get(offsets[i].1..turn.end).is_some_and(|rest| rest.trim().is_empty());
-            let kept = last.filter(|&last| only_space(tokens[last])).map_or(tokens.len(), |last| last + 1);
-            tokens[..kept].iter().for_each(|&i| mask[i] = true);
+        let mut tokens = self.encode_pieces(&whole, &[])?;
+        let torn = |cut: &usize| tokens.iter().any(|token| token.place.start < *cut && *cut < token.place.end);
+        let cuts: Vec<usize> = turns.iter().map(|turn| turn.start).filter(torn).collect();
+        if !cuts.is_empty() {
+            tokens = self.encode_pieces(&whole, &cuts)?;
         }
-        Ok((ids, mask))
+        let mut mask = vec![false; tokens.len()];
+        for turn in turns {
+            let inside = |i: &usize| turn.contains(&tokens[*i].place.start) && tokens[*i].place.end > turn.start;
+            let said: Vec<usize> = (0..tokens.len()).filter(inside).collect();
+            // What follows the end-of-turn token, a line break in SmolLM2's template, is never generated.
+            let end = said.iter().rposition(|&i| self.is_special(tokens[i].id)).filter(|&last| {
+                whole.get(tokens[said[last]].place.end..turn.end).is_some_and(|rest| rest.trim().is_empty())
+            });
+            said[..end.map_or(said.len(), |last| last + 1)].iter().for_each(|&i| mask[i] = true);
+        }
+        Ok((tokens.into_iter().map(|token| token.id).collect(), mask))
     }
+
+    /// The tokens of `text`, which is cut at `cuts` before it is encoded.
+    fn encode_pieces(&self, text: &str, cuts: &[usize]) -> Result<Vec<Token>> {
+        let mut tokens = Vec::new();
+        let mut start = 0;
+        for &end in cuts.iter().chain([&text.len()]) {
+            let encoding = self.inner.encode(&text[start..end], false).map_err(|error| self.error(error))?;
+            let places = encoding.get_offsets().iter().map(|(from, to)| start + from..start + to);
+            tokens.extend(encoding.get_ids().iter().zip(places).map(|(&id, place)| Token { id, place }));
+            start = end;
+        }
+        Ok(tokens)
+    }
+}
+
+/// A token and where it lies in the text, in bytes.
+struct Token {
+    id: u32,
+    place: Range<usize>,
 }
 
 /// Where each assistant turn lies in `whole`, in bytes, from the end of its header to the end of the turn.
@@ -69,4 +92,87 @@ fn assistant_turns(template: &ChatTemplate, messages: &[Message], whole: &str) -
 fn excerpt(text: &str, whole: &str) -> String {
     let same = text.chars().zip(whole.chars()).take_while(|(a, b)| a == b).count();
     text.chars().skip(same.saturating_sub(20)).take(60).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const SMOLLM2: &str = include_str!("../../tests/fixtures/templates/smollm2.jinja");
+    const LLAMA3: &str = include_str!("../../tests/fixtures/templates/llama-3.jinja");
+
+    fn tokenizer() -> Tokenizer {
+        let json = include_bytes!("../../tests/fixtures/tokenizer/tokenizer.json");
+        Tokenizer::from_bytes(json, Some(include_bytes!("../../tests/fixtures/tokenizer/tokenizer_config.json")))
+            .unwrap()
+    }
+
+    fn template(source: &str) -> ChatTemplate {
+        ChatTemplate::new(source, tokenizer().special_tokens()).unwrap()
+    }
+
+    #[test]
+    fn ids_and_assistant_tokens_are_those_of_transformers() {
+        let tokenizer = tokenizer();
+        let cases: Value = serde_json::from_str(include_str!("../../tests/fixtures/chat.json")).unwrap();
+        for case in cases["masks"].as_array().unwrap() {
+            let source = if case["template"] == "smollm2" { SMOLLM2 } else { LLAMA3 };
+            let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
+            let (ids, mask) = tokenizer.encode_chat(&template(source), &messages).unwrap();
+            assert_eq!(json!(ids), case["ids"], "{}", case["messages"]);
+            assert_eq!(json!(mask), case["mask"], "{}", case["messages"]);
+        }
+    }
+
+    #[test]
+    fn the_mask_holds_what_the_assistant_says_and_its_end_of_turn() {
+        let tokenizer = tokenizer();
+        let say = |role: &str, content: &str| Message::new(role, content);
+        let messages = [say("user", "hi"), say("assistant", "warm\n"), say("user", "and?"), say("assistant", "sunny")];
+        for (source, expected) in
+            [(SMOLLM2, "warm\n<|im_end|>sunny<|im_end|>"), (LLAMA3, "warm<|eot_id|>sunny<|eot_id|>")]
+        {
+            let (ids, mask) = tokenizer.encode_chat(&template(source), &messages).unwrap();
+            let said: Vec<u32> = ids.iter().zip(&mask).filter(|(_, inside)| **inside).map(|(id, _)| *id).collect();
+            assert_eq!(tokenizer.decode(&said, false).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_turn_is_encoded_apart_from_a_header_that_a_token_would_reach_over() {
+        let tokenizer = tokenizer();
+        let source = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
+        let template = template(source);
+        let messages = [Message::new("user", "hi"), Message::new("assistant", "the weather")];
+        let (ids, mask) = tokenizer.encode_chat(&template, &messages).unwrap();
+        let header = tokenizer.encode(&template.render(&messages[..1], true).unwrap(), false).unwrap();
+        let turn = tokenizer.encode("the weather\n", false).unwrap();
+        assert_eq!(ids, [header.clone(), turn].concat());
+        // A template without an end-of-turn token has the white space for one.
+        let expected: Vec<bool> = (0..ids.len()).map(|i| i >= header.len()).collect();
+        assert_eq!(mask, expected);
+    }
+
+    #[test]
+    fn turns_that_cannot_be_told_apart_are_an_error() {
+        let tokenizer = tokenizer();
+        let messages = [Message::new("user", "hi"), Message::new("assistant", "warm"), Message::new("user", "thanks")];
+        // The generation prompt is not how the turn begins.
+        let thinking = template(
+            "{% for m in messages %}{{ m.role }}{{ m.content }}{% endfor %}{% if add_generation_prompt %}assistant<think>{% endif %}",
+        );
+        let error = tokenizer.encode_chat(&thinking, &messages).unwrap_err().to_string();
+        assert!(error.contains("message 2 of 3 (\"warm\"...)"), "{error}");
+        assert!(error.contains("with the generation prompt, as \"userhiassistant<think>\""), "{error}");
+        // The last turn of a conversation is rendered otherwise than the same turn inside it.
+        let last = template(
+            "{% for m in messages %}{{ m.role }}{{ m.content }}{% if loop.last %}.{% endif %}{% endfor %}{% if add_generation_prompt %}{% endif %}",
+        );
+        let error = tokenizer.encode_chat(&last, &messages).unwrap_err().to_string();
+        assert!(error.contains("not how the whole conversation begins"), "{error}");
+    }
 }

@@ -90,3 +90,33 @@ pub(super) fn without_generation_tags(source: &str) -> String {
     }
     result + rest
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn dates_are_written_as_by_python() {
+        let now = jiff::civil::date(2024, 7, 6).at(9, 5, 0, 0).to_zoned(jiff::tz::TimeZone::UTC).unwrap();
+        assert_eq!(strftime(&now, "%d %b %Y, %A %B %H:%M").unwrap(), "06 Jul 2024, Saturday July 09:05");
+        let error = strftime(&now, "%!").unwrap_err().to_string();
+        assert!(error.contains("strftime_now(\"%!\")"), "{error}");
+    }
+
+    #[test]
+    fn generation_tags_render_their_contents() {
+        let source = "{%- generation -%} a {% endgeneration %}{% set generation = 1 %}{{ generation }}{% broken";
+        let expected = "{%- if true -%} a {% endif %}{% set generation = 1 %}{{ generation }}{% broken";
+        assert_eq!(without_generation_tags(source), expected);
+    }
+
+    #[test]
+    fn tojson_refuses_what_it_would_do_otherwise_than_python() {
+        let environment = jinja().unwrap();
+        let error = environment.render_str("{{ 'é' | tojson(ensure_ascii=true) }}", ()).unwrap_err().to_string();
+        assert!(error.contains("ensure_ascii=true"), "{error}");
+        assert!(environment.render_str("{{ 'é' | tojson(sort_keys=true) }}", ()).is_err());
+    }
+}

@@ -9,6 +9,8 @@ use crate::error::{LlamaError, Result};
 
 /// What `architectures` may name.
 const ARCHITECTURES: &[&str] = &["LlamaForCausalLM"];
+/// The largest size taken at its word: beyond any model, and products of sizes stay within 128 bits.
+const MAX_SIZE: u64 = 1 << 28;
 /// `rope_theta` where no key gives it.
 const DEFAULT_THETA: f64 = 10_000.0;
 
@@ -158,14 +160,14 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// A size: a whole number from 1.
+    /// A size: a whole number from 1 to [`MAX_SIZE`].
     fn size(&mut self, key: &str, default: Option<usize>) -> usize {
         match (self.get(key), default) {
             (None, Some(default)) => return default,
             (None, None) => self.problem(key, "is missing"),
-            (Some(value), _) => match value.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|&n| n > 0) {
+            (Some(value), _) => match value.as_u64().filter(|n| (1..=MAX_SIZE).contains(n)) {
                 Some(size) => return size as usize,
-                None => self.problem(key, format_args!("must be a whole number from 1, but is {value}")),
+                None => self.problem(key, format_args!("must be a whole number from 1 to {MAX_SIZE}, but is {value}")),
             },
         }
         1

@@ -67,10 +67,10 @@ impl Hub {
             Ok(info) => info,
             Err(error) if status(&error).is_some() => return Err(failed(error)),
             Err(error) => {
-                let dir = self
-                    .cached(model, revision)
-                    .map_err(|why| hub_error(model, format!("{}, and {why}", self.explain(&error))))?;
-                tracing::warn!("{}; using the copy in {}", self.explain(&error), dir.display());
+                let problem = format!("{} cannot be reached ({error})", self.endpoint);
+                let dir =
+                    self.cached(model, revision).map_err(|why| hub_error(model, format!("{problem}, and {why}")))?;
+                tracing::warn!("{problem}; using the copy in {}", dir.display());
                 return Ok(dir);
             }
         };
@@ -122,9 +122,10 @@ impl Hub {
                 self.endpoint
             ),
             Some(_) => format!("{} answered: {error}", self.endpoint),
-            None => {
-                format!("the download from {} failed ({error}); what is complete is kept, try again", self.endpoint)
-            }
+            None => format!(
+                "the download from {} broke off ({error}); try again, and it goes on where it stopped",
+                self.endpoint
+            ),
         }
     }
 }
@@ -152,5 +153,163 @@ impl Download {
             self.repo.download(name)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::HashMap;
+
+    use super::super::server::{COMMIT, Files, Server};
+    use super::*;
+
+    const INDEX_JSON: &[u8] = br#"{"weight_map": {"a": "model-00001-of-00002.safetensors",
+        "b": "model-00002-of-00002.safetensors", "c": "model-00001-of-00002.safetensors"}}"#;
+
+    fn hub(server: &Server, cache: &Path) -> Hub {
+        Hub { endpoint: server.endpoint(), cache: cache.join("hub"), token: None, offline: false }
+    }
+
+    #[test]
+    fn a_model_is_downloaded_once_and_then_found() {
+        let files: Files<'_> = &[
+            ("config.json", b"{}"),
+            ("tokenizer.json", b"[]"),
+            ("model.safetensors", &[7; 5000]),
+            ("pytorch_model.bin", b"not wanted"),
+            ("README.md", b"not wanted"),
+        ];
+        let server = Server::start(&[("owner/name", files)]);
+        let dir = tempfile::tempdir().unwrap();
+        let mut hub = hub(&server, dir.path());
+        let snapshot = hub.fetch("owner/name", "main").unwrap();
+        assert_eq!(snapshot, dir.path().join("hub/models--owner--name/snapshots").join(COMMIT));
+        let mut names: Vec<_> = snapshot.read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["config.json", "model.safetensors", "tokenizer.json"]);
+        assert_eq!(std::fs::read(snapshot.join("model.safetensors")).unwrap(), [7; 5000]);
+
+        server.requests();
+        assert_eq!(hub.fetch("owner/name", "main").unwrap(), snapshot);
+        assert_eq!(server.requests(), ["/api/models/owner/name/revision/main"]);
+        hub.offline = true;
+        assert_eq!(hub.fetch("owner/name", "main").unwrap(), snapshot);
+        assert_eq!(hub.fetch("owner/name", COMMIT).unwrap(), snapshot);
+        assert!(server.requests().is_empty());
+        hub.offline = false;
+        drop(server);
+        assert_eq!(hub.fetch("owner/name", "main").unwrap(), snapshot);
+    }
+
+    #[test]
+    fn shards_come_with_their_index() {
+        let files: Files<'_> = &[
+            ("config.json", b"{}"),
+            ("model.safetensors.index.json", INDEX_JSON),
+            ("model-00001-of-00002.safetensors", b"one"),
+            ("model-00002-of-00002.safetensors", b"two"),
+        ];
+        let server = Server::start(&[("owner/big", files)]);
+        let dir = tempfile::tempdir().unwrap();
+        let mut hub = hub(&server, dir.path());
+        let snapshot = hub.fetch("owner/big", "main").unwrap();
+        assert_eq!(std::fs::read(snapshot.join("model-00002-of-00002.safetensors")).unwrap(), b"two");
+        std::fs::remove_file(snapshot.join("model-00002-of-00002.safetensors")).unwrap();
+        hub.offline = true;
+        let error = hub.fetch("owner/big", "main").unwrap_err().to_string();
+        assert!(error.contains("lacks model-00002-of-00002.safetensors"), "{error}");
+    }
+
+    #[test]
+    fn a_download_that_breaks_off_goes_on_where_it_stopped() {
+        let weights: Vec<u8> = (0..50_000u32).map(|i| i as u8).collect();
+        let files: Files<'_> = &[("config.json", b"{}"), ("model.safetensors", &weights)];
+        let server = Server::start(&[("owner/name", files)]);
+        let dir = tempfile::tempdir().unwrap();
+        let hub = hub(&server, dir.path());
+        server.break_off_once();
+        let error = hub.fetch("owner/name", "main").unwrap_err().to_string();
+        assert!(error.contains("broke off"), "{error}");
+        assert!(hub.cached("owner/name", COMMIT).is_err());
+        let snapshot = hub.fetch("owner/name", "main").unwrap();
+        assert!(std::fs::read(snapshot.join("model.safetensors")).unwrap() == weights);
+        assert!(server.resumed(), "the second download began anew");
+    }
+
+    #[test]
+    fn an_index_cannot_point_outside_the_model() {
+        let index = br#"{"weight_map": {"a": "../../../../evil"}}"#;
+        let files: Files<'_> = &[("config.json", b"{}"), ("model.safetensors.index.json", index)];
+        let server = Server::start(&[("owner/evil", files)]);
+        let dir = tempfile::tempdir().unwrap();
+        let error = hub(&server, dir.path()).fetch("owner/evil", "main").unwrap_err().to_string();
+        assert!(error.contains("a file in the same directory"), "{error}");
+        assert!(!server.requests().iter().any(|path| path.contains("evil/resolve") && path.ends_with("/evil")));
+    }
+
+    #[test]
+    fn a_model_that_lacks_files_is_refused_before_anything_is_downloaded() {
+        let server = Server::start(&[("owner/old", &[("pytorch_model.bin", b"x" as &[u8]), ("README.md", b"y")])]);
+        let dir = tempfile::tempdir().unwrap();
+        let error = hub(&server, dir.path()).fetch("owner/old", "main").unwrap_err().to_string();
+        let expected = "without config.json and model.safetensors; it has: README.md, pytorch_model.bin";
+        assert!(error.contains(expected), "{error}");
+        assert!(!dir.path().join("hub").exists());
+    }
+
+    #[test]
+    fn unknown_and_private_models_are_told_how_to_be_had() {
+        let files: Files<'_> = &[("config.json", b"{}"), ("model.safetensors", b"w")];
+        let server = Server::start(&[("private/model", files)]);
+        let dir = tempfile::tempdir().unwrap();
+        let mut hub = hub(&server, dir.path());
+        for model in ["owner/typo", "private/model"] {
+            let error = hub.fetch(model, "main").unwrap_err().to_string();
+            assert!(error.contains("has no such model or does not show it"), "{error}");
+            assert!(error.contains("set HF_TOKEN"), "{error}");
+        }
+        hub.token = Some("secret".into());
+        assert!(hub.fetch("private/model", "main").unwrap().join("model.safetensors").exists());
+    }
+
+    #[test]
+    fn without_hub_and_without_copy_both_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::start(&[]);
+        let mut hub = hub(&server, dir.path());
+        drop(server);
+        let error = hub.fetch("owner/name", "main").unwrap_err().to_string();
+        assert!(error.contains("cannot be reached"), "{error}");
+        assert!(error.contains("and it is not in the cache"), "{error}");
+        hub.offline = true;
+        let error = hub.fetch("owner/name", "main").unwrap_err().to_string();
+        assert!(error.contains("HF_HUB_OFFLINE is set, and it is not in the cache"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_is_read_as_by_huggingface_hub() {
+        let hub = |variables: &[(&str, &str)]| {
+            let variables: HashMap<_, _> = variables.iter().copied().collect();
+            Hub::from_variables(|name| variables.get(name).map(ToString::to_string))
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().to_str().unwrap();
+        std::fs::write(dir.path().join("token"), "from-file\n").unwrap();
+        let plain = hub(&[("HF_HOME", home)]);
+        assert_eq!((plain.endpoint.as_str(), plain.offline), ("https://huggingface.co", false));
+        assert_eq!((plain.cache, plain.token.as_deref()), (dir.path().join("hub"), Some("from-file")));
+        let set = hub(&[
+            ("HF_HOME", home),
+            ("HF_HUB_CACHE", "/cache"),
+            ("HF_TOKEN", "given"),
+            ("HF_ENDPOINT", "http://mirror/"),
+            ("HF_HUB_OFFLINE", "yes"),
+        ]);
+        assert_eq!((set.endpoint.as_str(), set.offline), ("http://mirror", true));
+        assert_eq!((set.cache, set.token.as_deref()), (PathBuf::from("/cache"), Some("given")));
+        let xdg = hub(&[("XDG_CACHE_HOME", "/xdg"), ("HF_HUB_OFFLINE", "0")]);
+        assert_eq!((xdg.cache, xdg.token, xdg.offline), (PathBuf::from("/xdg/huggingface/hub"), None, false));
     }
 }

@@ -66,3 +66,53 @@ impl<'a> TextStream<'a> {
         Ok(text.get(known.len()..).unwrap_or_default().to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn tokenizer() -> Tokenizer {
+        Tokenizer::from_bytes(include_bytes!("../../tests/fixtures/tokenizer/tokenizer.json"), None).unwrap()
+    }
+
+    #[test]
+    fn characters_come_whole_and_pieces_make_up_the_text() {
+        let tokenizer = tokenizer();
+        let text = " the weather 世界 is 🦀\u{fffd}!";
+        let ids = tokenizer.encode(text, true).unwrap();
+        let mut stream = tokenizer.stream(true);
+        let mut pieces: Vec<String> = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
+        pieces.push(stream.finish().unwrap());
+        assert_eq!(pieces.concat(), text);
+        for whole in ["世", "界", "🦀"] {
+            assert!(pieces.iter().any(|piece| piece.contains(whole)), "{whole} is split: {pieces:?}");
+        }
+        assert!(pieces.iter().filter(|piece| !piece.is_empty()).count() > 5, "{pieces:?}");
+    }
+
+    #[test]
+    fn an_unfinished_character_comes_at_the_end() {
+        let tokenizer = tokenizer();
+        let ids = tokenizer.encode("a🦀", false).unwrap();
+        let mut stream = tokenizer.stream(true);
+        let pieces: Vec<String> = ids[..3].iter().map(|&id| stream.push(id).unwrap()).collect();
+        assert_eq!(pieces, ["a", "", ""]);
+        assert_eq!(stream.finish().unwrap(), tokenizer.decode(&ids[1..3], true).unwrap());
+    }
+
+    #[test]
+    fn the_space_before_a_word_survives_a_decoder_that_strips_the_first() {
+        let json = r#"{"version": "1.0", "added_tokens": [{"id": 2, "content": "<s>", "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true}],
+            "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true},
+            "decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true},
+            "model": {"type": "WordLevel", "vocab": {"▁one": 0, "▁two": 1, "<s>": 2}, "unk_token": "<s>"}}"#;
+        let tokenizer = Tokenizer::from_bytes(json.as_bytes(), None).unwrap();
+        let mut stream = tokenizer.stream(true);
+        let pieces: Vec<String> = [2, 0, 1, 2, 0].into_iter().map(|id| stream.push(id).unwrap()).collect();
+        assert_eq!(pieces, ["", "one", " two", "", " one"]);
+        assert_eq!(tokenizer.decode(&[2, 0, 1, 2, 0], true).unwrap(), "one two one");
+    }
+}

@@ -1,0 +1,88 @@
+//! What we save, opened by Hugging Face PEFT itself. Needs a Python with `peft`: `PEFT_PYTHON`, or `python3`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use burn::module::Module;
+use burn::optim::{AdamWConfig, GradientsParams};
+use peft_burn::{AdapterFiles, PeftModel};
+use peft_burn_workspace::{Inputs, as_labels, assert_close, base, golden, loss, tensors};
+use serde_json::json;
+
+/// A Python that can import peft, or `None` with a message.
+fn python() -> Option<PathBuf> {
+    let candidates = [std::env::var("PEFT_PYTHON").unwrap_or_default(), "python3".into()];
+    let works = |p: &String| {
+        !p.is_empty() && Command::new(p).args(["-c", "import peft"]).output().is_ok_and(|o| o.status.success())
+    };
+    let found = candidates.iter().find(|p| works(p)).map(PathBuf::from);
+    if found.is_none() {
+        eprintln!("skipped: no Python with peft; set PEFT_PYTHON to one, or pip install peft torch transformers");
+    }
+    found
+}
+
+fn run(python: &Path, dir: &Path, jobs: &serde_json::Value) {
+    std::fs::copy(golden("inputs.safetensors"), dir.join("inputs.safetensors")).unwrap();
+    std::fs::write(dir.join("jobs.json"), jobs.to_string()).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/open_with_peft.py");
+    let output = Command::new(python).arg(script).arg(dir.join("jobs.json")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Adapters of every kind, trained here for three steps, saved, and opened there: the logits are equal. So are those of
+/// the merged models as plain Transformers models.
+#[test]
+fn peft_opens_what_we_save() {
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let inputs = Inputs::load();
+    let names = [
+        "lora",
+        "rslora",
+        "x_lora_pattern",
+        "x_lora_regex",
+        "x_lora_mts",
+        "x_lora_emb",
+        "x_lora_tokens",
+        "x_lora_biasonly",
+        "x_lora_biasall",
+        "x_lora_lorabias",
+    ];
+    let mut jobs = Vec::new();
+    let mut ours = Vec::new();
+    for name in names {
+        let meta: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(golden(name).join("meta.json")).unwrap()).unwrap();
+        let base_name = meta["base"].as_str().unwrap();
+        let mut model = base(base_name);
+        model.load_adapter(&golden(name).join("adapter"), "default", true).unwrap();
+        let mut model = model.train();
+        let mut optimizer = AdamWConfig::new().init();
+        for ids in &inputs.train[..3] {
+            let loss = loss(&model, ids, &as_labels(ids));
+            let grads = GradientsParams::from_grads(loss.backward(), &model);
+            model = optimizer.step(1e-2, model, grads);
+        }
+        let mut model = model.valid();
+        let adapter = dir.path().join(name);
+        model.save_adapter("default", &adapter).unwrap();
+        let logits = model.forward(&inputs.input()).into_data();
+        jobs.push(
+            json!({"base": golden(base_name), "adapter": adapter, "out": dir.path().join(format!("{name}.out"))}),
+        );
+        ours.push((name.to_owned(), logits.clone()));
+        model.merge_and_unload(true).unwrap();
+        let merged = dir.path().join(format!("{name}-merged"));
+        model.save(&merged, None).unwrap();
+        let out = dir.path().join(format!("{name}-merged.out"));
+        jobs.push(json!({"base": merged, "adapter": null, "out": out}));
+        ours.push((format!("{name}-merged"), logits));
+    }
+    run(&python, dir.path(), &json!(jobs));
+    for (name, logits) in ours {
+        let theirs = tensors(&dir.path().join(format!("{name}.out")));
+        assert_close(&name, &logits, &theirs["logits"], 1e-5);
+    }
+}

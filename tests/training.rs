@@ -1,0 +1,266 @@
+//! Training: what a run does, leaves behind, and does again when it is resumed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+use llama_burn::Llama;
+use peft_burn::{AdapterFiles, LoraConfig, PeftConfig, PeftModel, TargetModules};
+use peft_burn_workspace::{Inputs, assert_close, base, tensors};
+use peft_learner::LearnerError;
+use peft_learner::config::{LrSchedulerType, TrainingConfig};
+use peft_learner::data::{Batch, Example, Stream, StreamConfig};
+use peft_learner::evaluate::evaluate;
+use peft_learner::fit::{FitOptions, FitReport, fit};
+use peft_learner::metrics::Metrics;
+use peft_learner::step::{batch_loss, clip};
+
+/// Texts of several lengths; the first two tokens of each are a prompt.
+fn examples() -> Vec<Example> {
+    let inputs = Inputs::load();
+    let rows = inputs.train.iter().take(3).flatten().chain(&inputs.ids);
+    rows.enumerate()
+        .map(|(i, ids)| {
+            let input_ids = ids[..ids.len() - i % 5].to_vec();
+            let labels = input_ids.iter().enumerate().map(|(t, &id)| if t < 2 { -100 } else { id as i32 }).collect();
+            Example { input_ids, labels }
+        })
+        .collect()
+}
+
+fn stream(batch_size: usize, accumulation: usize, packing: bool) -> Stream {
+    let config = StreamConfig {
+        batch_size,
+        accumulation,
+        shuffle: true,
+        group_by_length: false,
+        packing,
+        max_length: 40,
+        pad_id: 0,
+        seed: 5,
+    };
+    Stream::new(Arc::new(examples()), config).unwrap()
+}
+
+fn lora(dropout: f64) -> PeftConfig {
+    PeftConfig::Lora(LoraConfig {
+        r: 4,
+        lora_dropout: dropout,
+        target_modules: TargetModules::list(["q_proj", "v_proj", "down_proj"]),
+        ..LoraConfig::default()
+    })
+}
+
+fn adapted(dropout: f64) -> Llama {
+    let mut model = base("base");
+    model.add_adapter("default", &lora(dropout), 7).unwrap();
+    model
+}
+
+fn options(output: &Path, total_steps: usize) -> FitOptions {
+    FitOptions {
+        output: output.to_owned(),
+        training: TrainingConfig {
+            learning_rate: 5e-3,
+            lr_scheduler_type: LrSchedulerType::Cosine,
+            warmup_steps: 2,
+            weight_decay: 0.01,
+            gradient_accumulation_steps: 2,
+            eval_steps: 3,
+            save_steps: 2,
+            ..TrainingConfig::default()
+        },
+        total_steps,
+        seed: 11,
+        adapter: Some("default".into()),
+        resume: false,
+        dashboard: false,
+    }
+}
+
+/// Burn has one random generator a backend: runs with dropout take turns.
+static DROPOUT: Mutex<()> = Mutex::new(());
+
+fn run(options: &FitOptions, dropout: f64) -> (Llama, FitReport) {
+    fit(adapted(dropout), stream(2, 2, false), &examples(), 0, options).unwrap()
+}
+
+/// Everything in the metrics but the speed.
+fn losses(report: &FitReport) -> Vec<(usize, f64, f64)> {
+    report
+        .metrics
+        .iter()
+        .map(|m| match m {
+            Metrics::Train(r) => (r.step, r.loss, r.grad_norm),
+            Metrics::Valid(r) => (r.step, r.loss, 0.0),
+        })
+        .collect()
+}
+
+fn bytes_of(model: &Llama) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    model.save_adapter("default", dir.path()).unwrap();
+    std::fs::read(dir.path().join("adapter_model.safetensors")).unwrap()
+}
+
+#[test]
+fn the_loss_falls_and_the_base_is_in_no_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, report) = run(&options(dir.path(), 12), 0.0);
+    let losses = losses(&report);
+    assert!(losses.last().unwrap().1 < losses[0].1 - 0.2, "{losses:?}");
+    let before: Vec<_> = base("base").named_weights();
+    for ((name, a), (_, b)) in before.iter().zip(model.named_weights()) {
+        assert_eq!(a.as_bytes(), b.as_bytes(), "{name} of the base changed");
+    }
+    let checkpoints: Vec<_> = std::fs::read_dir(dir.path().join("checkpoints")).unwrap().map(|e| e.unwrap()).collect();
+    assert_eq!(checkpoints.len(), 2, "save_total_limit");
+    for checkpoint in checkpoints {
+        let size: u64 =
+            std::fs::read_dir(checkpoint.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+        assert!(size < 150_000, "a checkpoint of {size} bytes holds more than the adapter");
+    }
+    assert!(dir.path().join("loss.svg").exists());
+}
+
+#[test]
+fn a_resumed_run_continues_bit_for_bit() {
+    let _turn = DROPOUT.lock();
+    let dir = tempfile::tempdir().unwrap();
+    let whole = options(&dir.path().join("whole"), 9);
+    let (straight, straight_report) = run(&whole, 0.2);
+
+    // As a run that was killed after step 5 leaves it: metrics beyond the checkpoint of step 4, a checkpoint half
+    // written, and one that lacks its last file.
+    let halves = options(&dir.path().join("halves"), 9);
+    let mut first = halves.clone();
+    (first.training.save_steps, first.training.save_total_limit) = (4, 0);
+    let _ = run(&first, 0.2);
+    let checkpoints = halves.output.join("checkpoints");
+    for name in ["step-8", "step-9"] {
+        std::fs::remove_dir_all(checkpoints.join(name)).unwrap();
+    }
+    for name in [".step-8.part", "step-6"] {
+        std::fs::create_dir_all(checkpoints.join(name)).unwrap();
+        std::fs::write(checkpoints.join(name).join("model.bpk"), b"half").unwrap();
+    }
+    let (resumed, report) = run(&FitOptions { resume: true, ..halves }, 0.2);
+    assert_eq!(report.resumed_from, 4);
+    assert_eq!(losses(&report), losses(&straight_report));
+    assert_eq!(bytes_of(&resumed), bytes_of(&straight));
+}
+
+#[test]
+fn two_runs_of_one_seed_agree_to_the_bit() {
+    let _turn = DROPOUT.lock();
+    let dir = tempfile::tempdir().unwrap();
+    let a = run(&options(&dir.path().join("a"), 4), 0.1);
+    let b = run(&options(&dir.path().join("b"), 4), 0.1);
+    assert_eq!((losses(&a.1), bytes_of(&a.0)), (losses(&b.1), bytes_of(&b.0)));
+}
+
+#[test]
+fn accumulation_averages_over_target_tokens() {
+    let gradient = |stream: Stream| {
+        let model = adapted(0.0).train();
+        let mut total: Option<Tensor<2>> = None;
+        let mut loss = 0.0;
+        for batch in stream.step(0) {
+            let value = batch_loss(&model, &batch);
+            loss += value.clone().into_scalar::<f64>();
+            let grads = GradientsParams::from_grads(value.backward(), &model);
+            let params = model.adapter_params("default").unwrap();
+            let (_, param) = params.iter().find(|(k, _)| k.ends_with("1.mlp.down_proj.lora_B.weight")).unwrap();
+            let grad = grads.get::<2>(param.id()).unwrap();
+            total = Some(total.map_or(grad.clone(), |t| t + grad));
+        }
+        (loss, total.unwrap().into_data())
+    };
+    let (whole, apart) = (gradient(stream(4, 1, false)), gradient(stream(1, 4, false)));
+    assert!((whole.0 - apart.0).abs() < 1e-6, "{} {}", whole.0, apart.0);
+    assert_close("gradient", &apart.1, &whole.1, 1e-5);
+}
+
+#[test]
+fn packed_examples_do_not_see_each_other() {
+    let model = adapted(0.0);
+    let examples = examples();
+    let packed = Batch::packed(&[vec![&examples[0], &examples[1]], vec![&examples[2]]], 0);
+    let mut apart = 0.0;
+    for example in &examples[..3] {
+        let batch = Batch { step_targets: packed.step_targets, ..Batch::collate(&[example], 0) };
+        apart += batch_loss(&model, &batch).into_scalar::<f64>();
+    }
+    let together = batch_loss(&model, &packed).into_scalar::<f64>();
+    assert!((together - apart).abs() < 1e-6, "{together} {apart}");
+}
+
+#[test]
+fn the_loss_of_a_file_does_not_depend_on_how_it_is_batched() {
+    let (model, examples) = (adapted(0.0), examples());
+    let one = evaluate(&model, &examples, 1, 0);
+    for batch in [2, 3, 8] {
+        let many = evaluate(&model, &examples, batch, 0);
+        assert!((many.loss - one.loss).abs() < 1e-6);
+        assert_eq!((many.tokens, many.examples), (one.tokens, examples.len()));
+    }
+    assert!((one.perplexity - one.loss.exp()).abs() < 1e-9);
+}
+
+#[test]
+fn clipping_is_over_all_gradients_together() {
+    let model = adapted(0.0).train();
+    let loss = batch_loss(&model, &stream(4, 1, false).step(0)[0]).mul_scalar(100.0);
+    let grads = GradientsParams::from_grads(loss.backward(), &model);
+    let norm = |grads: &GradientsParams| {
+        let params = model.adapter_params("default").unwrap();
+        let all = params.iter().filter_map(|(_, p)| p.grad(grads));
+        all.flat_map(|d| d.iter::<f64>().collect::<Vec<_>>()).map(|v| v * v).sum::<f64>().sqrt()
+    };
+    let before = norm(&grads);
+    assert!(before > 1.0);
+    let (clipped, told) = clip(&model, grads, 1.0);
+    assert!((told.into_scalar::<f64>() - before).abs() < 1e-4 * before);
+    assert!((norm(&clipped) - 1.0).abs() < 1e-4);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = options(dir.path(), 4);
+    let _ = run(&good, 0.0);
+    let bad = FitOptions { total_steps: 8, ..good };
+    let mut model = adapted(0.0);
+    for (key, mut param) in model.adapter_params_mut("default").unwrap() {
+        if key.contains("layers.1.mlp.down_proj.lora_B") {
+            param.set(burn::tensor::TensorData::new(vec![f32::INFINITY; 64 * 4], [64, 4]));
+        }
+    }
+    let error = fit(model, stream(2, 2, false), &[], 0, &bad).unwrap_err();
+    let LearnerError::NotFinite { step: 1, last_good: Some(path), .. } = &error else { panic!("{error}") };
+    assert!(path.join("adapter/adapter_model.safetensors").exists());
+    assert!(error.to_string().contains("learning_rate"), "{error}");
+    let saved = tensors(&path.join("adapter/adapter_model.safetensors"));
+    assert!(saved.values().all(|d| d.iter::<f32>().all(f32::is_finite)));
+}
+
+#[test]
+fn lora_plus_lets_b_learn_faster() {
+    let step = |ratio| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = options(dir.path(), 1);
+        options.training.loraplus_lr_ratio = ratio;
+        options.training.warmup_steps = 0;
+        options.training.weight_decay = 0.0;
+        let (model, _) = run(&options, 0.0);
+        let params = model.adapter_params("default").unwrap();
+        let (_, b) = params.into_iter().find(|(k, _)| k.ends_with("0.self_attn.q_proj.lora_B.weight")).unwrap();
+        b.to_data().iter::<f64>().fold(0.0_f64, |m, v| m.max(v.abs()))
+    };
+    // Adam's first step is the learning rate itself.
+    assert!((step(None) - 5e-3).abs() < 1e-5);
+    assert!((step(Some(16.0)) - 8e-2).abs() < 1e-4);
+}

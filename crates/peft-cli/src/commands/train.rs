@@ -130,15 +130,16 @@ fn show(config: &RunConfig, report: &RunReport) -> Result {
     output::line(format_args!("  checkpoints  {}", output.join("checkpoints").display()))?;
     output::line(format_args!("  metrics      {}", output.join("metrics.jsonl").display()))?;
     output::line(format_args!("  curves       {}", output.join("loss.svg").display()))?;
+    let peft = output::program();
     let (model, adapter) = (quoted(&config.model.path), quoted(report.adapter.to_string_lossy()));
     match example_prompt(&config.data.train) {
         Some(prompt) => {
-            output::line(format_args!("\nTalk to it:\n  peft generate --model {model} --adapter {adapter} {prompt}"))
+            output::line(format_args!("\nTalk to it:\n  {peft} generate --model {model} --adapter {adapter} {prompt}"))
         }
         None => {
             let data = config.data.valid.as_ref().unwrap_or(&config.data.train).to_string_lossy();
             let data = quoted(data);
-            output::line(format_args!("\nMeasure it:\n  peft eval --model {model} --adapter {adapter} --data {data}"))
+            output::line(format_args!("\nMeasure it:\n  {peft} eval --model {model} --adapter {adapter} --data {data}"))
         }
     }
 }

@@ -1,7 +1,17 @@
 //! Our numbers against Hugging Face's, from the golden files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "parity/adalora.rs"]
+mod adalora;
 #[path = "parity/base.rs"]
 mod base;
+#[path = "parity/generation.rs"]
+mod generation;
+#[path = "parity/combine.rs"]
+mod combine;
+#[path = "parity/initial.rs"]
+mod initial;
 #[path = "parity/methods.rs"]
 mod methods;
+#[path = "parity/precision.rs"]
+mod precision;

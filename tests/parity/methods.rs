@@ -2,20 +2,11 @@
 
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
-use llama_burn::Llama;
-use peft_burn::{AdapterFiles, PeftModel};
-use peft_burn_workspace::{Inputs, as_labels, assert_close, base, golden, loss, tensors};
+use peft_burn::PeftModel;
+use peft_burn_workspace::{
+    Inputs, adapted, as_labels, assert_close, base, golden, json, loss, meta, orthogonal, tensors,
+};
 use rstest::rstest;
-
-fn meta(name: &str) -> serde_json::Value {
-    serde_json::from_slice(&std::fs::read(golden(name).join("meta.json")).unwrap()).unwrap()
-}
-
-fn load(name: &str, folder: &str) -> Llama {
-    let mut model = base(meta(name)["base"].as_str().unwrap());
-    model.load_adapter(&golden(name).join(folder), "default", true).unwrap();
-    model
-}
 
 #[rstest]
 fn forward_gradients_and_merge(
@@ -30,22 +21,33 @@ fn forward_gradients_and_merge(
         "x_lora_tokens",
         "x_lora_biasonly",
         "x_lora_biasall",
-        "x_lora_lorabias"
+        "x_lora_lorabias",
+        "dora",
+        "x_dora_bias",
+        "x_dora_emb",
+        "vera",
+        "x_vera_mlp",
+        "x_vera_noproj",
+        "ia3",
+        "x_ia3_all",
+        "x_ia3_bias",
+        "adalora",
+        "x_adalora_default"
     )]
     name: &str,
 ) {
     let inputs = Inputs::load();
     let expected = tensors(&golden(name).join("forward.safetensors"));
-    let start = load(name, "adapter_init");
+    let start = adapted(name, "adapter_init");
     assert_close("logits at the start", &start.forward(&inputs.input()).into_data(), &expected["logits_init"], 1e-5);
 
-    let mut model = load(name, "adapter");
+    let mut model = adapted(name, "adapter");
     assert_close("logits", &model.forward(&inputs.input()).into_data(), &expected["logits"], 1e-5);
     assert_close("masked logits", &model.forward(&inputs.masked()).into_data(), &expected["logits_masked"], 1e-5);
     assert_eq!(model.trainable_parameters().to_string(), meta(name)["print_trainable_parameters"].as_str().unwrap());
 
     let training = model.clone().train();
-    let loss = loss(&training, &inputs.ids, &inputs.labels);
+    let loss = loss(&training, &inputs.ids, &inputs.labels) + orthogonal(&training);
     assert_close("loss", &loss.to_data(), &expected["loss"], 1e-5);
     let grads = GradientsParams::from_grads(loss.backward(), &training);
     let golden_grads = tensors(&golden(name).join("grads.safetensors"));
@@ -78,11 +80,10 @@ fn forward_gradients_and_merge(
 }
 
 #[rstest]
-fn thirty_steps(#[values("lora", "rslora", "x_lora_mts")] name: &str) {
+fn thirty_steps(#[values("lora", "rslora", "x_lora_mts", "dora", "vera", "ia3")] name: &str) {
     let inputs = Inputs::load();
-    let trajectory: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(golden(name).join("trajectory.json")).unwrap()).unwrap();
-    let mut model = load(name, "adapter_init").train();
+    let trajectory = json(&golden(name).join("trajectory.json"));
+    let mut model = adapted(name, "adapter_init").train();
     let mut optimizer = AdamWConfig::new().with_weight_decay(0.01).with_epsilon(1e-8).init();
     for (i, step) in trajectory["steps"].as_array().unwrap().iter().enumerate() {
         let ids = &inputs.train[i];

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use llama_burn::{AttentionMask, Input, Llama};
 use peft_burn::tensor_file::TensorFile;
+use peft_burn::{AdapterFiles, PeftConfig, PeftModel, methods};
 
 /// The folder of one golden, or of the golden bases.
 pub fn golden(name: &str) -> PathBuf {
@@ -27,6 +28,23 @@ pub fn tensors(path: &Path) -> BTreeMap<String, TensorData> {
 /// A golden base model, in f32.
 pub fn base(name: &str) -> Llama {
     Llama::from_dir(golden(name), None, &device()).unwrap()
+}
+
+/// What the generator noted about a golden.
+pub fn meta(name: &str) -> serde_json::Value {
+    json(&golden(name).join("meta.json"))
+}
+
+/// A JSON file.
+pub fn json(path: &Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// The base of the golden `name` with the adapter of one of its folders, to be trained.
+pub fn adapted(name: &str, folder: &str) -> Llama {
+    let mut model = base(meta(name)["base"].as_str().unwrap());
+    model.load_adapter(&golden(name).join(folder), "default", true).unwrap();
+    model
 }
 
 /// The batch that every golden was made with.
@@ -85,6 +103,14 @@ pub fn loss(model: &Llama, ids: &[Vec<u32>], labels: &[Vec<i64>]) -> Tensor<1> {
     let int = |v: Vec<i32>| Tensor::<1, Int>::from_data(TensorData::new(v, [n]), &device);
     let hidden = model.hidden(&Input::from_rows(ids, &device), None).select(0, int(positions));
     peft_learner::loss::cross_entropy(model, hidden, int(targets), 1.0 / n as f64)
+}
+
+/// AdaLoRA's part of the training loss; 0 for other methods.
+pub fn orthogonal(model: &Llama) -> Tensor<1> {
+    match model.adapter_config("default").unwrap() {
+        PeftConfig::AdaLora(_) => methods::orthogonal_regularization(model, "default").unwrap(),
+        _ => Tensor::zeros([1], &model.device()),
+    }
 }
 
 /// Every id is a label.

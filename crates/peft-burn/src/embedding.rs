@@ -5,18 +5,54 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 
 use crate::error::{PeftError, Result};
 use crate::frozen::Frozen;
+use crate::methods::Magnitude;
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
 
-/// LoRA on an embedding: row `i` becomes `E[i] + s·(B·A)[:, i]`. PEFT ignores dropout here, and so does this.
+/// LoRA on an embedding: row `i` becomes `E[i] + s·(B·A)[:, i]`; with DoRA that is scaled to learned norms of the
+/// columns. PEFT ignores dropout here, and so does this.
 #[derive(Module, Debug)]
 pub struct EmbeddingLora {
     /// A: `[r, vocab]`, zero at the start.
-    pub lora_a: Param<Tensor<2>>,
+    lora_a: Param<Tensor<2>>,
     /// B: `[hidden, r]`.
-    pub lora_b: Param<Tensor<2>>,
+    lora_b: Param<Tensor<2>>,
+    /// DoRA's norms of the columns, `[hidden]`.
+    magnitude: Option<Magnitude>,
     /// Factor of the update.
-    pub scaling: f64,
+    scaling: f64,
+}
+
+impl EmbeddingLora {
+    /// A = 0, B ~ N(0, 1), as PEFT begins.
+    fn init(weight: &Tensor<2>, r: usize, scaling: f64, rng: &mut TensorRng) -> Self {
+        let ([vocab, hidden], device) = (weight.dims(), weight.device());
+        let lora_a = from_vec(vec![0.0; r * vocab], [r, vocab], &device);
+        let lora_b = from_vec(rng.normal(hidden * r, 1.0), [hidden, r], &device);
+        Self { lora_a, lora_b, magnitude: None, scaling }
+    }
+
+    /// What the looked-up rows `y` (`[n, hidden]`) of `ids` become. `base` is the matrix `[vocab, hidden]` before any
+    /// merge.
+    fn apply(&self, y: Tensor<2>, ids: Tensor<1, Int>, base: &Tensor<2>) -> Tensor<2> {
+        let dtype = y.dtype();
+        let low = self.lora_a.val().select(1, ids).transpose();
+        let update = low.matmul(self.lora_b.val().transpose()).mul_scalar(self.scaling);
+        self.scale(y.cast(DType::F32) + update, base).cast(dtype)
+    }
+
+    /// The matrix `[vocab, hidden]` (f32) with the update folded in.
+    fn merge(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
+        let update = self.lora_b.val().matmul(self.lora_a.val()).transpose().mul_scalar(self.scaling);
+        self.scale(weight + update, base)
+    }
+
+    fn scale(&self, rows: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
+        let Some(magnitude) = &self.magnitude else { return rows };
+        let base = base.clone().transpose();
+        let (a, b) = (self.lora_a.val(), self.lora_b.val());
+        rows * magnitude.factor(&base, &a, &b, self.scaling).unsqueeze()
+    }
 }
 
 /// Rows of an embedding that are trained themselves (PEFT's `trainable_token_indices`).
@@ -40,12 +76,14 @@ pub struct EmbeddingAdapter {
 }
 
 impl EmbeddingAdapter {
-    /// A new LoRA adapter for `weight` (`[vocab, hidden]`): A = 0, B ~ N(0, 1), as PEFT begins.
-    pub fn lora(weight: &Tensor<2>, r: usize, scaling: f64, rng: &mut TensorRng) -> Self {
-        let ([vocab, hidden], device) = (weight.dims(), weight.device());
-        let lora_a = from_vec(vec![0.0; r * vocab], [r, vocab], &device);
-        let lora_b = from_vec(rng.normal(hidden * r, 1.0), [hidden, r], &device);
-        Self { lora: Some(EmbeddingLora { lora_a, lora_b, scaling }), tokens: None, weight: None }
+    /// A new LoRA adapter for `weight` (`[vocab, hidden]`), or a DoRA one.
+    pub fn lora(weight: &Tensor<2>, r: usize, scaling: f64, dora: bool, rng: &mut TensorRng) -> Self {
+        let mut lora = EmbeddingLora::init(weight, r, scaling, rng);
+        if dora {
+            let base = weight.clone().transpose();
+            lora.magnitude = Some(Magnitude::new(&base, &lora.lora_a.val(), &lora.lora_b.val(), scaling));
+        }
+        Self { lora: Some(lora), tokens: None, weight: None }
     }
 
     /// Trained rows of `weight`.
@@ -59,11 +97,11 @@ impl EmbeddingAdapter {
         Self { lora: None, tokens: None, weight: Some(Param::from_tensor(weight.clone().detach().cast(DType::F32))) }
     }
 
-    /// The matrix (f32) that `weight` (f32) becomes under this adapter.
-    fn fold(&self, weight: Tensor<2>) -> Tensor<2> {
+    /// The matrix (f32) that `weight` (f32) becomes under this adapter; `base` is the one before any merge.
+    fn fold(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
         let mut weight = self.weight.as_ref().map_or(weight, |w| w.val().cast(DType::F32));
         if let Some(lora) = &self.lora {
-            weight = weight + lora.lora_b.val().matmul(lora.lora_a.val()).transpose().mul_scalar(lora.scaling);
+            weight = lora.merge(weight, base);
         }
         match &self.tokens {
             Some(tokens) => replace_rows(weight, tokens),
@@ -77,6 +115,7 @@ impl EmbeddingAdapter {
         if let Some(lora) = &self.lora {
             all.push(("lora_embedding_A", ParamRef::from(&lora.lora_a)));
             all.push(("lora_embedding_B", ParamRef::from(&lora.lora_b)));
+            all.extend(lora.magnitude.iter().map(|m| ("lora_magnitude_vector", ParamRef::from(m.magnitude()))));
         }
         all.extend(self.tokens.iter().map(|t| ("token_adapter.trainable_tokens_delta", ParamRef::from(&t.rows))));
         all.extend(self.weight.iter().map(|w| ("weight", ParamRef::from(w))));
@@ -89,6 +128,10 @@ impl EmbeddingAdapter {
         if let Some(lora) = &mut self.lora {
             all.push(("lora_embedding_A", ParamMut::from(&mut lora.lora_a)));
             all.push(("lora_embedding_B", ParamMut::from(&mut lora.lora_b)));
+            if let Some(magnitude) = &mut lora.magnitude {
+                magnitude.forget_norm();
+                all.push(("lora_magnitude_vector", ParamMut::from(magnitude.magnitude_mut())));
+            }
         }
         all.extend(
             self.tokens.iter_mut().map(|t| ("token_adapter.trainable_tokens_delta", ParamMut::from(&mut t.rows))),
@@ -132,6 +175,8 @@ impl PeftEmbedding {
 
     /// The base, to load into.
     pub fn base_mut(&mut self) -> &mut Param<Tensor<2>> {
+        let loras = self.adapters.iter_mut().filter_map(|(_, a)| a.lora.as_mut());
+        loras.filter_map(|l| l.magnitude.as_mut()).for_each(Magnitude::forget_base);
         self.base.inner_mut()
     }
 
@@ -149,15 +194,18 @@ impl PeftEmbedding {
         let mut y = weight.select(0, ids.clone());
         for adapter in active {
             if let Some(lora) = &adapter.lora {
-                let low = lora.lora_a.val().select(1, ids.clone()).transpose();
-                let update = low.matmul(lora.lora_b.val().transpose()).mul_scalar(lora.scaling);
-                y = y.clone() + update.cast(y.dtype());
+                y = lora.apply(y, ids.clone(), &self.original());
             }
             if let Some(tokens) = &adapter.tokens {
                 y = trained_rows(y, &ids, tokens);
             }
         }
         y
+    }
+
+    /// The base's matrix before any merge.
+    fn original(&self) -> Tensor<2> {
+        self.unmerged.clone().unwrap_or_else(|| self.base.val())
     }
 
     /// The matrix that a head tied to this embedding multiplies by: the base's, with trained rows in their place.
@@ -224,8 +272,8 @@ impl PeftEmbedding {
             return None;
         }
         let base = self.base.val().detach();
-        let dtype = base.dtype();
-        Some(found.iter().fold(base.cast(DType::F32), |w, a| a.fold(w).detach()).cast(dtype))
+        let (dtype, original) = (base.dtype(), self.original());
+        Some(found.iter().fold(base.cast(DType::F32), |w, a| a.fold(w, &original).detach()).cast(dtype))
     }
 
     /// Folds the adapters `names` into the base; [`Self::unmerge`] gives the base back to the bit.

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::config::PeftConfig;
 use crate::error::{PeftError, Result};
+use crate::methods::rank_pattern::cut_to_live;
+use crate::methods::vera::{PROJECTION_NAMES, projection_of, set_projection};
 use crate::model::PeftModel;
 use crate::targets::resolve_saved;
 use crate::tensor_file::{TensorFile, write_tensors};
@@ -21,15 +23,30 @@ pub trait AdapterFiles: PeftModel {
     /// # Errors
     /// A name that is not attached, or a file that cannot be written: each file is whole or absent.
     fn save_adapter(&self, name: &str, dir: &Path) -> Result<()> {
-        let config = self.adapter_config(name)?;
+        let (config, tensors) = self.adapter_contents(name)?;
         std::fs::create_dir_all(dir).map_err(PeftError::io(dir))?;
-        let tensors: BTreeMap<_, _> = self
-            .adapter_params(name)?
-            .into_iter()
-            .map(|(key, param)| (key, param.to_data().convert_dtype(DType::F32)))
-            .collect();
         write_tensors(&dir.join(WEIGHTS_NAME), &tensors, &[])?;
         config.save(dir)
+    }
+
+    /// What the two files of an adapter hold: its configuration, and its tensors in f32.
+    ///
+    /// # Errors
+    /// A name that is not attached.
+    fn adapter_contents(&self, name: &str) -> Result<(PeftConfig, BTreeMap<String, TensorData>)> {
+        let mut config = self.adapter_config(name)?.clone();
+        let params = self.adapter_params(name)?.into_iter();
+        let mut tensors: BTreeMap<_, _> =
+            params.map(|(key, param)| (key, param.to_data().convert_dtype(DType::F32))).collect();
+        match &mut config {
+            PeftConfig::AdaLora(adalora) => cut_to_live(self, name, adalora, &mut tensors)?,
+            PeftConfig::Vera(vera) if vera.save_projection => {
+                let pair = projection_of(self, name).map(|p| p.tensors().map(Tensor::into_data));
+                tensors.extend(PROJECTION_NAMES.map(str::to_owned).into_iter().zip(pair.into_iter().flatten()));
+            }
+            _ => {}
+        }
+        Ok((config, tensors))
     }
 
     /// Reads an adapter directory into a new adapter `name` and makes it the active one. It is frozen unless
@@ -43,9 +60,9 @@ pub trait AdapterFiles: PeftModel {
         let resolution = resolve_saved(&config, &self.modules(), self.model_type())?;
         let file = TensorFile::open(&dir.join(WEIGHTS_NAME))?;
         let mut loaded = self.clone();
+        loaded.set_trainable(trainable);
         warnings.extend(loaded.attach(name, resolution, 0)?);
         loaded.fill(name, &file)?;
-        loaded.set_trainable(trainable);
         *self = loaded;
         Ok(warnings)
     }
@@ -55,8 +72,10 @@ pub trait AdapterFiles: PeftModel {
         let (mut missing, mut misshapen, mut non_finite) = (Vec::new(), Vec::new(), Vec::new());
         let mut known = BTreeSet::new();
         let mut values = BTreeMap::new();
-        for (key, param) in self.adapter_params(name)? {
-            let shape = param.shape();
+        let params = self.adapter_params(name)?;
+        let mut expected: Vec<_> = params.into_iter().map(|(key, param)| (key, param.shape())).collect();
+        expected.extend(projection_shapes(self, name)?);
+        for (key, shape) in expected {
             match file.shape(&key) {
                 None => missing.push(key.clone()),
                 Some(found) if found != shape => misshapen.push(format!("{key} is {found:?}, expected {shape:?}")),
@@ -83,6 +102,9 @@ pub trait AdapterFiles: PeftModel {
                 non_finite,
             });
         }
+        if let [Some(a), Some(b)] = PROJECTION_NAMES.map(|name| values.remove(name)) {
+            set_projection(self, name, [a, b]);
+        }
         for (key, mut param) in self.adapter_params_mut(name)? {
             if let Some(data) = values.remove(&key) {
                 param.set(data);
@@ -93,3 +115,11 @@ pub trait AdapterFiles: PeftModel {
 }
 
 impl<M: PeftModel> AdapterFiles for M {}
+
+/// VeRA's pair with its shapes, if the adapter's configuration says that the file holds it.
+fn projection_shapes<M: PeftModel + ?Sized>(model: &M, name: &str) -> Result<Vec<(String, Vec<usize>)>> {
+    let saved = matches!(model.adapter_config(name)?, PeftConfig::Vera(vera) if vera.save_projection);
+    let projection = projection_of(model, name).filter(|_| saved);
+    let shapes = projection.map(|p| p.tensors().map(|t| t.dims().to_vec()));
+    Ok(shapes.map(|shapes| PROJECTION_NAMES.map(str::to_owned).into_iter().zip(shapes).collect()).unwrap_or_default())
+}

@@ -1,6 +1,7 @@
 //! Parameter-efficient fine-tuning on Burn.
 
 mod config;
+mod constant;
 mod embedding;
 mod error;
 pub mod files;
@@ -9,10 +10,12 @@ mod linear;
 pub mod methods;
 mod model;
 mod mt19937;
+pub mod ops;
 mod param;
 mod random;
 mod report;
 mod summary;
+mod svd;
 pub mod targets;
 pub mod tensor_file;
 

@@ -113,6 +113,7 @@ impl PeftLinear {
 
     /// The base, to load into.
     pub fn base_mut(&mut self) -> &mut Projection {
+        self.adapters.iter_mut().filter_map(|(_, a)| a.method.as_mut()).for_each(Method::forget_base);
         self.base.inner_mut()
     }
 
@@ -140,8 +141,37 @@ impl PeftLinear {
         let weight = active.iter().find_map(|a| a.weight.as_ref()).map(Param::val);
         let weight = weight.or(tied).unwrap_or_else(|| self.base.weight.val());
         let bias = active.iter().find_map(|a| a.bias.as_ref()).or(self.base.bias.as_ref()).map(Param::val);
-        let y = linear(x.clone(), weight, bias);
-        active.iter().filter_map(|a| a.method.as_ref()).fold(y, |y, method| method.apply(y, x.clone()))
+        let methods: Vec<_> = active.iter().filter_map(|a| Some((a.method.as_ref()?, self.made_for(a)))).collect();
+        if methods.is_empty() {
+            return linear(x, weight, bias);
+        }
+        // Adapters compute in f32 whatever the base does, and the sum is rounded once.
+        let dtype = x.dtype();
+        let mut inputs = Vec::with_capacity(methods.len());
+        let base_input = methods.iter().rev().fold(x, |x, (method, _)| {
+            inputs.push(x.clone());
+            method.scale_input(x)
+        });
+        let mut product = linear(base_input, weight, None).cast(DType::F32);
+        let mut bias = bias.map(|b| b.cast(DType::F32));
+        for ((method, base), x) in methods.into_iter().zip(inputs.into_iter().rev()) {
+            product = method.apply(product, x.cast(DType::F32), &base);
+            bias = method.apply_bias(bias);
+        }
+        match bias {
+            Some(bias) => product + bias.unsqueeze(),
+            None => product,
+        }
+        .cast(dtype)
+    }
+
+    /// The weight that an adapter was made for: the base's before any merge, or the residual that it came with.
+    fn made_for(&self, adapter: &LinearAdapter) -> Tensor<2> {
+        match (&adapter.weight, &self.unmerged) {
+            (Some(weight), _) => weight.val(),
+            (None, Some(original)) => original.weight.clone(),
+            (None, None) => self.base.weight.val(),
+        }
     }
 
     /// The weight (`[out, in]`) with which the layer is one plain product, if it is one: no method is active.
@@ -183,6 +213,11 @@ impl PeftLinear {
         self.adapters.iter_mut().find(|(n, _)| n == name).map(|(_, a)| a)
     }
 
+    /// The methods of all adapters, with the adapters' names.
+    pub(crate) fn methods_mut(&mut self) -> impl Iterator<Item = (&str, &mut Method)> {
+        self.adapters.iter_mut().filter_map(|(name, a)| Some((name.as_str(), a.method.as_mut()?)))
+    }
+
     /// Puts an adapter on the layer, in the place of one of that name.
     pub fn insert(&mut self, name: &str, adapter: LinearAdapter) {
         self.remove(name);
@@ -202,6 +237,7 @@ impl PeftLinear {
         self.active = names.to_vec();
         for (name, adapter) in &mut self.adapters {
             let on = trainable && names.contains(name);
+            adapter.method.iter_mut().filter(|_| on).for_each(Method::prepare_training);
             adapter.params_mut().iter_mut().for_each(|(_, p)| p.set_require_grad(on));
         }
     }
@@ -224,9 +260,9 @@ impl PeftLinear {
         let bias = found.iter().find_map(|a| a.bias.as_ref()).or(base.bias.as_ref()).map(Param::val);
         let mut weight = weight.detach().cast(DType::F32);
         let mut bias = bias.map(|b| b.detach().cast(DType::F32));
-        for method in found.iter().filter_map(|a| a.method.as_ref()) {
-            weight = method.merge(weight).detach();
-            bias = method.merge_bias(bias).map(Tensor::detach);
+        for (method, base) in found.iter().filter_map(|a| Some((a.method.as_ref()?, self.made_for(a)))) {
+            weight = method.merge(weight, &base).detach();
+            bias = method.apply_bias(bias).map(Tensor::detach);
         }
         // The sum is made in f32 and rounded once.
         Some((weight.cast(dtype), bias.map(|b| b.cast(dtype))))

@@ -84,6 +84,7 @@ pub trait PeftModel: AdaptableModel {
 
     #[doc(hidden)]
     fn attach(&mut self, name: &str, resolution: Resolution, seed: u64) -> Result<Vec<String>> {
+        let (max_in, max_out) = resolution.largest_features();
         let Resolution { config, adapted, modules_to_save, warnings } = resolution;
         let state = self.peft_state();
         check_name(name, state)?;
@@ -93,7 +94,14 @@ pub trait PeftModel: AdaptableModel {
         }
         let adapted: Vec<String> = adapted.into_iter().map(|m| m.path).collect();
         let saved: Vec<String> = modules_to_save.into_iter().map(|m| m.path).collect();
-        let context = methods::Context { config: &config, seed, adapted: &adapted, modules: &self.modules() };
+        let projection = match &config {
+            PeftConfig::Vera(vera) => {
+                let sizes = [vera.r, max_in, max_out];
+                Some(methods::vera::projection_for(self, vera.projection_prng_key, sizes, &device_of(self)))
+            }
+            _ => None,
+        };
+        let context = methods::Context { config: &config, seed, adapted: &adapted, projection: projection.as_ref() };
         let mut linears = BTreeMap::new();
         let mut embeddings = BTreeMap::new();
         for (path, layer) in self.layers() {
@@ -346,7 +354,9 @@ pub trait PeftModel: AdaptableModel {
     fn trainable_parameters(&self) -> TrainableReport {
         let state = self.peft_state();
         let (mut trainable, mut all) = (0, self.num_base_parameters());
-        for name in state.adapters.keys() {
+        for (name, adapter) in &state.adapters {
+            // PEFT keeps AdaLoRA's rank of a module as a frozen parameter of one element.
+            all += if matches!(adapter.config, PeftConfig::AdaLora(_)) { adapter.adapted.len() } else { 0 };
             for (key, param) in self.adapter_params(name).unwrap_or_default() {
                 let n = param.num_elements();
                 // A trained bias is the base's own in PEFT, and counted once.
@@ -382,6 +392,11 @@ pub trait PeftModel: AdaptableModel {
 }
 
 impl<M: AdaptableModel> PeftModel for M {}
+
+/// A device that the model is on.
+pub(crate) fn device_of<M: Module>(model: &M) -> burn::tensor::Device {
+    model.devices().into_iter().next().unwrap_or_default()
+}
 
 /// PEFT's name of a tensor: every adapted model lies two levels below its `PeftModel`.
 pub(crate) fn file_key(path: &str, suffix: &str) -> String {

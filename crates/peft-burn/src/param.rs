@@ -95,6 +95,14 @@ impl ParamRef<'_> {
 }
 
 impl ParamMut<'_> {
+    /// The same parameter, to look at.
+    pub fn view(&self) -> ParamRef<'_> {
+        match self {
+            Self::One(p) => ParamRef::One(p),
+            Self::Two(p) => ParamRef::Two(p),
+        }
+    }
+
     /// Replaces the values; identity and training state stay. The shape may change.
     pub fn set(&mut self, data: TensorData) {
         match self {
@@ -117,6 +125,15 @@ pub(crate) fn replace<const D: usize>(param: &mut Param<Tensor<D>>, data: Tensor
     *param = param.clone().map(|old| {
         let new = Tensor::from_data(data, (&old.device(), old.dtype()));
         if old.is_require_grad() { new.require_grad() } else { new }
+    });
+}
+
+/// Puts `f` of the parameter's values in their place; identity and training state stay.
+pub(crate) fn update<const D: usize>(param: &mut Param<Tensor<D>>, f: impl FnOnce(Tensor<D>) -> Tensor<D>) {
+    *param = param.clone().map(|old| {
+        let trained = old.is_require_grad();
+        let new = f(old.detach().set_require_grad(false)).detach();
+        if trained { new.require_grad() } else { new }
     });
 }
 

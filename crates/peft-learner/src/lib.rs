@@ -1,5 +1,6 @@
 //! Fine-tuning through Burn's training loop: configuration, data, schedules, metrics and reports.
 
+pub mod bench;
 pub mod checkpoint;
 pub mod config;
 pub mod data;

@@ -17,6 +17,8 @@ use crate::metrics::{EvalReport, StepReport};
 /// A run has at most about this many lines in a log.
 const LINES: usize = 20;
 
+const BAR: &str = "{bar:32.cyan/dim} {pos}/{len} · {msg}";
+
 /// Shows how a run goes. Clones show the same run: one is given to Burn as its renderer, one is told the steps.
 ///
 /// Burn's own notices of epochs and splits are not shown (an epoch is no unit a user knows here), and nothing is written
@@ -45,7 +47,7 @@ impl Progress {
             return Self::to_writer(total, done, Box::new(std::io::stderr()));
         }
         let bar = ProgressBar::new(total as u64).with_position(done as u64);
-        if let Ok(style) = ProgressStyle::with_template("{bar:32.cyan/dim} {pos}/{len} · {msg}") {
+        if let Ok(style) = ProgressStyle::with_template(BAR) {
             bar.set_style(style);
         }
         Self::with(Output::Bar(bar), total, done)
@@ -232,14 +234,19 @@ mod tests {
     }
 
     #[test]
+    fn the_bar_can_be_styled() {
+        assert!(ProgressStyle::with_template(BAR).is_ok());
+    }
+
+    #[test]
     fn evaluations_are_told_and_burns_notices_are_not() {
         let log = Log::default();
         let mut renderer = Progress::to_writer(10, 0, Box::new(log.clone()));
-        renderer.evaluated(&EvalReport { step: 5, loss: 1.0, perplexity: 2.718, tokens: 3 });
+        renderer.evaluated(&EvalReport { step: 5, loss: 1.0, perplexity: 2.7, tokens: 3 });
         TrainingProgressLogger::start(&mut renderer, 3, 1, None, None);
         renderer.update_split(4);
         renderer.on_train_end(None).unwrap();
         let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        assert_eq!(text, "step 5 · validation loss 1.0000 · perplexity 2.72\n");
+        assert_eq!(text, "step 5 · validation loss 1.0000 · perplexity 2.70\n");
     }
 }

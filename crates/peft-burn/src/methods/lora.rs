@@ -11,6 +11,7 @@ use crate::config::InitLoraWeights;
 use crate::error::{PeftError, Result};
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
+use crate::svd::svd;
 
 /// What one LoRA layer is made from.
 #[derive(Clone, Debug)]
@@ -95,17 +96,15 @@ impl Lora {
         self.lora_a.val().dims()[0]
     }
 
-    /// The update for `x` (`[n, in]`): `[n, out]`, in x's dtype.
+    /// The update without B's bias for `x` (`[n, in]`, f32), dropped out in training: `[n, out]`.
     pub fn update(&self, x: Tensor<2>) -> Tensor<2> {
-        let dtype = x.dtype();
-        let a = self.lora_a.val();
-        let x = dropout(x.cast(a.dtype()), self.dropout, a.is_require_grad());
-        let low = x.matmul(a.transpose());
-        let mut y = low.mul_scalar(self.scaling).matmul(self.lora_b.val().transpose());
-        if let Some(bias) = &self.bias_b {
-            y = y + bias.val().mul_scalar(self.scaling).unsqueeze();
-        }
-        y.cast(dtype)
+        self.low_rank(dropout(x, self.dropout, self.lora_a.val().is_require_grad()))
+    }
+
+    /// `s·(x·Aᵀ)·Bᵀ` for `x` as it is.
+    pub(crate) fn low_rank(&self, x: Tensor<2>) -> Tensor<2> {
+        let low = x.matmul(self.lora_a.val().transpose());
+        low.mul_scalar(self.scaling).matmul(self.lora_b.val().transpose())
     }
 
     /// `s·B·A`: `[out, in]` in f32.
@@ -119,9 +118,9 @@ impl Lora {
         weight + self.delta()
     }
 
-    /// What is added to the base's bias when merging.
+    /// What B's bias adds to the base's.
     pub fn delta_bias(&self) -> Option<Tensor<1>> {
-        self.bias_b.as_ref().map(|b| b.val().cast(DType::F32).mul_scalar(self.scaling))
+        self.bias_b.as_ref().map(|b| b.val().mul_scalar(self.scaling))
     }
 
     /// Parameters by the names that PEFT gives them on disk.
@@ -160,7 +159,7 @@ fn pissa(
     check_rank("pissa", r, out.min(inp))?;
     let weight = weight.clone().detach().cast(DType::F32);
     let (u, s, vt) = match n {
-        None => burn::linalg::svd::<2, 1>(weight, 30),
+        None => svd(weight),
         Some(n) => {
             let orthogonal = |m: Tensor<2>| burn::linalg::qr(m, true).0;
             let probe = from_host(rng.normal(inp * r, 1.0), [inp, r]);
@@ -168,7 +167,7 @@ fn pissa(
             for _ in 0..n {
                 q = orthogonal(weight.clone().matmul(orthogonal(weight.clone().transpose().matmul(q))));
             }
-            let (u, s, vt) = burn::linalg::svd::<2, 1>(q.clone().transpose().matmul(weight), 30);
+            let (u, s, vt) = svd(q.clone().transpose().matmul(weight));
             (q.matmul(u), s, vt)
         }
     };

@@ -1,18 +1,31 @@
 //! The adapter methods, one file each, and the one enum that names them all.
 
+mod adalora;
+mod dora;
+mod ia3;
+mod importance;
 mod lora;
+mod rank_allocator;
+pub(crate) mod rank_pattern;
+pub(crate) mod vera;
 
 use burn::module::Module;
 use burn::tensor::{Bool, Distribution, Tensor};
 
+pub use adalora::{AdaLora, orthogonal_regularization};
+pub use dora::{Dora, Magnitude};
+pub use ia3::Ia3;
+pub use importance::Importance;
 pub use lora::{Lora, LoraSpec};
+pub use rank_allocator::{Allocation, BudgetSchedule, RankMask, keep_gradients, live_triplets, update_and_allocate};
+pub use rank_pattern::rank_pattern;
+pub use vera::{Vera, VeraProjection, share_projections};
 
 use crate::config::PeftConfig;
 use crate::embedding::EmbeddingAdapter;
 use crate::error::{PeftError, Result};
 use crate::param::{ParamMut, ParamRef};
 use crate::random::TensorRng;
-use crate::targets::ModuleInfo;
 
 /// What an adapter's layers are initialised from.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +34,8 @@ pub(crate) struct Context<'a> {
     pub(crate) seed: u64,
     /// Paths of all layers that the adapter adapts.
     pub(crate) adapted: &'a [String],
-    pub(crate) modules: &'a [ModuleInfo],
+    /// VeRA's pair.
+    pub(crate) projection: Option<&'a VeraProjection>,
 }
 
 /// A new adapter for the linear layer at `path` with `weight` (`[out, in]`), and the residual that takes the weight's
@@ -37,10 +51,26 @@ pub(crate) fn init(context: &Context<'_>, path: &str, weight: &Tensor<2>) -> Res
                 bias: config.lora_bias,
                 init: config.init_lora_weights.clone(),
             };
+            if config.use_dora {
+                let (dora, residual) = Dora::init(&spec, weight, rng)?;
+                return Ok((Method::Dora(dora), residual));
+            }
             let (lora, residual) = Lora::init(&spec, weight, rng)?;
             Ok((Method::Lora(lora), residual))
         }
-        other => Err(PeftError::Unsupported(format!("{} is not implemented yet", other.peft_type()))),
+        PeftConfig::Vera(config) => {
+            let Some(projection) = context.projection else {
+                return Err(PeftError::Unsupported(format!("VeRA on {path}: there is no projection")));
+            };
+            let start = config.init_weights.then_some(config.d_initial);
+            let vera = Vera::init(projection.clone(), weight, start, config.vera_dropout, rng);
+            Ok((Method::Vera(vera), None))
+        }
+        PeftConfig::Ia3(config) => {
+            let ia3 = Ia3::init(weight, config.is_feedforward(path), config.init_ia3_weights, rng);
+            Ok((Method::Ia3(ia3), None))
+        }
+        PeftConfig::AdaLora(config) => Ok((Method::AdaLora(AdaLora::init(config, path, weight, rng)), None)),
     }
 }
 
@@ -55,7 +85,8 @@ pub(crate) fn init_embedding(
         return Ok(None);
     };
     let rng = &mut TensorRng::new(context.seed, path);
-    let lora = adapted.then(|| EmbeddingAdapter::lora(weight, config.rank_for(path), config.scaling_for(path), rng));
+    let (r, scaling) = (config.rank_for(path), config.scaling_for(path));
+    let lora = adapted.then(|| EmbeddingAdapter::lora(weight, r, scaling, config.use_dora, rng));
     let tokens = config.trainable_tokens_for(path).to_vec();
     let [vocab, _] = weight.dims();
     if let Some(bad) = tokens.iter().find(|&&t| t >= vocab) {
@@ -75,31 +106,71 @@ pub(crate) fn init_embedding(
 pub enum Method {
     /// Low-rank update.
     Lora(Lora),
+    /// Low-rank update of the direction, and learned row norms.
+    Dora(Dora),
+    /// Low-rank update in triplets, pruned in training.
+    AdaLora(AdaLora),
+    /// Learned vectors around a random pair that the whole model shares.
+    Vera(Vera),
+    /// A learned scale of the input or the output.
+    Ia3(Ia3),
 }
 
 impl Method {
-    /// Adds the method's contribution for `x` (`[n, in]`) to the base's output `y` (`[n, out]`).
-    pub(crate) fn apply(&self, y: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
+    /// The input of everything that comes before this adapter, the base included, for the layer's input `x`.
+    pub(crate) fn scale_input(&self, x: Tensor<2>) -> Tensor<2> {
         match self {
-            Self::Lora(lora) => y + lora.update(x),
+            Self::Ia3(ia3) => ia3.scale_input(x),
+            Self::Lora(_) | Self::Dora(_) | Self::AdaLora(_) | Self::Vera(_) => x,
         }
     }
 
-    /// The base weight `[out, in]` in f32 with the adapter folded in.
-    pub(crate) fn merge(&self, weight: Tensor<2>) -> Tensor<2> {
+    /// What `product` (`x·Wᵀ` and what earlier adapters made of it, `[n, out]`) becomes for `x` (`[n, in]`); all in f32.
+    /// `base` is the weight that the adapter was made for, `[out, in]`.
+    pub(crate) fn apply(&self, product: Tensor<2>, x: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Lora(lora) => product + lora.update(x),
+            Self::Dora(dora) => dora.apply(product, x, base),
+            Self::AdaLora(adalora) => adalora.apply(product, x),
+            Self::Vera(vera) => product + vera.update(x),
+            Self::Ia3(ia3) => ia3.scale_output(product),
+        }
+    }
+
+    /// What the bias `[out]` (f32) becomes; `None` where the layer has none and needs none.
+    pub(crate) fn apply_bias(&self, bias: Option<Tensor<1>>) -> Option<Tensor<1>> {
+        match self {
+            Self::Lora(lora) => match (bias, lora.delta_bias()) {
+                (Some(bias), Some(delta)) => Some(bias + delta),
+                (bias, delta) => bias.or(delta),
+            },
+            Self::Ia3(ia3) => bias.map(|b| ia3.scale_bias(b)),
+            Self::Dora(_) | Self::AdaLora(_) | Self::Vera(_) => bias,
+        }
+    }
+
+    /// What the weight `[out, in]` (f32) becomes when the adapter is folded in; `base` as for [`Self::apply`].
+    pub(crate) fn merge(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
         match self {
             Self::Lora(lora) => lora.merge(weight),
+            Self::Dora(dora) => dora.merge(weight, base),
+            Self::AdaLora(adalora) => adalora.merge(weight),
+            Self::Vera(vera) => weight + vera.delta(),
+            Self::Ia3(ia3) => ia3.merge(weight),
         }
     }
 
-    /// The base's bias `[out]` in f32 with the adapter folded in; `None` where the layer has none and needs none.
-    pub(crate) fn merge_bias(&self, bias: Option<Tensor<1>>) -> Option<Tensor<1>> {
-        let delta = match self {
-            Self::Lora(lora) => lora.delta_bias(),
-        };
-        match (bias, delta) {
-            (Some(bias), Some(delta)) => Some(bias + delta),
-            (bias, delta) => bias.or(delta),
+    /// To be called before the base weight is written into.
+    pub(crate) fn forget_base(&mut self) {
+        if let Self::Dora(dora) = self {
+            dora.forget_base();
+        }
+    }
+
+    /// To be called when the adapter is about to be trained.
+    pub(crate) fn prepare_training(&mut self) {
+        if let Self::AdaLora(adalora) = self {
+            adalora.track();
         }
     }
 
@@ -107,6 +178,10 @@ impl Method {
     pub fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
         match self {
             Self::Lora(lora) => lora.params(),
+            Self::Dora(dora) => dora.params(),
+            Self::AdaLora(adalora) => adalora.params(),
+            Self::Vera(vera) => vera.params(),
+            Self::Ia3(ia3) => ia3.params(),
         }
     }
 
@@ -114,6 +189,10 @@ impl Method {
     pub fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
         match self {
             Self::Lora(lora) => lora.params_mut(),
+            Self::Dora(dora) => dora.params_mut(),
+            Self::AdaLora(adalora) => adalora.params_mut(),
+            Self::Vera(vera) => vera.params_mut(),
+            Self::Ia3(ia3) => ia3.params_mut(),
         }
     }
 }

@@ -1,17 +1,20 @@
 //! A run's configuration: one TOML file, with Transformers' and PEFT's own key names.
 
+mod adapter;
 mod overrides;
 mod reader;
+mod training;
 mod validate;
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::error::{LearnerError, Result};
+pub use adapter::AdapterSource;
 use reader::{Reader, Section};
+pub use training::{LrSchedulerType, TrainingConfig};
 
 /// A run, as its configuration file describes it.
 ///
@@ -109,74 +112,6 @@ pub enum Dtype {
     F16,
 }
 
-/// Where the adapter comes from.
-#[derive(Debug, Clone, PartialEq)]
-pub enum AdapterSource {
-    /// A fresh one, from the keys of PEFT's adapter_config.json.
-    Config(Map<String, Value>),
-    /// The weights and the configuration of an adapter directory.
-    From(PathBuf),
-}
-
-impl AdapterSource {
-    /// The keys are PEFT's and checked against the method they belong to, not here.
-    fn read(mut section: Section<'_>) -> Self {
-        let from = section.text("from");
-        let keys = section.rest();
-        match from {
-            Some(from) => {
-                if !keys.is_empty() {
-                    let keys: Vec<_> = keys.keys().map(|key| format!("`{key}`")).collect();
-                    section.problem(format!(
-                        "`adapter.from` brings its own configuration, so {} cannot stand beside it",
-                        keys.join(", ")
-                    ));
-                }
-                Self::From(from.into())
-            }
-            None => {
-                if keys.is_empty() {
-                    section.problem(
-                        "[adapter] is missing; it needs PEFT's keys, such as `peft_type = \"LORA\"`, or `from`",
-                    );
-                }
-                Self::Config(keys.into_iter().map(|(key, value)| (key, to_json(value))).collect())
-            }
-        }
-    }
-}
-
-/// A `null`, which TOML cannot say, is an absent key: to PEFT the two mean the same.
-impl Serialize for AdapterSource {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Config(map) => without_nulls(map).serialize(serializer),
-            Self::From(path) => serializer.collect_map([("from", path)]),
-        }
-    }
-}
-
-fn without_nulls(map: &Map<String, Value>) -> Map<String, Value> {
-    let kept = map.iter().filter(|(_, value)| !value.is_null());
-    kept.map(|(key, value)| match value {
-        Value::Object(inner) => (key.clone(), Value::Object(without_nulls(inner))),
-        other => (key.clone(), other.clone()),
-    })
-    .collect()
-}
-
-fn to_json(value: toml::Value) -> Value {
-    match value {
-        toml::Value::String(text) => Value::String(text),
-        toml::Value::Integer(number) => number.into(),
-        toml::Value::Float(number) => number.into(),
-        toml::Value::Boolean(truth) => Value::Bool(truth),
-        toml::Value::Datetime(date) => Value::String(date.to_string()),
-        toml::Value::Array(values) => values.into_iter().map(to_json).collect(),
-        toml::Value::Table(table) => table.into_iter().map(|(key, value)| (key, to_json(value))).collect(),
-    }
-}
-
 /// The data files and how rows become batches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DataConfig {
@@ -205,123 +140,6 @@ impl DataConfig {
         section.finish();
         config
     }
-}
-
-/// Transformers' TrainingArguments, as far as they apply.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct TrainingConfig {
-    /// Optimiser steps; where given, it wins over `num_train_epochs`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_steps: Option<usize>,
-    /// Passes over the training rows.
-    pub num_train_epochs: f64,
-    /// Rows a micro-batch.
-    pub per_device_train_batch_size: usize,
-    /// Micro-batches an optimiser step.
-    pub gradient_accumulation_steps: usize,
-    /// Rows of similar length share a micro-batch.
-    pub group_by_length: bool,
-    /// Peak learning rate.
-    pub learning_rate: f64,
-    /// LoRA+: B matrices learn at this multiple of `learning_rate`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub loraplus_lr_ratio: Option<f64>,
-    /// Shape of the learning rate over the run.
-    pub lr_scheduler_type: LrSchedulerType,
-    /// Steps over which the learning rate rises from 0.
-    pub warmup_steps: usize,
-    /// AdamW's, decoupled, on every trainable tensor.
-    pub weight_decay: f64,
-    /// AdamW's first decay.
-    pub adam_beta1: f64,
-    /// AdamW's second decay.
-    pub adam_beta2: f64,
-    /// AdamW's epsilon.
-    pub adam_epsilon: f64,
-    /// Bound on the norm of all gradients together; 0 = off.
-    pub max_grad_norm: f64,
-    /// Steps between evaluations.
-    pub eval_steps: usize,
-    /// Steps between checkpoints.
-    pub save_steps: usize,
-    /// Checkpoints kept.
-    pub save_total_limit: usize,
-    /// Recompute activations in backward: more time, less memory.
-    pub gradient_checkpointing: bool,
-}
-
-impl TrainingConfig {
-    fn read(mut section: Section<'_>) -> Self {
-        let default = Self::default();
-        let config = Self {
-            max_steps: section.get("max_steps"),
-            num_train_epochs: section.or("num_train_epochs", default.num_train_epochs),
-            per_device_train_batch_size: section.or("per_device_train_batch_size", default.per_device_train_batch_size),
-            gradient_accumulation_steps: section.or("gradient_accumulation_steps", default.gradient_accumulation_steps),
-            group_by_length: section.or("group_by_length", default.group_by_length),
-            learning_rate: section.or("learning_rate", default.learning_rate),
-            loraplus_lr_ratio: section.get("loraplus_lr_ratio"),
-            lr_scheduler_type: section.or("lr_scheduler_type", default.lr_scheduler_type),
-            warmup_steps: section.or("warmup_steps", default.warmup_steps),
-            weight_decay: section.or("weight_decay", default.weight_decay),
-            adam_beta1: section.or("adam_beta1", default.adam_beta1),
-            adam_beta2: section.or("adam_beta2", default.adam_beta2),
-            adam_epsilon: section.or("adam_epsilon", default.adam_epsilon),
-            max_grad_norm: section.or("max_grad_norm", default.max_grad_norm),
-            eval_steps: section.or("eval_steps", default.eval_steps),
-            save_steps: section.or("save_steps", default.save_steps),
-            save_total_limit: section.or("save_total_limit", default.save_total_limit),
-            gradient_checkpointing: section.or("gradient_checkpointing", default.gradient_checkpointing),
-        };
-        section.finish();
-        config
-    }
-
-    /// Optimiser steps of a run over `rows` rows (packed rows count as one): `max_steps`, or as many as it takes to
-    /// read all rows `num_train_epochs` times.
-    pub fn total_steps(&self, rows: usize) -> usize {
-        let rows_a_step = self.per_device_train_batch_size * self.gradient_accumulation_steps;
-        let by_epochs = (self.num_train_epochs * rows as f64 / rows_a_step as f64).ceil() as usize;
-        self.max_steps.unwrap_or(by_epochs.max(1))
-    }
-}
-
-impl Default for TrainingConfig {
-    fn default() -> Self {
-        Self {
-            max_steps: None,
-            num_train_epochs: 3.0,
-            per_device_train_batch_size: 4,
-            gradient_accumulation_steps: 1,
-            group_by_length: false,
-            learning_rate: 2e-4,
-            loraplus_lr_ratio: None,
-            lr_scheduler_type: LrSchedulerType::default(),
-            warmup_steps: 0,
-            weight_decay: 0.0,
-            adam_beta1: 0.9,
-            adam_beta2: 0.999,
-            adam_epsilon: 1e-8,
-            max_grad_norm: 1.0,
-            eval_steps: 50,
-            save_steps: 50,
-            save_total_limit: 2,
-            gradient_checkpointing: false,
-        }
-    }
-}
-
-/// Shape of the learning rate after warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LrSchedulerType {
-    /// Stays at the peak.
-    Constant,
-    /// Falls to 0 in a line.
-    Linear,
-    /// Falls to 0 along half a cosine.
-    #[default]
-    Cosine,
 }
 
 #[cfg(test)]
@@ -430,21 +248,11 @@ mod tests {
         assert_eq!(parse(&config.to_toml().unwrap(), &[]).unwrap(), config);
         let AdapterSource::Config(keys) = &mut config.adapter else { unreachable!() };
         assert_eq!(keys["rank_pattern"]["q_proj"], 4);
-        keys.insert("layers_pattern".into(), Value::Null);
+        keys.insert("layers_pattern".into(), serde_json::Value::Null);
         assert!(!config.to_toml().unwrap().contains("layers_pattern"), "TOML has no null: the key is absent");
 
         let from = parse(&MINIMAL.replace("peft_type = \"LORA\"", "from = \"runs/b\""), &[]).unwrap();
         assert_eq!(from.adapter, AdapterSource::From("runs/b".into()));
         assert_eq!(parse(&from.to_toml().unwrap(), &[]).unwrap(), from);
-    }
-
-    #[test]
-    fn steps_come_from_epochs_unless_given() {
-        let mut training = TrainingConfig { gradient_accumulation_steps: 2, ..TrainingConfig::default() };
-        assert_eq!(training.total_steps(20), 8, "60 rows, 8 a step");
-        training.num_train_epochs = 0.01;
-        assert_eq!(training.total_steps(20), 1);
-        training.max_steps = Some(100);
-        assert_eq!(training.total_steps(20), 100);
     }
 }

@@ -80,8 +80,7 @@ mod tests {
         }
         let total: usize = lengths.iter().sum();
         let rows = best_fit(&lengths, &order, 64).len();
-        // Johnson's bound for best fit of decreasing lengths: 11/9 of the best, and one.
-        assert!(rows <= total.div_ceil(64) * 11 / 9 + 1, "{rows} rows for {total} tokens");
+        assert!(total * 100 >= rows * 64 * 98, "{rows} rows for {total} tokens: more than 2% is padding");
         assert_eq!(rows, best_fit(&lengths, &(0..500).collect::<Vec<_>>(), 64).len(), "whatever the order");
     }
 }

@@ -1,0 +1,249 @@
+//! AdaLoRA (Zhang et al. 2023, arXiv:2303.10512): `y = x·Wᵀ + b + s·((E ∘ (x·Aᵀ))·Bᵀ)`, where training takes away the
+//! triplets (a row of A, an entry of E, a column of B) that matter least; [`super::rank_allocator`] decides which.
+//!
+//! `s` is `alpha / (init_r + 10⁻⁵)` also when triplets are gone: pruning does not rescale what is left.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+use super::{Importance, Method, dropout};
+use crate::config::{AdaLoraConfig, InitLoraWeights, PeftConfig};
+use crate::error::{PeftError, Result};
+use crate::model::{LayerMut, LayerRef, PeftModel, device_of};
+use crate::param::{ParamMut, ParamRef, from_vec};
+use crate::random::TensorRng;
+
+/// An AdaLoRA adapter of one linear layer.
+#[derive(Module, Debug)]
+pub struct AdaLora {
+    /// A: `[r, in]`.
+    pub lora_a: Param<Tensor<2>>,
+    /// E: `[r, 1]`.
+    pub lora_e: Param<Tensor<2>>,
+    /// B: `[out, r]`.
+    pub lora_b: Param<Tensor<2>>,
+    /// What training has found out about the triplets; `None` until the adapter is trained.
+    pub(super) importance: Option<Importance>,
+    /// Factor of the update.
+    pub scaling: f64,
+    /// Probability of dropping an input in training.
+    pub dropout: f64,
+    /// Which of the triplets that training began with are here.
+    #[module(skip)]
+    places: Vec<usize>,
+    init_r: usize,
+}
+
+impl AdaLora {
+    /// Makes the adapter for `weight` (`[out, in]`) at `path`. Triplets that the configuration's `rank_pattern` has
+    /// pruned are left out; none may be left.
+    pub fn init(config: &AdaLoraConfig, path: &str, weight: &Tensor<2>, rng: &mut TensorRng) -> Self {
+        let ([out, inp], device) = (weight.dims(), weight.device());
+        let init_r = config.init_r;
+        let kept = config.mask_for(path);
+        let places: Vec<_> = (0..init_r).filter(|&i| kept.is_none_or(|k| k.get(i) == Some(&true))).collect();
+        let r = places.len();
+        let random = config.init_lora_weights == InitLoraWeights::Random;
+        let std = if random { 1.0 } else { 0.02 };
+        let e = if random { rng.normal(r, 1.0) } else { vec![0.0; r] };
+        Self {
+            lora_a: from_vec(rng.normal(r * inp, std), [r, inp], &device),
+            lora_e: from_vec(e, [r, 1], &device),
+            lora_b: from_vec(rng.normal(out * r, std), [out, r], &device),
+            importance: None,
+            scaling: config.scaling() / (init_r as f64 + 1e-5),
+            dropout: config.lora_dropout,
+            places,
+            init_r,
+        }
+    }
+
+    /// What training has found out about the triplets; `None` for an adapter that is not trained.
+    pub fn importance(&self) -> Option<&Importance> {
+        self.importance.as_ref()
+    }
+
+    /// The number of triplets in memory.
+    pub fn rank(&self) -> usize {
+        self.places.len()
+    }
+
+    /// `product` (`[n, out]`) with the update for `x` (`[n, in]`, dropped out in training); all in f32.
+    pub fn apply(&self, product: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
+        if self.rank() == 0 {
+            return product;
+        }
+        let x = dropout(x, self.dropout, self.lora_a.val().is_require_grad());
+        let low = x.matmul(self.lora_a.val().transpose()) * self.lora_e.val().transpose().mul_scalar(self.scaling);
+        product + low.matmul(self.lora_b.val().transpose())
+    }
+
+    /// The weight `[out, in]` (f32) with the adapter folded in.
+    pub fn merge(&self, weight: Tensor<2>) -> Tensor<2> {
+        if self.rank() == 0 {
+            return weight;
+        }
+        let scaled = self.lora_a.val() * self.lora_e.val().mul_scalar(self.scaling);
+        weight + self.lora_b.val().matmul(scaled)
+    }
+
+    /// ‖A·Aᵀ − I‖ + ‖Bᵀ·B − I‖, Frobenius norms: `[1]`. `None` for rank 0.
+    fn orthogonality(&self) -> Option<Tensor<1>> {
+        let r = self.rank();
+        let (a, b) = (self.lora_a.val(), self.lora_b.val());
+        let norm = |gram: Tensor<2>| {
+            let square = (gram.clone() - Tensor::eye(r, &gram.device())).powi_scalar(2).sum();
+            // The root has no gradient at zero.
+            square.clamp_min(1e-30).sqrt()
+        };
+        (r > 0).then(|| norm(a.clone().matmul(a.transpose())) + norm(b.clone().transpose().matmul(b)))
+    }
+
+    /// Begins to keep what pruning needs.
+    pub(crate) fn track(&mut self) {
+        if self.importance.is_none() {
+            self.importance = Some(Importance::new(self));
+        }
+    }
+
+    /// Which of the triplets in memory take part, or may again: those that the last mask kept, and those that came
+    /// alive since.
+    pub(super) fn live(&self) -> Vec<bool> {
+        let ones = |t: Tensor<2>| t.into_data().iter::<f32>().map(|v| v != 0.0).collect::<Vec<_>>();
+        match &self.importance {
+            _ if self.rank() == 0 => Vec::new(),
+            None => vec![true; self.rank()],
+            Some(importance) => {
+                let alive = ones(self.lora_e.val());
+                ones(importance.mask()).into_iter().zip(alive).map(|(kept, alive)| kept || alive).collect()
+            }
+        }
+    }
+
+    /// `flags` of the triplets in memory as flags of those that training began with.
+    pub(super) fn of_all(&self, flags: &[bool]) -> Vec<bool> {
+        let mut all = vec![false; self.init_r];
+        self.places.iter().zip(flags).for_each(|(&place, &flag)| all[place] = flag);
+        all
+    }
+
+    /// Parameters by the names that PEFT gives them on disk.
+    pub fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
+        vec![("lora_A", (&self.lora_a).into()), ("lora_B", (&self.lora_b).into()), ("lora_E", (&self.lora_e).into())]
+    }
+
+    /// As [`Self::params`], to write into.
+    pub fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+        vec![
+            ("lora_A", (&mut self.lora_a).into()),
+            ("lora_B", (&mut self.lora_b).into()),
+            ("lora_E", (&mut self.lora_e).into()),
+        ]
+    }
+}
+
+/// The layers of the AdaLoRA adapter `name` by path, and its configuration.
+///
+/// # Errors
+/// A name that is not attached, or an adapter of another method.
+pub(super) fn layers<'a, M: PeftModel + ?Sized>(
+    model: &'a M,
+    name: &str,
+) -> Result<(&'a AdaLoraConfig, Vec<(String, &'a AdaLora)>)> {
+    let config = match model.adapter_config(name)? {
+        PeftConfig::AdaLora(config) => config,
+        other => return Err(PeftError::Unsupported(format!("`{name}` is {}, not ADALORA", other.peft_type()))),
+    };
+    let found = model.layers().into_iter().filter_map(|(path, layer)| match layer {
+        LayerRef::Linear(linear) => match linear.adapter(name)?.method.as_ref()? {
+            Method::AdaLora(adalora) => Some((path, adalora)),
+            _ => None,
+        },
+        LayerRef::Embedding(_) => None,
+    });
+    Ok((config, found.collect()))
+}
+
+/// As [`layers`], to change.
+pub(super) fn layers_mut<'a, M: PeftModel + ?Sized>(model: &'a mut M, name: &str) -> Vec<&'a mut AdaLora> {
+    let found = model.layers_mut().into_iter().filter_map(|(_, layer)| match layer {
+        LayerMut::Linear(linear) => match linear.adapter_mut(name)?.method.as_mut()? {
+            Method::AdaLora(adalora) => Some(adalora),
+            _ => None,
+        },
+        LayerMut::Embedding(_) => None,
+    });
+    found.collect()
+}
+
+/// The orthogonality term, `[1]`: `orth_reg_weight` times the mean, over every A and B of the adapter `name`, of how far
+/// it is from orthogonal. It belongs to the training loss and to no other.
+///
+/// # Errors
+/// A name that is not attached, or an adapter of another method.
+pub fn orthogonal_regularization<M: PeftModel + ?Sized>(model: &M, name: &str) -> Result<Tensor<1>> {
+    let (config, layers) = layers(model, name)?;
+    let count = 2.0 * layers.len() as f64;
+    let sum = layers.iter().filter_map(|(_, layer)| layer.orthogonality()).reduce(|a, b| a + b);
+    Ok(sum.unwrap_or_else(|| Tensor::zeros([1], &device_of(model))).mul_scalar(config.orth_reg_weight / count))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    use burn::tensor::{Device, TensorData, Tolerance};
+
+    fn adalora(kept: Option<Vec<bool>>) -> AdaLora {
+        let config = AdaLoraConfig {
+            init_r: 3,
+            target_r: 2,
+            init_lora_weights: InitLoraWeights::Random,
+            rank_pattern: kept.map(|k| BTreeMap::from([("q.lora_E".to_owned(), k)])),
+            ..AdaLoraConfig::default()
+        };
+        AdaLora::init(&config, "q", &Tensor::zeros([4, 5], &Device::flex()), &mut TensorRng::new(1, "a"))
+    }
+
+    #[test]
+    fn the_update_is_that_of_the_merged_weight_at_every_rank() {
+        let device = Device::flex();
+        let x = from_vec(TensorRng::new(2, "x").normal(10, 1.0), [2, 5], &device).val();
+        for kept in [None, Some(vec![true, false, true]), Some(vec![false; 3])] {
+            let adalora = adalora(kept);
+            let merged = x.clone().matmul(adalora.merge(Tensor::zeros([4, 5], &device)).transpose());
+            let direct = adalora.apply(Tensor::zeros([2, 4], &device), x.clone());
+            direct.into_data().assert_approx_eq::<f32>(&merged.into_data(), Tolerance::absolute(1e-5));
+            assert!((adalora.scaling - 8.0 / 3.00001).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn flags_of_what_is_left_go_to_their_old_places() {
+        let adalora = adalora(Some(vec![true, false, true]));
+        assert_eq!(adalora.rank(), 2);
+        assert_eq!(adalora.of_all(&[false, true]), [false, false, true]);
+    }
+
+    #[test]
+    fn orthogonal_factors_cost_nothing_and_have_a_finite_gradient() {
+        let mut adalora = adalora(None).train();
+        for (name, mut param) in adalora.params_mut() {
+            let eye = |rows: usize, columns: usize| {
+                let values = (0..rows * columns).map(|i| if i / columns == i % columns { 1.0_f32 } else { 0.0 });
+                TensorData::new(values.collect(), [rows, columns])
+            };
+            param.set(match name {
+                "lora_A" => eye(3, 5),
+                "lora_B" => eye(4, 3),
+                _ => continue,
+            });
+        }
+        let term = adalora.orthogonality().unwrap();
+        assert!(term.clone().into_scalar::<f32>() < 1e-6);
+        let grad = adalora.lora_a.val().grad(&term.backward()).unwrap();
+        assert!(grad.is_finite().all().into_scalar::<bool>());
+    }
+}

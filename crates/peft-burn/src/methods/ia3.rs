@@ -1,0 +1,94 @@
+//! (IA)³ (Liu et al. 2022, arXiv:2205.05638): `y = l ∘ (x·Wᵀ + b)`, or `y = (x ∘ l)·Wᵀ + b` for feedforward modules.
+
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Tensor};
+
+use crate::param::{ParamMut, ParamRef, from_vec};
+use crate::random::TensorRng;
+
+/// An IA3 adapter of one linear layer.
+#[derive(Module, Debug)]
+pub struct Ia3 {
+    /// l: `[1, in]` where it scales the input, `[out, 1]` where it scales the output.
+    pub ia3_l: Param<Tensor<2>>,
+    feedforward: bool,
+}
+
+impl Ia3 {
+    /// Makes the adapter for `weight` (`[out, in]`). `ones`: l begins as the identity, else as N(0, 1).
+    pub fn init(weight: &Tensor<2>, feedforward: bool, ones: bool, rng: &mut TensorRng) -> Self {
+        let [out, inp] = weight.dims();
+        let shape = if feedforward { [1, inp] } else { [out, 1] };
+        let n = shape[0] * shape[1];
+        let values = if ones { vec![1.0; n] } else { rng.normal(n, 1.0) };
+        Self { ia3_l: from_vec(values, shape, &weight.device()), feedforward }
+    }
+
+    /// Whether l scales the layer's input rather than its output.
+    pub fn is_feedforward(&self) -> bool {
+        self.feedforward
+    }
+
+    /// What everything before this adapter reads for `x` (`[n, in]`), in x's dtype.
+    pub(crate) fn scale_input(&self, x: Tensor<2>) -> Tensor<2> {
+        if !self.feedforward {
+            return x;
+        }
+        let dtype = x.dtype();
+        (x.cast(DType::F32) * self.ia3_l.val()).cast(dtype)
+    }
+
+    /// What `product` (`[n, out]`, f32) becomes.
+    pub(crate) fn scale_output(&self, product: Tensor<2>) -> Tensor<2> {
+        if self.feedforward { product } else { product * self.ia3_l.val().transpose() }
+    }
+
+    /// What the bias (`[out]`, f32) becomes.
+    pub(crate) fn scale_bias(&self, bias: Tensor<1>) -> Tensor<1> {
+        if self.feedforward { bias } else { bias * self.ia3_l.val().squeeze_dim(1) }
+    }
+
+    /// The weight `[out, in]` (f32) with the adapter folded in.
+    pub fn merge(&self, weight: Tensor<2>) -> Tensor<2> {
+        weight * self.ia3_l.val()
+    }
+
+    /// Parameters by the names that PEFT gives them on disk.
+    pub fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
+        vec![("ia3_l", ParamRef::from(&self.ia3_l))]
+    }
+
+    /// As [`Self::params`], to write into.
+    pub fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+        vec![("ia3_l", ParamMut::from(&mut self.ia3_l))]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Tolerance};
+
+    #[test]
+    fn either_side_equals_the_scaled_weight() {
+        let device = Device::flex();
+        let mut rng = TensorRng::new(1, "x");
+        let [w, x] = [[4, 6], [3, 6]].map(|s| from_vec(rng.normal(s[0] * s[1], 1.0), s, &device).val());
+        let bias = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0], &device);
+        for feedforward in [true, false] {
+            let ia3 = Ia3::init(&w, feedforward, false, &mut rng);
+            assert_eq!(ia3.ia3_l.val().dims(), if feedforward { [1, 6] } else { [4, 1] });
+            let scaled_bias = ia3.scale_bias(bias.clone());
+            let y = ia3.scale_output(ia3.scale_input(x.clone()).matmul(w.clone().transpose()));
+            let merged = x.clone().matmul(ia3.merge(w.clone()).transpose());
+            let with_bias = ia3.scale_output(x.clone().matmul(w.clone().transpose()) + bias.clone().unsqueeze());
+            y.clone().into_data().assert_approx_eq::<f32>(&merged.into_data(), Tolerance::absolute(1e-5));
+            if !feedforward {
+                let y = y + scaled_bias.unsqueeze();
+                y.into_data().assert_approx_eq::<f32>(&with_bias.into_data(), Tolerance::absolute(1e-5));
+            }
+        }
+        let identity = Ia3::init(&w, false, true, &mut rng);
+        assert_eq!(identity.merge(w.clone()).into_data(), w.into_data());
+    }
+}

@@ -1,0 +1,358 @@
+//! `y = x·Wᵀ` and, with LoRA (Hu et al. 2021), `y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ`, each as one operation.
+//!
+//! On the CPU the second product is added where the first was written, and the same in backward. Backward reads x, which
+//! projections of one input share, and `x·Aᵀ`.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::Tensor;
+
+use super::flex::{self, all_f32, contiguous, dims2, values};
+use super::matrix::{Mat, Product, product, sum_of_products};
+
+/// Linear maps of rows: x `[n, in]`, W `[out, in]`, A `[r, in]`, B `[out, r]`, all of one dtype.
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
+pub trait ProjectionOps: Backend {
+    /// `x·Wᵀ`: `[n, out]`.
+    #[fusion(default)]
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        composed::linear::<Self>(x, weight)
+    }
+
+    /// The gradient of [`project`](Self::project) with respect to x.
+    #[fusion(default)]
+    fn project_backward(grad: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_matmul(grad, weight)
+    }
+
+    /// `x·Wᵀ + s·low·Bᵀ`, and `low = x·Aᵀ` (`[n, r]`), which backward reads. W is a constant.
+    #[fusion(default)]
+    fn lora_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::lora_linear::<Self>(x, weight, a, b, scale)
+    }
+
+    /// The gradients of [`lora_linear`](Self::lora_linear) with respect to A, B and `low`.
+    #[fusion(default)]
+    fn lora_factors_backward(
+        grad: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        low: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        composed::lora_factors_backward::<Self>(grad, x, low, b, scale)
+    }
+
+    /// The gradient of [`lora_linear`](Self::lora_linear) with respect to x: `g·W + low_grad·A`.
+    #[fusion(default)]
+    fn lora_input_backward(
+        grad: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        low_grad: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        composed::lora_input_backward::<Self>(grad, weight, low_grad, a)
+    }
+}
+
+/// The operations in terms of ordinary tensor operations, for every backend.
+mod composed {
+    use super::{Backend, FloatTensor};
+
+    pub(super) fn linear<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
+        B::float_matmul(x, B::float_transpose(weight))
+    }
+
+    pub(super) fn lora_linear<B: Backend>(
+        x: FloatTensor<B>,
+        weight: FloatTensor<B>,
+        a: FloatTensor<B>,
+        b: FloatTensor<B>,
+        scale: f32,
+    ) -> (FloatTensor<B>, FloatTensor<B>) {
+        let low = linear::<B>(x.clone(), a);
+        let update = linear::<B>(B::float_mul_scalar(low.clone(), scale.into()), b);
+        (B::float_add(linear::<B>(x, weight), update), low)
+    }
+
+    pub(super) fn lora_factors_backward<B: Backend>(
+        grad: FloatTensor<B>,
+        x: FloatTensor<B>,
+        low: FloatTensor<B>,
+        b: FloatTensor<B>,
+        scale: f32,
+    ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+        let low_grad = B::float_mul_scalar(B::float_matmul(grad.clone(), b), scale.into());
+        let a_grad = B::float_matmul(B::float_transpose(low_grad.clone()), x);
+        let b_grad = B::float_matmul(B::float_transpose(grad), B::float_mul_scalar(low, scale.into()));
+        (a_grad, b_grad, low_grad)
+    }
+
+    pub(super) fn lora_input_backward<B: Backend>(
+        grad: FloatTensor<B>,
+        weight: FloatTensor<B>,
+        low_grad: FloatTensor<B>,
+        a: FloatTensor<B>,
+    ) -> FloatTensor<B> {
+        B::float_add(B::float_matmul(grad, weight), B::float_matmul(low_grad, a))
+    }
+}
+
+#[cfg(feature = "cube")]
+impl ProjectionOps for burn::backend::Cube {}
+
+impl ProjectionOps for Flex {
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        if !all_f32(&[&x, &weight]) {
+            return composed::linear::<Self>(x, weight);
+        }
+        let ([n, inp], [out, _]) = (dims2(&x), dims2(&weight));
+        let (x, weight) = (contiguous(x), contiguous(weight));
+        let y = product(Mat::new(values(&x), n, inp), Mat::new(values(&weight), out, inp).t());
+        flex::tensor(y, [n, out])
+    }
+
+    fn project_backward(grad: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        if !all_f32(&[&grad, &weight]) {
+            return Self::float_matmul(grad, weight);
+        }
+        let ([n, out], [_, inp]) = (dims2(&grad), dims2(&weight));
+        let (grad, weight) = (contiguous(grad), contiguous(weight));
+        let x_grad = product(Mat::new(values(&grad), n, out), Mat::new(values(&weight), out, inp));
+        flex::tensor(x_grad, [n, inp])
+    }
+
+    fn lora_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if !all_f32(&[&x, &weight, &a, &b]) {
+            return composed::lora_linear::<Self>(x, weight, a, b, scale);
+        }
+        let ([n, inp], [out, r]) = (dims2(&x), dims2(&b));
+        let (x, weight, a, b) = (contiguous(x), contiguous(weight), contiguous(a), contiguous(b));
+        let x = Mat::new(values(&x), n, inp);
+        let low = product(x, Mat::new(values(&a), r, inp).t());
+        let update = Product::of(Mat::new(&low, n, r), Mat::new(values(&b), out, r).t()).times(scale);
+        let y = sum_of_products(&[Product::of(x, Mat::new(values(&weight), out, inp).t()), update.added()]);
+        (flex::tensor(y, [n, out]), flex::tensor(low, [n, r]))
+    }
+
+    fn lora_factors_backward(
+        grad: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        low: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        if !all_f32(&[&grad, &x, &low, &b]) {
+            return composed::lora_factors_backward::<Self>(grad, x, low, b, scale);
+        }
+        let ([n, inp], [out, r]) = (dims2(&x), dims2(&b));
+        let (grad, x, low, b) = (contiguous(grad), contiguous(x), contiguous(low), contiguous(b));
+        let (grad, x) = (Mat::new(values(&grad), n, out), Mat::new(values(&x), n, inp));
+        let low_grad = sum_of_products(&[Product::of(grad, Mat::new(values(&b), out, r)).times(scale)]);
+        let a_grad = product(Mat::new(&low_grad, n, r).t(), x);
+        let b_grad = sum_of_products(&[Product::of(grad.t(), Mat::new(values(&low), n, r)).times(scale)]);
+        (flex::tensor(a_grad, [r, inp]), flex::tensor(b_grad, [out, r]), flex::tensor(low_grad, [n, r]))
+    }
+
+    fn lora_input_backward(
+        grad: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        low_grad: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        if !all_f32(&[&grad, &weight, &low_grad, &a]) {
+            return composed::lora_input_backward::<Self>(grad, weight, low_grad, a);
+        }
+        let ([n, out], [r, inp]) = (dims2(&grad), dims2(&a));
+        let (grad, weight, low_grad, a) = (contiguous(grad), contiguous(weight), contiguous(low_grad), contiguous(a));
+        let x_grad = sum_of_products(&[
+            Product::of(Mat::new(values(&grad), n, out), Mat::new(values(&weight), out, inp)),
+            Product::of(Mat::new(values(&low_grad), n, r), Mat::new(values(&a), r, inp)).added(),
+        ]);
+        flex::tensor(x_grad, [n, inp])
+    }
+}
+
+impl<B: ProjectionOps, C: CheckpointStrategy> ProjectionOps for Autodiff<B, C> {
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        // Each is kept only if the other's gradient is wanted.
+        let kept_x = weight.is_tracked().then(|| x.primitive().clone());
+        let kept_weight = x.is_tracked().then(|| weight.primitive().clone());
+        let ((x, x_node), (weight, weight_node)) = (x.into_parts(), weight.into_parts());
+        match LinearBackward.prepare::<C>([x_node, weight_node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((kept_x, kept_weight), B::project(x, weight)),
+            OpsKind::UnTracked(prep) => prep.finish(B::project(x, weight)),
+        }
+    }
+
+    fn lora_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let ((x, x_node), weight) = (x.into_parts(), weight.into_primitive());
+        let ((a, a_node), (b, b_node)) = (a.into_parts(), b.into_parts());
+        let (y, low) = B::lora_linear(x.clone(), weight.clone(), a.clone(), b.clone(), scale);
+        let y = match LoraBackward.prepare::<C>([x_node, a_node, b_node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(LoraState { x, weight, a, b, low: low.clone(), scale }, y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        };
+        (y, <FloatTensor<Self>>::new(low))
+    }
+}
+
+#[derive(Debug)]
+struct LinearBackward;
+
+impl<B: ProjectionOps> Backward<B, 2> for LinearBackward {
+    type State = (Option<FloatTensor<B>>, Option<FloatTensor<B>>);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let [x_node, weight_node] = ops.parents;
+        let (x, weight) = ops.state;
+        if let (Some(node), Some(x)) = (weight_node, x) {
+            grads.register::<B>(node.id, B::float_matmul(B::float_transpose(grad.clone()), x));
+        }
+        if let (Some(node), Some(weight)) = (x_node, weight) {
+            grads.register::<B>(node.id, B::project_backward(grad, weight));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LoraBackward;
+
+#[derive(Clone, Debug)]
+struct LoraState<B: Backend> {
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    a: FloatTensor<B>,
+    b: FloatTensor<B>,
+    low: FloatTensor<B>,
+    scale: f32,
+}
+
+impl<B: ProjectionOps> Backward<B, 3> for LoraBackward {
+    type State = LoraState<B>;
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let [x_node, a_node, b_node] = ops.parents;
+        let LoraState { x, weight, a, b, low, scale } = ops.state;
+        let (a_grad, b_grad, low_grad) = B::lora_factors_backward(grad.clone(), x, low, b, scale);
+        if let Some(node) = a_node {
+            grads.register::<B>(node.id, a_grad);
+        }
+        if let Some(node) = b_node {
+            grads.register::<B>(node.id, b_grad);
+        }
+        if let Some(node) = x_node {
+            grads.register::<B>(node.id, B::lora_input_backward(grad, weight, low_grad, a));
+        }
+    }
+}
+
+/// `x·Wᵀ` for x `[n, in]` and W `[out, in]` of one dtype.
+pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as ProjectionOps>::project(x.into_dispatch(), weight.into_dispatch()))
+}
+
+/// `x·Wᵀ + s·(x·Aᵀ)·Bᵀ` for x `[n, in]`, W `[out, in]`, A `[r, in]` and B `[out, r]` of one dtype. W gets no gradient.
+pub fn lora_linear(x: Tensor<2>, weight: Tensor<2>, a: Tensor<2>, b: Tensor<2>, scale: f64) -> Tensor<2> {
+    let (y, _) = <Dispatch as ProjectionOps>::lora_linear(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        a.into_dispatch(),
+        b.into_dispatch(),
+        scale as f32,
+    );
+    Tensor::from_dispatch(y)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::random::TensorRng;
+    use burn::tensor::{DType, Device, TensorData, Tolerance};
+
+    fn random(rng: &mut TensorRng, shape: [usize; 2]) -> Tensor<2> {
+        let data = TensorData::new(rng.normal(shape[0] * shape[1], 1.0), shape);
+        Tensor::from_data(data, (&Device::flex().autodiff(), DType::F32))
+    }
+
+    /// The values of `f` and the gradients with respect to `inputs` of its product with fixed weights.
+    fn evaluate(inputs: &[Tensor<2>], f: impl Fn(&[Tensor<2>]) -> Tensor<2>) -> Vec<TensorData> {
+        let inputs: Vec<_> = inputs.iter().map(|t| t.clone().detach().require_grad()).collect();
+        let y = f(&inputs);
+        let weights = random(&mut TensorRng::new(9, "weights"), y.dims());
+        let grads = (y.clone() * weights).sum().backward();
+        let grads = inputs.iter().map(|t| t.grad(&grads).unwrap().into_data());
+        std::iter::once(y.into_data()).chain(grads).collect()
+    }
+
+    fn assert_same(found: Vec<TensorData>, expected: Vec<TensorData>) {
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            found.assert_approx_eq::<f32>(expected, Tolerance::rel_abs(1e-4, 1e-3));
+        }
+    }
+
+    #[test]
+    fn linear_is_the_composed_form_with_both_gradients() {
+        for (n, inp, out) in [(1, 1, 1), (3, 5, 7), (130, 65, 200), (257, 128, 48)] {
+            let rng = &mut TensorRng::new(1, "linear");
+            let inputs = [random(rng, [n, inp]), random(rng, [out, inp])];
+            let fused = evaluate(&inputs, |t| linear(t[0].clone(), t[1].clone()));
+            assert_same(fused, evaluate(&inputs, |t| t[0].clone().matmul(t[1].clone().transpose())));
+        }
+    }
+
+    #[test]
+    fn lora_linear_is_the_composed_form_with_every_gradient() {
+        for (n, inp, out, r) in [(1, 1, 1, 1), (3, 5, 7, 2), (130, 65, 200, 16), (257, 128, 48, 8)] {
+            let rng = &mut TensorRng::new(2, "lora");
+            let inputs = [random(rng, [n, inp]), random(rng, [r, inp]), random(rng, [out, r])];
+            let weight = random(rng, [out, inp]);
+            let fused = evaluate(&inputs, |t| {
+                lora_linear(t[0].clone(), weight.clone(), t[1].clone(), t[2].clone(), 0.5)
+            });
+            let composed = evaluate(&inputs, |t| {
+                let low = t[0].clone().matmul(t[1].clone().transpose());
+                t[0].clone().matmul(weight.clone().transpose()) + low.matmul(t[2].clone().transpose()) * 0.5
+            });
+            assert_same(fused, composed);
+        }
+    }
+
+    #[test]
+    fn other_dtypes_and_layouts_work_too() {
+        let rng = &mut TensorRng::new(3, "other");
+        let (x, w) = (random(rng, [6, 8]), random(rng, [8, 5]));
+        let expected = x.clone().matmul(w.clone()).into_data();
+        let found = linear(x.clone().transpose().transpose(), w.clone().transpose()).into_data();
+        found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-5));
+        let half = linear(x.cast(DType::BF16), w.transpose().cast(DType::BF16)).cast(DType::F32).into_data();
+        half.assert_approx_eq::<f32>(&expected, Tolerance::rel_abs(0.05, 0.1));
+    }
+}

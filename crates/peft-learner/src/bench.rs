@@ -1,0 +1,287 @@
+//! The cost of one training step.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use llama_burn::{Input, Llama, LlamaConfig};
+use peft_burn::{LoraConfig, PeftConfig, PeftModel, TargetModules};
+use serde::Serialize;
+
+use crate::loss::cross_entropy;
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BenchMethod {
+    /// LoRA of rank 16 on q, k, v and o.
+    Lora,
+    /// LoRA of rank 16 on all seven projections.
+    LoraAll,
+    /// Every weight is trained.
+    Full,
+    /// The forward pass and the loss, without gradients.
+    BaseForward,
+}
+
+impl BenchMethod {
+    /// All of them, with their names.
+    pub const ALL: [(&'static str, Self); 4] =
+        [("lora", Self::Lora), ("lora_all", Self::LoraAll), ("full", Self::Full), ("base_forward", Self::BaseForward)];
+
+    fn adapter(self) -> Option<PeftConfig> {
+        let attention = ["q_proj", "k_proj", "v_proj", "o_proj"];
+        let mlp = ["gate_proj", "up_proj", "down_proj"];
+        let lora = |targets: Vec<&str>| {
+            let target_modules = TargetModules::list(targets);
+            Some(PeftConfig::Lora(LoraConfig { r: 16, lora_alpha: 32.0, target_modules, ..LoraConfig::default() }))
+        };
+        match self {
+            Self::Lora => lora(attention.to_vec()),
+            Self::LoraAll => lora([&attention[..], &mlp[..]].concat()),
+            Self::Full | Self::BaseForward => None,
+        }
+    }
+}
+
+impl FromStr for BenchMethod {
+    type Err = BenchError;
+
+    fn from_str(name: &str) -> Result<Self, BenchError> {
+        let found = Self::ALL.iter().find(|(n, _)| *n == name).map(|(_, method)| *method);
+        found.ok_or_else(|| BenchError::Method {
+            name: name.to_owned(),
+            known: Self::ALL.map(|(n, _)| n).join(", "),
+        })
+    }
+}
+
+/// Why a measurement could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// An unknown name.
+    #[error("there is no bench method `{name}` (known: {known})")]
+    Method {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// No step to time, or no token to train on.
+    #[error("{0}")]
+    Size(&'static str),
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] llama_burn::LlamaError),
+    /// The adapter.
+    #[error(transparent)]
+    Adapter(#[from] peft_burn::PeftError),
+}
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct BenchConfig {
+    /// A Hugging Face model folder.
+    pub model: PathBuf,
+    /// Takes the folder's `config.json` alone and makes the weights up.
+    pub random: bool,
+    /// What is trained.
+    pub method: BenchMethod,
+    /// Rows of a batch.
+    pub batch: usize,
+    /// Tokens of a row.
+    pub seq: usize,
+    /// Timed steps.
+    pub steps: usize,
+    /// Steps before them.
+    pub warmup: usize,
+    /// The base's dtype.
+    pub dtype: FloatDType,
+    /// Where it runs.
+    pub device: Device,
+}
+
+/// What was measured. The keys are those of PEFT's own measurement, so that the two can be compared by machine.
+#[derive(Clone, Debug, Serialize)]
+pub struct BenchReport {
+    /// `peft-burn`.
+    #[serde(rename = "impl")]
+    pub implementation: &'static str,
+    /// What was trained.
+    pub method: BenchMethod,
+    /// Where.
+    pub device: String,
+    /// The base's dtype, `f32` or `bf16`.
+    pub dtype: String,
+    /// Rows of a batch.
+    pub batch: usize,
+    /// Tokens of a row.
+    pub seq: usize,
+    /// Trained numbers.
+    pub trainable: usize,
+    /// Median of the timed steps, in milliseconds.
+    pub step_ms: f64,
+    /// Each timed step, in milliseconds.
+    pub steps_ms: Vec<f64>,
+    /// Tokens per second at the median.
+    pub tokens_per_s: f64,
+    /// The most memory that the process held, in MiB; 0 where the system does not say.
+    pub peak_rss_mb: f64,
+    /// The same just before the first step, in MiB.
+    pub load_rss_mb: f64,
+    /// Always 0: Burn does not report device memory.
+    pub peak_gpu_mb: f64,
+    /// Seconds from the start to the first step.
+    pub load_s: f64,
+    /// Loss of the first step.
+    pub first_loss: f64,
+    /// Loss of the last step.
+    pub last_loss: f64,
+    /// Threads that computed.
+    pub threads: usize,
+}
+
+/// Times steps: forward with every token as a label, backward, AdamW. One process should measure one method, so that the
+/// peak of memory is that method's own.
+///
+/// # Errors
+/// A model that cannot be loaded, an adapter that does not fit it, or nothing to measure.
+pub fn run(config: &BenchConfig) -> Result<BenchReport, BenchError> {
+    if config.steps == 0 || config.batch == 0 || config.seq < 2 {
+        return Err(BenchError::Size("a measurement needs at least one step, one row and two tokens a row"));
+    }
+    let start = Instant::now();
+    let mut model = load(config)?;
+    if let Some(adapter) = config.method.adapter() {
+        model.add_adapter("default", &adapter, 0)?;
+    }
+    if config.method == BenchMethod::Full {
+        model.set_base_trainable(true);
+    }
+    let training = config.method != BenchMethod::BaseForward;
+    let trainable = match config.method {
+        BenchMethod::Full => model.config().num_parameters(),
+        BenchMethod::BaseForward => 0,
+        _ => model.trainable_parameters().trainable,
+    };
+    if training {
+        model = model.train();
+    }
+    let batch = Batch::new(config, model.config().vocab_size);
+    let mut optimizer = AdamWConfig::new().with_weight_decay(0.01).with_epsilon(1e-8).init();
+    let load_s = start.elapsed().as_secs_f64();
+    let load_rss_mb = peak_rss_mb();
+
+    let (mut times, mut losses) = (Vec::new(), Vec::new());
+    for _ in 0..config.warmup + config.steps {
+        let start = Instant::now();
+        let loss = batch.loss(&model);
+        if training {
+            model = step(&mut optimizer, model, &loss);
+        }
+        losses.push(loss.into_scalar::<f64>());
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let steps_ms = times.split_off(config.warmup);
+    let step_ms = median(&steps_ms);
+    Ok(BenchReport {
+        implementation: "peft-burn",
+        method: config.method,
+        device: format!("{:?}", config.device),
+        dtype: format!("{:?}", config.dtype).to_lowercase(),
+        batch: config.batch,
+        seq: config.seq,
+        trainable,
+        step_ms,
+        tokens_per_s: (config.batch * config.seq) as f64 / step_ms * 1e3,
+        steps_ms,
+        peak_rss_mb: peak_rss_mb(),
+        load_rss_mb,
+        peak_gpu_mb: 0.0,
+        load_s,
+        first_loss: losses[0],
+        last_loss: losses[losses.len() - 1],
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+    })
+}
+
+fn load(config: &BenchConfig) -> Result<Llama, BenchError> {
+    Ok(if config.random {
+        Llama::random(LlamaConfig::from_dir(&config.model)?, 0, &config.device)
+    } else {
+        Llama::from_dir(&config.model, Some(config.dtype), &config.device)?
+    })
+}
+
+fn step(optimizer: &mut ModuleOptimizer, model: Llama, loss: &Tensor<1>) -> Llama {
+    let grads = GradientsParams::from_grads(loss.backward(), &model);
+    optimizer.step(1e-4, model, grads)
+}
+
+/// Fixed pseudo-random tokens: `id[i] = (i·7919 + 13) mod vocab`.
+struct Batch {
+    input: Input,
+    /// Rows of the residual stream that have a target.
+    positions: Tensor<1, Int>,
+    targets: Tensor<1, Int>,
+}
+
+impl Batch {
+    fn new(config: &BenchConfig, vocab: usize) -> Self {
+        let id = |i: usize| ((i * 7919 + 13) % vocab) as u32;
+        let rows: Vec<Vec<u32>> =
+            (0..config.batch).map(|b| (0..config.seq).map(|t| id(b * config.seq + t)).collect()).collect();
+        let at: Vec<usize> = (0..config.batch * config.seq).filter(|i| (i + 1) % config.seq != 0).collect();
+        let ints = |values: Vec<i32>| Tensor::from_data(TensorData::new(values, [at.len()]), &config.device);
+        Self {
+            input: Input::from_rows(&rows, &config.device),
+            positions: ints(at.iter().map(|&i| i as i32).collect()),
+            targets: ints(at.iter().map(|&i| id(i + 1) as i32).collect()),
+        }
+    }
+
+    fn loss(&self, model: &Llama) -> Tensor<1> {
+        let n = self.targets.dims()[0] as f64;
+        let hidden = model.hidden(&self.input, None).select(0, self.positions.clone());
+        cross_entropy(model, hidden, self.targets.clone(), 1.0 / n)
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let n = sorted.len();
+    (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0
+}
+
+/// The process's largest resident set so far, in MiB (Linux).
+fn peak_rss_mb() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
+    kib.map_or(0.0, |kib| kib / 1024.0)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_count_lies_between_the_middle_two() {
+        assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), 2.5);
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+    }
+
+    #[test]
+    fn names_are_those_of_the_reference() {
+        for (name, method) in BenchMethod::ALL {
+            assert_eq!(name.parse::<BenchMethod>().unwrap(), method);
+            assert_eq!(serde_json::to_value(method).unwrap(), name);
+        }
+        assert!("qlora".parse::<BenchMethod>().unwrap_err().to_string().contains("lora_all"));
+    }
+}

@@ -1,0 +1,137 @@
+//! `[training]`: Transformers' TrainingArguments.
+
+use serde::{Deserialize, Serialize};
+
+use super::reader::Section;
+
+/// Transformers' TrainingArguments, as far as they apply.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TrainingConfig {
+    /// Optimiser steps; where given, it wins over `num_train_epochs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<usize>,
+    /// Passes over the training rows.
+    pub num_train_epochs: f64,
+    /// Rows a micro-batch.
+    pub per_device_train_batch_size: usize,
+    /// Micro-batches an optimiser step.
+    pub gradient_accumulation_steps: usize,
+    /// Rows of similar length share a micro-batch.
+    pub group_by_length: bool,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// LoRA+: B matrices learn at this multiple of `learning_rate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loraplus_lr_ratio: Option<f64>,
+    /// Shape of the learning rate over the run.
+    pub lr_scheduler_type: LrSchedulerType,
+    /// Steps over which the learning rate rises from 0.
+    pub warmup_steps: usize,
+    /// AdamW's, decoupled, on every trainable tensor.
+    pub weight_decay: f64,
+    /// AdamW's first decay.
+    pub adam_beta1: f64,
+    /// AdamW's second decay.
+    pub adam_beta2: f64,
+    /// AdamW's epsilon.
+    pub adam_epsilon: f64,
+    /// Bound on the norm of all gradients together; 0 = off.
+    pub max_grad_norm: f64,
+    /// Steps between evaluations.
+    pub eval_steps: usize,
+    /// Steps between checkpoints.
+    pub save_steps: usize,
+    /// Checkpoints kept.
+    pub save_total_limit: usize,
+    /// Recompute activations in backward: more time, less memory.
+    pub gradient_checkpointing: bool,
+}
+
+impl TrainingConfig {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let default = Self::default();
+        let config = Self {
+            max_steps: section.get("max_steps"),
+            num_train_epochs: section.or("num_train_epochs", default.num_train_epochs),
+            per_device_train_batch_size: section.or("per_device_train_batch_size", default.per_device_train_batch_size),
+            gradient_accumulation_steps: section.or("gradient_accumulation_steps", default.gradient_accumulation_steps),
+            group_by_length: section.or("group_by_length", default.group_by_length),
+            learning_rate: section.or("learning_rate", default.learning_rate),
+            loraplus_lr_ratio: section.get("loraplus_lr_ratio"),
+            lr_scheduler_type: section.or("lr_scheduler_type", default.lr_scheduler_type),
+            warmup_steps: section.or("warmup_steps", default.warmup_steps),
+            weight_decay: section.or("weight_decay", default.weight_decay),
+            adam_beta1: section.or("adam_beta1", default.adam_beta1),
+            adam_beta2: section.or("adam_beta2", default.adam_beta2),
+            adam_epsilon: section.or("adam_epsilon", default.adam_epsilon),
+            max_grad_norm: section.or("max_grad_norm", default.max_grad_norm),
+            eval_steps: section.or("eval_steps", default.eval_steps),
+            save_steps: section.or("save_steps", default.save_steps),
+            save_total_limit: section.or("save_total_limit", default.save_total_limit),
+            gradient_checkpointing: section.or("gradient_checkpointing", default.gradient_checkpointing),
+        };
+        section.finish();
+        config
+    }
+
+    /// Optimiser steps of a run over `rows` rows (packed rows count as one): `max_steps`, or as many as it takes to
+    /// read all rows `num_train_epochs` times.
+    pub fn total_steps(&self, rows: usize) -> usize {
+        let rows_a_step = self.per_device_train_batch_size * self.gradient_accumulation_steps;
+        let by_epochs = (self.num_train_epochs * rows as f64 / rows_a_step as f64).ceil() as usize;
+        self.max_steps.unwrap_or(by_epochs.max(1))
+    }
+}
+
+impl Default for TrainingConfig {
+    fn default() -> Self {
+        Self {
+            max_steps: None,
+            num_train_epochs: 3.0,
+            per_device_train_batch_size: 4,
+            gradient_accumulation_steps: 1,
+            group_by_length: false,
+            learning_rate: 2e-4,
+            loraplus_lr_ratio: None,
+            lr_scheduler_type: LrSchedulerType::default(),
+            warmup_steps: 0,
+            weight_decay: 0.0,
+            adam_beta1: 0.9,
+            adam_beta2: 0.999,
+            adam_epsilon: 1e-8,
+            max_grad_norm: 1.0,
+            eval_steps: 50,
+            save_steps: 50,
+            save_total_limit: 2,
+            gradient_checkpointing: false,
+        }
+    }
+}
+
+/// Shape of the learning rate after warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LrSchedulerType {
+    /// Stays at the peak.
+    Constant,
+    /// Falls to 0 in a line.
+    Linear,
+    /// Falls to 0 along half a cosine.
+    #[default]
+    Cosine,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_come_from_epochs_unless_given() {
+        let mut training = TrainingConfig { gradient_accumulation_steps: 2, ..TrainingConfig::default() };
+        assert_eq!(training.total_steps(20), 8, "60 rows, 8 a step");
+        training.num_train_epochs = 0.01;
+        assert_eq!(training.total_steps(20), 1);
+        training.max_steps = Some(100);
+        assert_eq!(training.total_steps(20), 100);
+    }
+}

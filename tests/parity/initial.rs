@@ -1,0 +1,36 @@
+//! Initialisations that move a part of the weight into the adapter.
+
+use peft_burn::{AdaptableModel, AdapterFiles, LayerRef, PeftModel};
+use peft_burn_workspace::{Inputs, assert_close, base, golden, tensors};
+use rstest::rstest;
+
+#[rstest]
+fn the_residual_and_the_update_are_pefts(#[values("pissa", "olora")] init: &str) {
+    let folder = golden(&format!("x_init_{init}"));
+    let oracle = tensors(&folder.join("oracle.safetensors"));
+    let inputs = Inputs::load();
+    let untouched = base("base");
+    let path = "model.layers.0.self_attn.q_proj";
+
+    // From PEFT's own files, the residual is made anew.
+    let mut loaded = base("base");
+    loaded.load_adapter(&folder.join("adapter"), "default", false).unwrap();
+    assert_close("logits", &loaded.forward(&inputs.input()).into_data(), &oracle["logits"], 1e-5);
+    // From our own initialisation.
+    let mut fresh = base("base");
+    fresh.add_adapter("default", loaded.adapter_config("default").unwrap(), 1).unwrap();
+    let before = untouched.forward(&inputs.input()).into_data();
+    assert_close("logits at the start", &fresh.forward(&inputs.input()).into_data(), &before, 1e-5);
+
+    for model in [&loaded, &fresh] {
+        let layers = model.layers();
+        let (_, LayerRef::Linear(linear)) = layers.iter().find(|(p, _)| p == path).unwrap() else {
+            panic!("a linear layer")
+        };
+        let residual = linear.adapter("default").unwrap().weight.as_ref().unwrap().val();
+        assert_close("residual", &residual.clone().into_data(), &oracle["residual_weight"], 1e-5);
+        let (merged, _) = linear.merged_values(&["default".into()]).unwrap();
+        assert_close("update", &(merged.clone() - residual).into_data(), &oracle["delta"], 1e-5);
+        assert_close("sum", &merged.into_data(), &linear.base().weight.val().into_data(), 1e-5);
+    }
+}

@@ -1,0 +1,34 @@
+//! A base in bf16: adapters stay f32.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{DType, FloatDType};
+use llama_burn::Llama;
+use peft_burn::{AdapterFiles, PeftModel};
+use peft_burn_workspace::{Inputs, device, golden, relative_error, tensors};
+use rstest::rstest;
+
+#[rstest]
+fn bf16_base(#[values("lora", "dora", "vera", "adalora", "ia3")] name: &str) {
+    let oracle = tensors(&golden("x_bf16/oracle.safetensors"));
+    let exact = &tensors(&golden(name).join("forward.safetensors"))["logits"];
+    let peft = &oracle[&format!("{name}.logits")];
+    let mut model = Llama::from_dir(golden("base"), Some(FloatDType::BF16), &device()).unwrap();
+    model.load_adapter(&golden(name).join("adapter"), "default", false).unwrap();
+    for (key, param) in model.adapter_params("default").unwrap() {
+        assert_eq!(param.to_data().dtype(), DType::F32, "{key}");
+    }
+    let logits = model.forward(&Inputs::load().input()).into_data();
+    assert_eq!(logits.dtype(), DType::BF16);
+    // Both round at every step, each at its own places: we may be as far from the exact logits as PEFT is, and no
+    // farther than that from PEFT.
+    let rounding = relative_error(peft, exact);
+    let (to_exact, to_peft) = (relative_error(&logits, exact), relative_error(&logits, peft));
+    assert!(to_exact <= 1.25 * rounding, "{to_exact:.2e} from exact, PEFT {rounding:.2e}");
+    assert!(to_peft <= rounding, "{to_peft:.2e} from PEFT, which is {rounding:.2e} from exact");
+
+    model.merge_adapters(&["default"], true).unwrap();
+    let weights: BTreeMap<_, _> = model.named_weights().into_iter().collect();
+    let merged = &weights["model.layers.0.self_attn.v_proj.weight"];
+    assert_eq!(merged, &oracle[&format!("{name}.merged_v0")], "merged in f32 and rounded once, as PEFT's");
+}

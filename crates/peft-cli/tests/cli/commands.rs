@@ -190,3 +190,36 @@ fn a_reader_that_goes_away_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(0), String::new()));
 }
+
+#[test]
+fn bench_prints_the_keys_of_the_reference() {
+    let place = Place::new();
+    place.random_model("model");
+    std::fs::remove_file(place.path("model/model.safetensors")).unwrap();
+    let line = "bench --model model --random --batch 2 --seq 8 --steps 3 --warmup 1 --method";
+    let said = place.ok(&format!("{line} lora --json")).json();
+    let keys = [
+        "impl",
+        "method",
+        "device",
+        "dtype",
+        "batch",
+        "seq",
+        "trainable",
+        "step_ms",
+        "steps_ms",
+        "tokens_per_s",
+        "peak_rss_mb",
+        "peak_gpu_mb",
+        "load_s",
+        "first_loss",
+        "last_loss",
+        "threads",
+    ];
+    keys.iter().for_each(|key| assert!(said.get(key).is_some(), "{key} is not in {said}"));
+    assert_eq!((&said["method"], said["steps_ms"].as_array().unwrap().len()), (&json!("lora"), 3));
+    assert!(said["last_loss"].as_f64().unwrap() < said["first_loss"].as_f64().unwrap(), "it trains: {said}");
+    for method in ["lora_all", "full", "base_forward"] {
+        assert!(place.ok(&format!("{line} {method}")).out.contains("(median of 3)"), "{method}");
+    }
+}

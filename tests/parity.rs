@@ -5,10 +5,10 @@
 mod adalora;
 #[path = "parity/base.rs"]
 mod base;
-#[path = "parity/generation.rs"]
-mod generation;
 #[path = "parity/combine.rs"]
 mod combine;
+#[path = "parity/generation.rs"]
+mod generation;
 #[path = "parity/initial.rs"]
 mod initial;
 #[path = "parity/methods.rs"]

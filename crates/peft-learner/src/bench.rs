@@ -52,10 +52,7 @@ impl FromStr for BenchMethod {
 
     fn from_str(name: &str) -> Result<Self, BenchError> {
         let found = Self::ALL.iter().find(|(n, _)| *n == name).map(|(_, method)| *method);
-        found.ok_or_else(|| BenchError::Method {
-            name: name.to_owned(),
-            known: Self::ALL.map(|(n, _)| n).join(", "),
-        })
+        found.ok_or_else(|| BenchError::Method { name: name.to_owned(), known: Self::ALL.map(|(n, _)| n).join(", ") })
     }
 }
 

@@ -334,9 +334,8 @@ mod tests {
             let rng = &mut TensorRng::new(2, "lora");
             let inputs = [random(rng, [n, inp]), random(rng, [r, inp]), random(rng, [out, r])];
             let weight = random(rng, [out, inp]);
-            let fused = evaluate(&inputs, |t| {
-                lora_linear(t[0].clone(), weight.clone(), t[1].clone(), t[2].clone(), 0.5)
-            });
+            let fused =
+                evaluate(&inputs, |t| lora_linear(t[0].clone(), weight.clone(), t[1].clone(), t[2].clone(), 0.5));
             let composed = evaluate(&inputs, |t| {
                 let low = t[0].clone().matmul(t[1].clone().transpose());
                 t[0].clone().matmul(weight.clone().transpose()) + low.matmul(t[2].clone().transpose()) * 0.5

@@ -198,8 +198,8 @@ pub fn compute_parallel(out: MatMut<'_>, products: &[Product<'_>]) {
     let target = Target { data: out.data.as_mut_ptr(), row_stride: out.row_stride };
     // A right factor whose columns are not contiguous is copied before it is used: that copy is shared out by splitting
     // the columns. Otherwise rows are split, unless there are too few.
-    let by_cols = products.first().is_some_and(|p| p.b.col_stride != 1) && cols >= GRAIN * threads
-        || rows < GRAIN * threads;
+    let by_cols =
+        products.first().is_some_and(|p| p.b.col_stride != 1) && cols >= GRAIN * threads || rows < GRAIN * threads;
     let size = if by_cols { cols } else { rows };
     let part = size.div_ceil(threads).next_multiple_of(GRAIN);
     (0..size.div_ceil(part)).into_par_iter().for_each(|i| {
@@ -249,7 +249,8 @@ mod tests {
 
     #[test]
     fn any_shape_and_orientation() {
-        for (m, k, n) in [(1, 1, 1), (3, 5, 7), (33, 17, 50), (130, 70, 129), (65, 300, 16), (2, 64, 700), (700, 64, 2)] {
+        for (m, k, n) in [(1, 1, 1), (3, 5, 7), (33, 17, 50), (130, 70, 129), (65, 300, 16), (2, 64, 700), (700, 64, 2)]
+        {
             let rng = &mut TensorRng::new(1, "matrix");
             let (a, b) = (rng.normal(m * k, 1.0), rng.normal(k * n, 1.0));
             for (a, b) in [

@@ -87,7 +87,7 @@ pub fn losses(metrics: &[Metrics]) -> (Option<f64>, Option<f64>, Option<f64>) {
     let mut train = metrics.iter().filter_map(|m| if let Metrics::Train(r) = m { Some(r.loss) } else { None });
     let valid = metrics.iter().rev().find_map(|m| if let Metrics::Valid(r) = m { Some(r.loss) } else { None });
     let first = train.next();
-    (first, train.last().or(first), valid)
+    (first, train.next_back().or(first), valid)
 }
 
 fn to_json(config: &RunConfig, report: &RunReport) -> Value {

@@ -6,6 +6,7 @@ use std::io;
 use llama_burn::LlamaError;
 use peft_burn::PeftError;
 use peft_learner::LearnerError;
+use peft_learner::bench::BenchError;
 
 /// The error of a command, as it is shown.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -54,6 +55,16 @@ impl From<LlamaError> for Failure {
 impl From<PeftError> for Failure {
     fn from(error: PeftError) -> Self {
         from_library(&error, peft_way_out(&error))
+    }
+}
+
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        match error {
+            BenchError::Model(error) => error.into(),
+            BenchError::Adapter(error) => error.into(),
+            BenchError::Method { .. } | BenchError::Size(_) => from_library(&error, None),
+        }
     }
 }
 

@@ -45,6 +45,11 @@ pub fn bar(total: usize, what: &'static str) -> ProgressBar {
     }
 }
 
+/// This program as it was called, so that a line to type next works as it stands.
+pub fn program() -> String {
+    quoted(std::env::args().next().filter(|name| !name.is_empty()).as_deref().unwrap_or("peft"))
+}
+
 /// `text` as a POSIX shell reads it back.
 pub fn quoted(text: impl AsRef<str>) -> String {
     let text = text.as_ref();

@@ -101,7 +101,7 @@ pub enum LearnerError {
     },
     /// The loss or a gradient became NaN or infinite.
     #[error(
-        "step {step}: the loss is {loss} and the gradient norm {grad_norm}; training stopped before the step was applied. \
+        "step {step}: the loss is {loss} and the gradient norm {grad_norm}; training stopped before the step was applied; \
          {}. Lower learning_rate, or raise warmup_steps, and look at the rows of this step",
         match last_good {
             Some(path) => format!("the last good checkpoint is `{}`", path.display()),

@@ -78,6 +78,12 @@ pub fn fit(
     let batches: Vec<Batch> = eval_batches(valid, training.per_device_train_batch_size, pad_id).collect();
     let interrupter = Interrupter::new();
     let schedule = Schedule::new(training, total_steps);
+    let dashboard = options.dashboard && std::io::stdout().is_terminal();
+    let progress = |done: usize| match dashboard {
+        // Burn's dashboard takes the whole terminal.
+        true => Progress::to_writer(total_steps, done, Box::new(std::io::sink())),
+        false => Progress::new(total_steps, done),
+    };
     let run = Run::new(RunState {
         step: 0,
         total_steps,
@@ -91,7 +97,7 @@ pub fn fit(
         },
         save_steps: training.save_steps,
         metrics: MetricsWriter::append(&metrics_path)?,
-        progress: Progress::new(total_steps, 0),
+        progress: progress(0),
         checkpoints: checkpoints.clone(),
         interrupter: interrupter.clone(),
         micro: 0,
@@ -118,8 +124,7 @@ pub fn fit(
     truncate_after(&metrics_path, done)?;
     {
         let mut state = run.state();
-        (state.step, state.metrics, state.progress) =
-            (done, MetricsWriter::append(&metrics_path)?, Progress::new(total_steps, done));
+        (state.step, state.metrics, state.progress) = (done, MetricsWriter::append(&metrics_path)?, progress(done));
     }
     let loader = StepLoader {
         stream: Arc::new(stream),
@@ -148,7 +153,7 @@ pub fn fit(
         .with_application_logger(None)
         .with_metric_logger(InMemoryMetricLogger::default())
         .metrics((LossMetric::new(),));
-        if !(options.dashboard && std::io::stdout().is_terminal()) {
+        if !dashboard {
             supervised = supervised.renderer(Box::new(progress.clone()));
         }
         let result = supervised.launch(Learner::new(lm, optim, scheduler));

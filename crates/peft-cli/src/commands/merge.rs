@@ -68,6 +68,7 @@ impl Merge {
         }
         let place = self.output.display().to_string();
         output::line(format_args!("{} modules merged into {place}", report.merged_modules))?;
-        output::line(format_args!("Try it:\n  peft generate --model {} --prompt 'Hello'", quoted(&place)))
+        let peft = output::program();
+        output::line(format_args!("Try it:\n  {peft} generate --model {} --prompt 'Hello'", quoted(&place)))
     }
 }

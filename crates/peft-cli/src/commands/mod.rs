@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod bench;
 mod eval;
 mod generate;
 mod inspect;
@@ -18,6 +19,7 @@ pub enum Command {
     Generate(generate::Generate),
     Merge(merge::Merge),
     Inspect(inspect::Inspect),
+    Bench(bench::Bench),
 }
 
 impl Command {
@@ -29,6 +31,7 @@ impl Command {
             Self::Generate(command) => command.run(),
             Self::Merge(command) => command.run(),
             Self::Inspect(command) => command.run(),
+            Self::Bench(command) => command.run(),
         }
     }
 }

@@ -87,7 +87,7 @@ pub fn losses(metrics: &[Metrics]) -> (Option<f64>, Option<f64>, Option<f64>) {
     let mut train = metrics.iter().filter_map(|m| if let Metrics::Train(r) = m { Some(r.loss) } else { None });
     let valid = metrics.iter().rev().find_map(|m| if let Metrics::Valid(r) = m { Some(r.loss) } else { None });
     let first = train.next();
-    (first, train.last().or(first), valid)
+    (first, train.next_back().or(first), valid)
 }
 
 fn to_json(config: &RunConfig, report: &RunReport) -> Value {
@@ -113,31 +113,33 @@ fn to_json(config: &RunConfig, report: &RunReport) -> Value {
 }
 
 fn show(config: &RunConfig, report: &RunReport) -> Result {
-    let done = report.fit.steps - report.fit.resumed_from;
-    let after = match report.fit.resumed_from {
-        0 => String::new(),
-        steps => format!(" after the {steps} there were"),
-    };
+    let (steps, before, seconds) = (report.fit.steps, report.fit.resumed_from, report.fit.seconds);
     let losses = match losses(&report.fit.metrics) {
         (Some(first), Some(last), Some(valid)) => format!(": loss {first:.4} → {last:.4}, validation {valid:.4}"),
         (Some(first), Some(last), None) => format!(": loss {first:.4} → {last:.4}"),
         _ => String::new(),
     };
-    output::line(format_args!("\n{done} steps{after} in {:.1} s{losses}\n", report.fit.seconds))?;
+    let did = match before {
+        0 => format!("{steps} steps in {seconds:.1} s"),
+        _ if before == steps => format!("all {steps} steps were done before"),
+        _ => format!("{} steps after the {before} there were, in {seconds:.1} s", steps - before),
+    };
+    output::line(format_args!("\n{did}{losses}\n"))?;
     let output = &config.output;
     output::line(format_args!("  adapter      {}", report.adapter.display()))?;
     output::line(format_args!("  checkpoints  {}", output.join("checkpoints").display()))?;
     output::line(format_args!("  metrics      {}", output.join("metrics.jsonl").display()))?;
     output::line(format_args!("  curves       {}", output.join("loss.svg").display()))?;
+    let peft = output::program();
     let (model, adapter) = (quoted(&config.model.path), quoted(report.adapter.to_string_lossy()));
     match example_prompt(&config.data.train) {
         Some(prompt) => {
-            output::line(format_args!("\nTalk to it:\n  peft generate --model {model} --adapter {adapter} {prompt}"))
+            output::line(format_args!("\nTalk to it:\n  {peft} generate --model {model} --adapter {adapter} {prompt}"))
         }
         None => {
             let data = config.data.valid.as_ref().unwrap_or(&config.data.train).to_string_lossy();
             let data = quoted(data);
-            output::line(format_args!("\nMeasure it:\n  peft eval --model {model} --adapter {adapter} --data {data}"))
+            output::line(format_args!("\nMeasure it:\n  {peft} eval --model {model} --adapter {adapter} --data {data}"))
         }
     }
 }

@@ -1,0 +1,83 @@
+//! `peft bench`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use llama_burn::hub;
+use peft_learner::bench::{self, BenchConfig, BenchMethod, BenchReport};
+
+use crate::failure::Result;
+use crate::model_args::{DeviceArgs, DtypeName};
+use crate::output::{self, count};
+
+const EXAMPLE: &str = "\
+Example: what a LoRA step costs, with weights made up from the model's config.json
+  peft bench --model models/smollm2 --random --method lora --batch 4 --seq 128";
+
+/// Time one training step
+///
+/// Forward with every token as a label, backward and AdamW, on fixed tokens. One process measures one method, so that
+/// the peak of memory is that method's own.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLE)]
+pub struct Bench {
+    /// The model: a Hugging Face directory, or a hub id
+    #[arg(long, value_name = "DIR|ID")]
+    model: String,
+    /// Read config.json alone and make the weights up
+    #[arg(long)]
+    random: bool,
+    /// What is trained
+    #[arg(long, value_parser = PossibleValuesParser::new(BenchMethod::ALL.map(|(name, _)| name)))]
+    method: String,
+    /// Rows of a batch
+    #[arg(long, default_value_t = 4, value_name = "B")]
+    batch: usize,
+    /// Tokens of a row
+    #[arg(long, default_value_t = 128, value_name = "S")]
+    seq: usize,
+    /// Steps that are timed
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    steps: usize,
+    /// Steps before them
+    #[arg(long, default_value_t = 2, value_name = "W")]
+    warmup: usize,
+    /// What the model's weights are held in
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: DtypeName,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Bench {
+    pub fn run(self) -> Result {
+        let device = self.device.open()?;
+        // A directory with config.json alone is enough for made-up weights.
+        let model: PathBuf = hub::resolve(&self.model, None)?;
+        let report = bench::run(&BenchConfig {
+            model,
+            random: self.random,
+            method: self.method.parse()?,
+            batch: self.batch,
+            seq: self.seq,
+            steps: self.steps,
+            warmup: self.warmup,
+            dtype: self.dtype.into(),
+            device,
+        })?;
+        if self.json { output::json(&report) } else { self.show(&report) }
+    }
+
+    fn show(&self, report: &BenchReport) -> Result {
+        let BenchReport { step_ms, tokens_per_s, peak_rss_mb, first_loss, last_loss, .. } = report;
+        output::line(format_args!("step        {step_ms:.1} ms (median of {})", self.steps))?;
+        output::line(format_args!("tokens/s    {tokens_per_s:.0}"))?;
+        output::line(format_args!("peak memory {peak_rss_mb:.0} MiB"))?;
+        output::line(format_args!("trainable   {}", count(report.trainable)))?;
+        output::line(format_args!("loss        {first_loss:.4} → {last_loss:.4}"))
+    }
+}

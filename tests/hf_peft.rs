@@ -7,7 +7,7 @@ use std::process::Command;
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use peft_burn::{AdapterFiles, PeftModel};
-use peft_burn_workspace::{Inputs, as_labels, assert_close, base, golden, loss, tensors};
+use peft_burn_workspace::{Inputs, adapted, as_labels, assert_close, golden, loss, meta, orthogonal, tensors};
 use serde_json::json;
 
 /// A Python that can import peft, or `None` with a message.
@@ -49,19 +49,30 @@ fn peft_opens_what_we_save() {
         "x_lora_biasonly",
         "x_lora_biasall",
         "x_lora_lorabias",
+        "dora",
+        "x_dora_bias",
+        "x_dora_emb",
+        "vera",
+        "x_vera_mlp",
+        "x_vera_noproj",
+        "adalora",
+        "adalora/adapter_final",
+        "x_adalora_default",
+        "ia3",
+        "x_ia3_all",
+        "x_ia3_bias",
     ];
     let mut jobs = Vec::new();
     let mut ours = Vec::new();
     for name in names {
-        let meta: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(golden(name).join("meta.json")).unwrap()).unwrap();
+        let (name, folder) = name.split_once('/').unwrap_or((name, "adapter"));
+        let meta = meta(name);
         let base_name = meta["base"].as_str().unwrap();
-        let mut model = base(base_name);
-        model.load_adapter(&golden(name).join("adapter"), "default", true).unwrap();
-        let mut model = model.train();
+        let mut model = adapted(name, folder).train();
+        let name = &format!("{name}-{folder}");
         let mut optimizer = AdamWConfig::new().init();
         for ids in &inputs.train[..3] {
-            let loss = loss(&model, ids, &as_labels(ids));
+            let loss = loss(&model, ids, &as_labels(ids)) + orthogonal(&model);
             let grads = GradientsParams::from_grads(loss.backward(), &model);
             model = optimizer.step(1e-2, model, grads);
         }

@@ -6,8 +6,9 @@ use std::process::Command;
 
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
-use peft_burn::{AdapterFiles, PeftModel};
-use peft_burn_workspace::{Inputs, as_labels, assert_close, base, golden, loss, tensors};
+use llama_burn::Llama;
+use peft_burn::{AdapterFiles, Combination, PeftModel, Weighting, add_weighted_adapter, convert_to_lora};
+use peft_burn_workspace::{Inputs, adapted, as_labels, assert_close, golden, loss, meta, orthogonal, tensors};
 use serde_json::json;
 
 /// A Python that can import peft, or `None` with a message.
@@ -49,19 +50,30 @@ fn peft_opens_what_we_save() {
         "x_lora_biasonly",
         "x_lora_biasall",
         "x_lora_lorabias",
+        "dora",
+        "x_dora_bias",
+        "x_dora_emb",
+        "vera",
+        "x_vera_mlp",
+        "x_vera_noproj",
+        "adalora",
+        "adalora/adapter_final",
+        "x_adalora_default",
+        "ia3",
+        "x_ia3_all",
+        "x_ia3_bias",
     ];
     let mut jobs = Vec::new();
     let mut ours = Vec::new();
     for name in names {
-        let meta: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(golden(name).join("meta.json")).unwrap()).unwrap();
+        let (name, folder) = name.split_once('/').unwrap_or((name, "adapter"));
+        let meta = meta(name);
         let base_name = meta["base"].as_str().unwrap();
-        let mut model = base(base_name);
-        model.load_adapter(&golden(name).join("adapter"), "default", true).unwrap();
-        let mut model = model.train();
+        let mut model = adapted(name, folder).train();
+        let name = &format!("{name}-{folder}");
         let mut optimizer = AdamWConfig::new().init();
         for ids in &inputs.train[..3] {
-            let loss = loss(&model, ids, &as_labels(ids));
+            let loss = loss(&model, ids, &as_labels(ids)) + orthogonal(&model);
             let grads = GradientsParams::from_grads(loss.backward(), &model);
             model = optimizer.step(1e-2, model, grads);
         }
@@ -79,6 +91,48 @@ fn peft_opens_what_we_save() {
         let out = dir.path().join(format!("{name}-merged.out"));
         jobs.push(json!({"base": merged, "adapter": null, "out": out}));
         ours.push((format!("{name}-merged"), logits));
+    }
+    run(&python, dir.path(), &json!(jobs));
+    for (name, logits) in ours {
+        let theirs = tensors(&dir.path().join(format!("{name}.out")));
+        assert_close(&name, &logits, &theirs["logits"], 1e-5);
+    }
+}
+
+/// Adapters of every method converted to LoRA, and a combination: PEFT computes with them what we do.
+#[test]
+fn peft_opens_what_we_convert_and_combine() {
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let inputs = Inputs::load();
+    let (mut jobs, mut ours) = (Vec::new(), Vec::new());
+    let mut finish = |model: &mut Llama, base: &str, name: &str| {
+        model.set_adapter(&["new"]).unwrap();
+        let adapter = dir.path().join(name);
+        model.save_adapter("new", &adapter).unwrap();
+        jobs.push(json!({"base": golden(base), "adapter": adapter, "out": dir.path().join(format!("{name}.out"))}));
+        ours.push((name.to_owned(), model.forward(&inputs.input()).into_data()));
+    };
+    for (name, folder, rank) in [
+        ("vera", "adapter", None),
+        ("adalora", "adapter_final", None),
+        ("x_lora_biasall", "adapter", None),
+        ("dora", "adapter", Some(8)),
+        ("x_dora_emb", "adapter", Some(8)),
+        ("ia3", "adapter", Some(8)),
+        ("x_ia3_bias", "adapter", Some(8)),
+    ] {
+        let mut model = adapted(name, folder);
+        convert_to_lora(&mut model, "default", "new", rank).unwrap();
+        finish(&mut model, meta(name)["base"].as_str().unwrap(), name);
+    }
+    for (name, combination) in [("dora", Combination::Linear), ("ia3", Combination::Linear), ("vera", Combination::Cat)]
+    {
+        let mut model = adapted(name, "adapter");
+        model.load_adapter(&golden(name).join("adapter_final"), "other", false).unwrap();
+        let parts = [("default", 0.7), ("other", 0.4)];
+        add_weighted_adapter(&mut model, "new", &parts, Weighting::new(combination)).unwrap();
+        finish(&mut model, "base", &format!("{name}-combined"));
     }
     run(&python, dir.path(), &json!(jobs));
     for (name, logits) in ours {

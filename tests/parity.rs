@@ -7,6 +7,8 @@ mod adalora;
 mod base;
 #[path = "parity/combine.rs"]
 mod combine;
+#[path = "parity/derive.rs"]
+mod derive;
 #[path = "parity/generation.rs"]
 mod generation;
 #[path = "parity/initial.rs"]

@@ -265,3 +265,21 @@ fn trained_biases_are_counted_saved_and_loaded(#[case] method: &str, #[case] bia
     reloaded.merge_adapters(&["default"], true).unwrap();
     assert_close("merged", &logits(&reloaded), &expected, 1e-5);
 }
+
+#[rstest]
+#[case("base", "x_lora_mts", "weight of its own for lm_head")]
+#[case("base_bias", "x_lora_biasonly", "bias of its own for model.layers.0.self_attn.q_proj")]
+#[case("base", "x_init_pissa", "weight of its own for model.layers.0.self_attn.q_proj")]
+fn two_adapters_that_replace_one_tensor_take_turns(#[case] which: &str, #[case] name: &str, #[case] message: &str) {
+    let mut model = base(which);
+    for copy in ["a", "b"] {
+        model.load_adapter(&golden(name).join("adapter"), copy, false).unwrap();
+    }
+    let second = logits(&model);
+    for error in [model.set_adapter(&["a", "b"]).unwrap_err(), model.merge_adapters(&["a", "b"], false).unwrap_err()] {
+        assert!(error.to_string().contains(message), "{error}");
+    }
+    assert_eq!(logits(&model), second);
+    model.set_adapter(&["a"]).unwrap();
+    assert_eq!(logits(&model), second);
+}

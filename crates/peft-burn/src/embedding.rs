@@ -5,6 +5,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 
 use crate::error::{PeftError, Result};
 use crate::frozen::Frozen;
+use crate::low_rank::LowRank;
 use crate::methods::Magnitude;
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
@@ -42,9 +43,19 @@ impl EmbeddingLora {
     }
 
     /// The matrix `[vocab, hidden]` (f32) with the update folded in.
-    fn merge(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
+    pub(crate) fn merge(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
         let update = self.lora_b.val().matmul(self.lora_a.val()).transpose().mul_scalar(self.scaling);
         self.scale(weight + update, base)
+    }
+
+    /// The update of the transposed matrix, without DoRA's norms.
+    pub(crate) fn low_rank(&self) -> LowRank {
+        LowRank::new(self.lora_a.val(), self.lora_b.val(), self.scaling)
+    }
+
+    /// DoRA's norms.
+    pub(crate) fn norms(&self) -> Option<&Magnitude> {
+        self.magnitude.as_ref()
     }
 
     fn scale(&self, rows: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
@@ -204,7 +215,7 @@ impl PeftEmbedding {
     }
 
     /// The base's matrix before any merge.
-    fn original(&self) -> Tensor<2> {
+    pub(crate) fn original(&self) -> Tensor<2> {
         self.unmerged.clone().unwrap_or_else(|| self.base.val())
     }
 

@@ -2,11 +2,13 @@
 
 mod config;
 mod constant;
+mod convert;
 mod embedding;
 mod error;
 pub mod files;
 mod frozen;
 mod linear;
+mod low_rank;
 pub mod methods;
 mod model;
 mod mt19937;
@@ -17,9 +19,12 @@ mod report;
 mod summary;
 mod svd;
 pub mod targets;
+mod task_arithmetic;
 pub mod tensor_file;
+mod weighted;
 
 pub use config::*;
+pub use convert::{Conversion, convert_to_lora};
 pub use embedding::{EmbeddingAdapter, EmbeddingLora, PeftEmbedding, TrainableTokens};
 pub use error::{PeftError, Result};
 pub use files::AdapterFiles;
@@ -31,3 +36,5 @@ pub use param::{ParamMut, ParamRef};
 pub use random::TensorRng;
 pub use report::*;
 pub use summary::{AdaptedModule, AdapterSummary};
+pub use task_arithmetic::MajoritySign;
+pub use weighted::{Combination, Weighting, add_weighted_adapter};

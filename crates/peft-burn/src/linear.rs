@@ -142,7 +142,8 @@ impl PeftLinear {
         let weight = active.iter().find_map(|a| a.weight.as_ref()).map(Param::val);
         let weight = weight.or(tied).unwrap_or_else(|| self.base.weight.val());
         let bias = active.iter().find_map(|a| a.bias.as_ref()).or(self.base.bias.as_ref()).map(Param::val);
-        let methods: Vec<_> = active.iter().filter_map(|a| Some((a.method.as_ref()?, self.made_for(a)))).collect();
+        let methods: Vec<_> =
+            active.iter().filter_map(|a| Some((a.method.as_ref()?, self.weight_made_for(a)))).collect();
         if methods.is_empty() {
             return linear(x, weight, bias);
         }
@@ -172,12 +173,22 @@ impl PeftLinear {
     }
 
     /// The weight that an adapter was made for: the base's before any merge, or the residual that it came with.
-    fn made_for(&self, adapter: &LinearAdapter) -> Tensor<2> {
-        match (&adapter.weight, &self.unmerged) {
-            (Some(weight), _) => weight.val(),
-            (None, Some(original)) => original.weight.clone(),
-            (None, None) => self.base.weight.val(),
-        }
+    pub(crate) fn weight_made_for(&self, adapter: &LinearAdapter) -> Tensor<2> {
+        adapter.weight.as_ref().map_or_else(|| self.original_weight(), Param::val)
+    }
+
+    /// The base's weight before any merge.
+    pub(crate) fn original_weight(&self) -> Tensor<2> {
+        self.unmerged.as_ref().map_or_else(|| self.base.weight.val(), |original| original.weight.clone())
+    }
+
+    /// The bias that an adapter finds: the one it trains, or the base's before any merge.
+    pub(crate) fn bias_made_for(&self, adapter: &LinearAdapter) -> Option<Tensor<1>> {
+        let original = || match &self.unmerged {
+            Some(original) => original.bias.clone(),
+            None => self.base.bias.as_ref().map(Param::val),
+        };
+        adapter.bias.as_ref().map(Param::val).or_else(original)
     }
 
     /// The weight (`[out, in]`) with which the layer is one plain product, if it is one: no method is active.
@@ -266,7 +277,7 @@ impl PeftLinear {
         let bias = found.iter().find_map(|a| a.bias.as_ref()).or(base.bias.as_ref()).map(Param::val);
         let mut weight = weight.detach().cast(DType::F32);
         let mut bias = bias.map(|b| b.detach().cast(DType::F32));
-        for (method, base) in found.iter().filter_map(|a| Some((a.method.as_ref()?, self.made_for(a)))) {
+        for (method, base) in found.iter().filter_map(|a| Some((a.method.as_ref()?, self.weight_made_for(a)))) {
             weight = method.merge(weight, &base).detach();
             bias = method.apply_bias(bias).map(Tensor::detach);
         }

@@ -88,10 +88,6 @@ pub trait PeftModel: AdaptableModel {
         let Resolution { config, adapted, modules_to_save, warnings } = resolution;
         let state = self.peft_state();
         check_name(name, state)?;
-        if config.bias() != Bias::None && state.adapters.values().any(|a| a.config.bias() != Bias::None) {
-            let message = "two adapters that both train the base's biases (bias = \"none\" for one of them)";
-            return Err(PeftError::Unsupported(message.into()));
-        }
         let adapted: Vec<String> = adapted.into_iter().map(|m| m.path).collect();
         let saved: Vec<String> = modules_to_save.into_iter().map(|m| m.path).collect();
         let projection = match &config {
@@ -137,9 +133,10 @@ pub trait PeftModel: AdaptableModel {
     /// Makes these adapters the active ones, in this order, and trains them (PEFT's `set_adapter`).
     ///
     /// # Errors
-    /// A name that is not attached; an active set that differs from what is merged.
+    /// A name that is not attached; adapters of which two have a weight or a bias of their own for one layer.
     fn set_adapter(&mut self, names: &[&str]) -> Result<()> {
         names.iter().try_for_each(|name| check_known(name, self.peft_state()))?;
+        check_together(self.layers(), names)?;
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         self.peft_state_mut().active = names;
         self.apply_active();
@@ -253,11 +250,13 @@ pub trait PeftModel: AdaptableModel {
     /// first checked to be finite. [`Self::unmerge_adapters`] gives the base back to the bit.
     ///
     /// # Errors
-    /// A name that is not attached; adapters that are merged already; NaN or infinity in `safe` mode: before anything
+    /// A name that is not attached; adapters that [`Self::set_adapter`] would refuse; some that are merged already; NaN or
+    /// infinity in `safe` mode: before anything
     /// changes.
     fn merge_adapters(&mut self, names: &[&str], safe: bool) -> Result<()> {
         let state = self.peft_state();
         names.iter().try_for_each(|name| check_known(name, state))?;
+        check_together(self.layers(), names)?;
         if !state.merged.is_empty() {
             return Err(PeftError::Merged { operation: "merge again".into(), adapters: state.merged.clone() });
         }
@@ -463,6 +462,29 @@ fn check_known(name: &str, state: &PeftState) -> Result<()> {
 
 fn unknown(name: &str, state: &PeftState) -> PeftError {
     PeftError::UnknownAdapter { name: name.into(), available: state.adapters.keys().cloned().collect() }
+}
+
+/// A layer has one base: two adapters that bring a weight or a bias of their own cannot both have their way.
+fn check_together(layers: Vec<(String, LayerRef<'_>)>, names: &[&str]) -> Result<()> {
+    for (path, layer) in layers {
+        let owners = |owns: &dyn Fn(&str) -> bool| names.iter().copied().filter(|name| owns(name)).collect::<Vec<_>>();
+        let (weights, biases) = match layer {
+            LayerRef::Linear(l) => (
+                owners(&|name| l.adapter(name).is_some_and(|a| a.weight.is_some())),
+                owners(&|name| l.adapter(name).is_some_and(|a| a.bias.is_some())),
+            ),
+            LayerRef::Embedding(e) => (owners(&|name| e.adapter(name).is_some_and(|a| a.weight.is_some())), Vec::new()),
+        };
+        for (kind, owners) in [("weight", weights), ("bias", biases)] {
+            if owners.len() > 1 {
+                return Err(PeftError::Unsupported(format!(
+                    "{} together: each has a {kind} of its own for {path}; activate one of them at a time",
+                    owners.join(" and ")
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_finite(layers: Vec<(String, LayerRef<'_>)>, names: &[String]) -> Result<()> {

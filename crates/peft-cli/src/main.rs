@@ -2,6 +2,7 @@
 
 mod commands;
 mod device;
+mod embedded;
 mod failure;
 mod model_args;
 mod output;

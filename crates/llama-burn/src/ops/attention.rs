@@ -217,7 +217,8 @@ mod tests {
     fn fused_is_the_definition_with_every_gradient() {
         for shape in shapes() {
             let inputs = inputs(&shape);
-            let fused = evaluate(&inputs, |t| causal_attention(t[0].clone(), t[1].clone(), t[2].clone(), shape.clone()));
+            let fused =
+                evaluate(&inputs, |t| causal_attention(t[0].clone(), t[1].clone(), t[2].clone(), shape.clone()));
             let expected = evaluate(&inputs, |t| reference(t[0].clone(), t[1].clone(), t[2].clone(), &shape));
             assert_same(&fused, &expected, 1e-4);
         }

@@ -102,7 +102,11 @@ fn row_loss(logits: &mut [f32], target: usize, scale: f32) -> f32 {
     let largest = max(logits);
     let picked = logits[target] - largest;
     logits.iter_mut().for_each(|l| *l = exp(*l - largest));
-    let total = sum(logits.len(), #[inline(always)] |i| logits[i]);
+    let total = sum(
+        logits.len(),
+        #[inline(always)]
+        |i| logits[i],
+    );
     let factor = scale / total;
     logits.iter_mut().for_each(|l| *l *= factor);
     logits[target] -= scale;
@@ -209,8 +213,8 @@ pub fn cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, In
 mod tests {
     use super::*;
     use crate::ops::testing::{assert_same, evaluate, random};
-    use burn::tensor::{DType, TensorData};
     use burn::tensor::activation::log_softmax;
+    use burn::tensor::{DType, TensorData};
 
     fn targets(n: usize, vocab: usize, like: &Tensor<2>) -> Tensor<1, Int> {
         let ids: Vec<i32> = (0..n).map(|i| (i * 7919 % vocab) as i32).collect();
@@ -244,8 +248,7 @@ mod tests {
             let [hidden, weight] = [0, 1].map(|i| x[i].clone().cast(DType::F64));
             cross_entropy(hidden, weight, t.clone(), 0.3).reshape([1, 1])
         });
-        let expected =
-            evaluate(&inputs, |x| reference(x[0].clone(), x[1].clone(), t.clone(), 0.3).reshape([1, 1]));
+        let expected = evaluate(&inputs, |x| reference(x[0].clone(), x[1].clone(), t.clone(), 0.3).reshape([1, 1]));
         assert_same(&double, &expected, 1e-4);
     }
 

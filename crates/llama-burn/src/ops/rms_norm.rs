@@ -76,11 +76,7 @@ mod composed {
         B::float_cast(x_grad, dtype.into())
     }
 
-    pub(super) fn gain_backward<B: Backend>(
-        grad: FloatTensor<B>,
-        x: FloatTensor<B>,
-        eps: f64,
-    ) -> FloatTensor<B> {
+    pub(super) fn gain_backward<B: Backend>(grad: FloatTensor<B>, x: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
         let width = x.shape()[1];
         let sum = B::float_sum_dim(B::float_mul(grad, normalised::<B>(x, eps)), 0);
         B::float_reshape(sum, Shape::from([width]))
@@ -92,7 +88,11 @@ impl RmsNormOps for burn::backend::Cube {}
 
 #[inline(always)]
 fn inverse(x: &[f32], eps: f32) -> f32 {
-    let mean = simd::sum(x.len(), #[inline(always)] |i| x[i] * x[i]) / x.len() as f32;
+    let mean = simd::sum(
+        x.len(),
+        #[inline(always)]
+        |i| x[i] * x[i],
+    ) / x.len() as f32;
     1.0 / (mean + eps).sqrt()
 }
 
@@ -105,13 +105,18 @@ impl RmsNormOps for Flex {
         let (x, gain) = (contiguous(x), contiguous(gain));
         let (x, gain) = (values(&x), &values(&gain)[..width]);
         let mut out = flex::buffer(n * width);
-        each_row(&mut out, width, #[inline(always)] |row, out| {
-            let x = &x[row * width..][..width];
-            let inverse = inverse(x, eps as f32);
-            for ((y, x), g) in out.iter_mut().zip(x).zip(gain) {
-                *y = x * inverse * g;
-            }
-        });
+        each_row(
+            &mut out,
+            width,
+            #[inline(always)]
+            |row, out| {
+                let x = &x[row * width..][..width];
+                let inverse = inverse(x, eps as f32);
+                for ((y, x), g) in out.iter_mut().zip(x).zip(gain) {
+                    *y = x * inverse * g;
+                }
+            },
+        );
         flex::tensor(out, [n, width])
     }
 
@@ -127,15 +132,24 @@ impl RmsNormOps for Flex {
         let [_, width] = dims2(&x);
         let (x, gain, mut grad) = (contiguous(x), contiguous(gain), owned(grad));
         let (x, gain) = (values(&x), &values(&gain)[..width]);
-        each_row(values_mut(&mut grad), width, #[inline(always)] |row, grad| {
-            let (x, grad) = (&x[row * width..][..width], &mut grad[..width]);
-            let inverse = inverse(x, eps as f32);
-            let dot = simd::sum(width, #[inline(always)] |i| grad[i] * gain[i] * x[i]);
-            let back = dot * inverse * inverse / width as f32;
-            for i in 0..width {
-                grad[i] = (grad[i] * gain[i] - x[i] * back) * inverse;
-            }
-        });
+        each_row(
+            values_mut(&mut grad),
+            width,
+            #[inline(always)]
+            |row, grad| {
+                let (x, grad) = (&x[row * width..][..width], &mut grad[..width]);
+                let inverse = inverse(x, eps as f32);
+                let dot = simd::sum(
+                    width,
+                    #[inline(always)]
+                    |i| grad[i] * gain[i] * x[i],
+                );
+                let back = dot * inverse * inverse / width as f32;
+                for i in 0..width {
+                    grad[i] = (grad[i] * gain[i] - x[i] * back) * inverse;
+                }
+            },
+        );
         grad
     }
 }

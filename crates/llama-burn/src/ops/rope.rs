@@ -16,23 +16,13 @@ use peft_burn::ops::rows::each_row;
 pub trait RopeOps: Backend {
     /// Turns forward, or back with `inverse`.
     #[fusion(default)]
-    fn rope(
-        x: FloatTensor<Self>,
-        cos: FloatTensor<Self>,
-        sin: FloatTensor<Self>,
-        inverse: bool,
-    ) -> FloatTensor<Self> {
+    fn rope(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>, inverse: bool) -> FloatTensor<Self> {
         composed::<Self>(x, cos, sin, inverse)
     }
 }
 
 /// The operation in terms of ordinary tensor operations, for every backend.
-fn composed<B: Backend>(
-    x: FloatTensor<B>,
-    cos: FloatTensor<B>,
-    sin: FloatTensor<B>,
-    inverse: bool,
-) -> FloatTensor<B> {
+fn composed<B: Backend>(x: FloatTensor<B>, cos: FloatTensor<B>, sin: FloatTensor<B>, inverse: bool) -> FloatTensor<B> {
     let (shape, tables) = (x.shape(), cos.shape());
     let (rows, half) = (tables[0], tables[1]);
     let (repeats, heads) = (shape[0] / rows.max(1), shape[1] / (2 * half));
@@ -59,12 +49,7 @@ fn composed<B: Backend>(
 impl RopeOps for burn::backend::Cube {}
 
 impl RopeOps for Flex {
-    fn rope(
-        x: FloatTensor<Self>,
-        cos: FloatTensor<Self>,
-        sin: FloatTensor<Self>,
-        inverse: bool,
-    ) -> FloatTensor<Self> {
+    fn rope(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>, inverse: bool) -> FloatTensor<Self> {
         if !all_f32(&[&x, &cos, &sin]) {
             return composed::<Self>(x, cos, sin, inverse);
         }
@@ -72,34 +57,33 @@ impl RopeOps for Flex {
         let (mut x, cos, sin) = (owned(x), contiguous(cos), contiguous(sin));
         let (cos, sin) = (values(&cos), values(&sin));
         let sign = if inverse { -1.0 } else { 1.0 };
-        each_row(values_mut(&mut x), width, #[inline(always)] |row, x| {
-            let at = row % rows * half;
-            let (cos, sin) = (&cos[at..][..half], &sin[at..][..half]);
-            for head in x.chunks_exact_mut(2 * half) {
-                let (first, second) = head.split_at_mut(half);
-                for i in 0..half {
-                    let sin = sin[i] * sign;
-                    (first[i], second[i]) = (first[i] * cos[i] - second[i] * sin, second[i] * cos[i] + first[i] * sin);
+        each_row(
+            values_mut(&mut x),
+            width,
+            #[inline(always)]
+            |row, x| {
+                let at = row % rows * half;
+                let (cos, sin) = (&cos[at..][..half], &sin[at..][..half]);
+                for head in x.chunks_exact_mut(2 * half) {
+                    let (first, second) = head.split_at_mut(half);
+                    for i in 0..half {
+                        let sin = sin[i] * sign;
+                        (first[i], second[i]) =
+                            (first[i] * cos[i] - second[i] * sin, second[i] * cos[i] + first[i] * sin);
+                    }
                 }
-            }
-        });
+            },
+        );
         x
     }
 }
 
 impl<B: RopeOps, C: CheckpointStrategy> RopeOps for Autodiff<B, C> {
-    fn rope(
-        x: FloatTensor<Self>,
-        cos: FloatTensor<Self>,
-        sin: FloatTensor<Self>,
-        inverse: bool,
-    ) -> FloatTensor<Self> {
+    fn rope(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>, inverse: bool) -> FloatTensor<Self> {
         let (x, node) = x.into_parts();
         let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
         match RopeBackward.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                prep.finish((cos.clone(), sin.clone(), !inverse), B::rope(x, cos, sin, inverse))
-            }
+            OpsKind::Tracked(prep) => prep.finish((cos.clone(), sin.clone(), !inverse), B::rope(x, cos, sin, inverse)),
             OpsKind::UnTracked(prep) => prep.finish(B::rope(x, cos, sin, inverse)),
         }
     }

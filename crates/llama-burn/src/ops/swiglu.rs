@@ -68,13 +68,18 @@ impl SwigluOps for Flex {
         let (gate, up) = (contiguous(gate), contiguous(up));
         let (gate, up) = (values(&gate), values(&up));
         let mut out = flex::buffer(gate.len());
-        each_row(&mut out, WIDTH, #[inline(always)] |row, out| {
-            let at = row * WIDTH;
-            let (gate, up) = (&gate[at..][..out.len()], &up[at..][..out.len()]);
-            for ((y, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
-                *y = gate * sigmoid(gate) * up;
-            }
-        });
+        each_row(
+            &mut out,
+            WIDTH,
+            #[inline(always)]
+            |row, out| {
+                let at = row * WIDTH;
+                let (gate, up) = (&gate[at..][..out.len()], &up[at..][..out.len()]);
+                for ((y, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
+                    *y = gate * sigmoid(gate) * up;
+                }
+            },
+        );
         flex::tensor(out, shape)
     }
 
@@ -89,15 +94,21 @@ impl SwigluOps for Flex {
         // Each gradient takes the place of what it was made from.
         let (mut grad, gate, mut up) = (owned(grad), contiguous(gate), owned(up));
         let gate = values(&gate);
-        each_row2(values_mut(&mut grad), values_mut(&mut up), WIDTH, #[inline(always)] |row, grad, up| {
-            let gate = &gate[row * WIDTH..][..grad.len()];
-            for ((grad, up), &gate) in grad.iter_mut().zip(up).zip(gate) {
-                let sigmoid = sigmoid(gate);
-                let silu = gate * sigmoid;
-                let slope = sigmoid + silu * (1.0 - sigmoid);
-                (*grad, *up) = (*grad * *up * slope, *grad * silu);
-            }
-        });
+        each_row2(
+            values_mut(&mut grad),
+            values_mut(&mut up),
+            WIDTH,
+            #[inline(always)]
+            |row, grad, up| {
+                let gate = &gate[row * WIDTH..][..grad.len()];
+                for ((grad, up), &gate) in grad.iter_mut().zip(up).zip(gate) {
+                    let sigmoid = sigmoid(gate);
+                    let silu = gate * sigmoid;
+                    let slope = sigmoid + silu * (1.0 - sigmoid);
+                    (*grad, *up) = (*grad * *up * slope, *grad * silu);
+                }
+            },
+        );
         (grad, up)
     }
 }

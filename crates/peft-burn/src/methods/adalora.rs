@@ -4,11 +4,12 @@
 //! `s` is `alpha / (init_r + 10⁻⁵)` also when triplets are gone: pruning does not rescale what is left.
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor, TensorData};
 
 use super::{Importance, Method, dropout};
 use crate::config::{AdaLoraConfig, InitLoraWeights, PeftConfig};
 use crate::error::{PeftError, Result};
+use crate::low_rank::LowRank;
 use crate::model::{LayerMut, LayerRef, PeftModel, device_of};
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
@@ -87,6 +88,20 @@ impl AdaLora {
         weight + self.lora_b.val().matmul(scaled)
     }
 
+    /// The update, of the live triplets.
+    pub(crate) fn low_rank(&self) -> LowRank {
+        let [out, inp] = [self.lora_b.val().dims()[0], self.lora_a.val().dims()[1]];
+        let live: Vec<i32> = (0..).zip(self.live()).filter(|(_, live)| *live).map(|(i, _)| i).collect();
+        let device = self.lora_a.val().device();
+        if live.is_empty() {
+            return LowRank::new(Tensor::zeros([1, inp], &device), Tensor::zeros([out, 1], &device), 1.0);
+        }
+        let n = live.len();
+        let live = Tensor::<1, Int>::from_data(TensorData::new(live, [n]), &device);
+        let a = (self.lora_a.val() * self.lora_e.val()).select(0, live.clone());
+        LowRank::new(a, self.lora_b.val().select(1, live), self.scaling)
+    }
+
     /// ‖A·Aᵀ − I‖ + ‖Bᵀ·B − I‖, Frobenius norms: `[1]`. `None` for rank 0.
     fn orthogonality(&self) -> Option<Tensor<1>> {
         let r = self.rank();
@@ -108,7 +123,7 @@ impl AdaLora {
 
     /// Which of the triplets in memory take part, or may again: those that the last mask kept, and those that came
     /// alive since.
-    pub(super) fn live(&self) -> Vec<bool> {
+    pub(crate) fn live(&self) -> Vec<bool> {
         let ones = |t: Tensor<2>| t.into_data().iter::<f32>().map(|v| v != 0.0).collect::<Vec<_>>();
         match &self.importance {
             _ if self.rank() == 0 => Vec::new(),
@@ -194,7 +209,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    use burn::tensor::{Device, TensorData, Tolerance};
+    use burn::tensor::{Device, Tolerance};
 
     fn adalora(kept: Option<Vec<bool>>) -> AdaLora {
         let config = AdaLoraConfig {

@@ -40,6 +40,11 @@ impl Magnitude {
         &mut self.magnitude
     }
 
+    /// The row norms of W: `[out]`.
+    pub(crate) fn base_norms(&self, weight: &Tensor<2>) -> Tensor<1> {
+        squared_norms(weight, &self.base).sqrt()
+    }
+
     /// c = m / ‖W + s·B·A‖, `[out]`, for W `[out, in]`, A `[r, in]` and B `[out, r]`. A row that is zero throughout
     /// gets c = m.
     pub(crate) fn factor(&self, weight: &Tensor<2>, a: &Tensor<2>, b: &Tensor<2>, scaling: f64) -> Tensor<1> {
@@ -62,10 +67,15 @@ impl Magnitude {
     }
 }
 
+/// ‖W‖² of each row, `[out]`.
+fn squared_norms(weight: &Tensor<2>, known: &Cached<1>) -> Tensor<1> {
+    known.get_or(|| by_rows(weight, |w| w.powi_scalar(2).sum_dim(1)).squeeze_dim(1))
+}
+
 /// ‖W + s·B·A‖ of each row, `[out]`, outside the autodiff graph.
 fn row_norms(weight: &Tensor<2>, base: &Cached<1>, a: &Tensor<2>, b: &Tensor<2>, scaling: f64) -> Tensor<1> {
     let [weight, a, b] = [weight, a, b].map(|t| t.clone().inner());
-    let base = base.get_or(|| by_rows(&weight, |w| w.powi_scalar(2).sum_dim(1)).squeeze_dim(1));
+    let base = squared_norms(&weight, base);
     let at = a.clone().transpose();
     let cross = by_rows(&weight, |w| w.matmul(at.clone())).mul_scalar(2.0 * scaling);
     let own = b.clone().matmul(a.matmul(at)).mul_scalar(scaling * scaling);
@@ -110,6 +120,10 @@ impl Dora {
     /// The learned row norms m: `[out]`.
     pub fn magnitude(&self) -> &Param<Tensor<1>> {
         self.magnitude.magnitude()
+    }
+
+    pub(crate) fn norms(&self) -> &Magnitude {
+        &self.magnitude
     }
 
     /// c = m / ‖W + s·B·A‖ for W = `base` (`[out, in]`): `[out]`. Only m has a gradient.

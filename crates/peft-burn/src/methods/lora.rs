@@ -9,6 +9,7 @@ use burn::tensor::{DType, Device, Tensor};
 use super::dropout;
 use crate::config::InitLoraWeights;
 use crate::error::{PeftError, Result};
+use crate::low_rank::LowRank;
 use crate::ops;
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
@@ -126,6 +127,11 @@ impl Lora {
     /// The base weight `[out, in]` (f32) with the update folded in.
     pub fn merge(&self, weight: Tensor<2>) -> Tensor<2> {
         weight + self.delta()
+    }
+
+    /// The update without B's bias.
+    pub(crate) fn low_rank_update(&self) -> LowRank {
+        LowRank::new(self.lora_a.val(), self.lora_b.val(), self.scaling)
     }
 
     /// What B's bias adds to the base's.

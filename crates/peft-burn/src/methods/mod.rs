@@ -24,6 +24,7 @@ pub use vera::{Vera, VeraProjection, share_projections};
 use crate::config::PeftConfig;
 use crate::embedding::EmbeddingAdapter;
 use crate::error::{PeftError, Result};
+use crate::low_rank::LowRank;
 use crate::param::{ParamMut, ParamRef};
 use crate::random::TensorRng;
 
@@ -165,6 +166,18 @@ impl Method {
             Self::AdaLora(adalora) => adalora.merge(weight),
             Self::Vera(vera) => weight + vera.delta(),
             Self::Ia3(ia3) => ia3.merge(weight),
+        }
+    }
+
+    /// The update, if it is one of low rank and of the weight alone; of DoRA, that of the direction.
+    pub(crate) fn update(&self) -> Option<LowRank> {
+        match self {
+            Self::Lora(lora) if lora.bias_b.is_some() => None,
+            Self::Lora(lora) => Some(lora.low_rank_update()),
+            Self::Dora(dora) => Some(dora.lora().low_rank_update()),
+            Self::AdaLora(adalora) => Some(adalora.low_rank()),
+            Self::Vera(vera) => Some(vera.low_rank()),
+            Self::Ia3(_) => None,
         }
     }
 

@@ -9,6 +9,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::{Method, dropout};
 use crate::constant::Constant;
+use crate::low_rank::LowRank;
 use crate::model::{AdaptableModel, LayerMut, LayerRef};
 use crate::mt19937::vera_projection;
 use crate::param::{ParamMut, ParamRef, from_vec};
@@ -128,8 +129,20 @@ impl Vera {
 
     /// `(λ_b ∘ B)·(λ_d ∘ A)`: `[out, in]`.
     pub fn delta(&self) -> Tensor<2> {
-        let scaled = |m: Tensor<2>, by: &Param<Tensor<1>>| m * by.val().unsqueeze_dim(1);
-        scaled(self.b(), &self.lambda_b).matmul(scaled(self.a(), &self.lambda_d))
+        let [a, b] = self.scaled();
+        b.matmul(a)
+    }
+
+    /// λ_d ∘ A and λ_b ∘ B.
+    fn scaled(&self) -> [Tensor<2>; 2] {
+        let scale = |m: Tensor<2>, by: &Param<Tensor<1>>| m * by.val().unsqueeze_dim(1);
+        [scale(self.a(), &self.lambda_d), scale(self.b(), &self.lambda_b)]
+    }
+
+    /// The update.
+    pub(crate) fn low_rank(&self) -> LowRank {
+        let [a, b] = self.scaled();
+        LowRank::new(a, b, 1.0)
     }
 
     /// Parameters by the names that PEFT gives them on disk.

@@ -5,6 +5,7 @@ mod eval;
 mod generate;
 mod inspect;
 mod merge;
+mod quickstart;
 mod train;
 
 use clap::Subcommand;
@@ -14,6 +15,7 @@ use crate::failure::Result;
 /// What `peft` can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Quickstart(quickstart::Quickstart),
     Train(train::Train),
     Eval(eval::Eval),
     Generate(generate::Generate),
@@ -26,6 +28,7 @@ impl Command {
     /// Does it.
     pub fn run(self) -> Result {
         match self {
+            Self::Quickstart(command) => command.run(),
             Self::Train(command) => command.run(),
             Self::Eval(command) => command.run(),
             Self::Generate(command) => command.run(),

@@ -223,3 +223,23 @@ fn bench_prints_the_keys_of_the_reference() {
         assert!(place.ok(&format!("{line} {method}")).out.contains("(median of 3)"), "{method}");
     }
 }
+
+#[test]
+fn the_quickstart_needs_no_files_and_shows_what_changed() {
+    let place = Place::new();
+    let said = place.ok("quickstart --output here --max-steps 8 --json").json();
+    assert_eq!((&said["method"], &said["steps"]), (&json!("lora"), &json!(8)));
+    assert!(said["before"]["exact_match"].as_f64().unwrap() < 0.05, "the base does not know the task: {said}");
+    let loss = |when: &str| said[when]["loss"].as_f64().unwrap();
+    assert!(loss("after") < 0.8 * loss("before"), "{said}");
+    assert_eq!(said["answers"].as_array().unwrap().len(), 3);
+
+    place.run("quickstart --output here --max-steps 8").fails_with(&["`here` already holds a run", "--overwrite"]);
+    let said = place.ok("quickstart --output here --max-steps 2 --overwrite").out;
+    for part in ["before", "after", "expected", "The adapter is in here/adapter", "generate --model here/base"] {
+        assert!(said.contains(part), "{part} is not in\n{said}");
+    }
+    // The folder is a model, its data and a run like any other.
+    place.ok("eval --model here/base --adapter here/adapter --data here/data/task-valid.jsonl --json");
+    place.ok("train here/config.toml --set output=again --set training.max_steps=1 --set training.warmup_steps=0");
+}

@@ -52,10 +52,7 @@ impl Block<'_> {
     fn fold<B: Backend>(&self, x: &FloatTensor<B>) -> FloatTensor<B> {
         let s = self.shape;
         let rows = s.group() * (self.end - self.first);
-        B::float_reshape(
-            part::<B>(x, self.first, self.end),
-            Shape::from([s.batch, s.kv_heads, rows, s.head_dim]),
-        )
+        B::float_reshape(part::<B>(x, self.first, self.end), Shape::from([s.batch, s.kv_heads, rows, s.head_dim]))
     }
 
     /// Undoes the folding: `[batch, heads, queries, d]`.
@@ -99,7 +96,8 @@ pub(super) fn forward<B: Backend>(
     shape: &AttentionShape,
 ) -> FloatTensor<B> {
     let dtype = FloatDType::from(q.dtype());
-    let (q, k, v) = (split::<B>(q, shape, shape.heads), split::<B>(k, shape, shape.kv_heads), split::<B>(v, shape, shape.kv_heads));
+    let (q, k, v) =
+        (split::<B>(q, shape, shape.heads), split::<B>(k, shape, shape.kv_heads), split::<B>(v, shape, shape.kv_heads));
     let outs = blocks(shape).map(|block| {
         let weights = block.weights::<B>(block.fold::<B>(&q), part::<B>(&k, 0, block.end));
         block.unfold::<B>(B::float_matmul(to::<B>(weights, dtype), part::<B>(&v, 0, block.end)))

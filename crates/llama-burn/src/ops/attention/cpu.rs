@@ -95,7 +95,12 @@ impl<'a> Block<'a> {
 fn softmax(scores: &mut [f32]) {
     let largest = max(scores);
     scores.iter_mut().for_each(|s| *s = exp(*s - largest));
-    let inverse = 1.0 / sum(scores.len(), #[inline(always)] |i| scores[i]);
+    let inverse = 1.0
+        / sum(
+            scores.len(),
+            #[inline(always)]
+            |i| scores[i],
+        );
     scores.iter_mut().for_each(|s| *s *= inverse);
 }
 
@@ -103,7 +108,11 @@ fn softmax(scores: &mut [f32]) {
 #[inline(always)]
 fn softmax_backward(weights: &[f32], grads: &mut [f32]) {
     let grads = &mut grads[..weights.len()];
-    let dot = sum(weights.len(), #[inline(always)] |i| weights[i] * grads[i]);
+    let dot = sum(
+        weights.len(),
+        #[inline(always)]
+        |i| weights[i] * grads[i],
+    );
     grads.iter_mut().zip(weights).for_each(|(g, w)| *g = w * (*g - dot));
 }
 

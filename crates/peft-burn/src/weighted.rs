@@ -1,0 +1,318 @@
+//! New adapters from weighted combinations of others (PEFT's `add_weighted_adapter`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn::tensor::{DType, Tensor, TensorData};
+
+use crate::config::{Bias, Ia3Config, LoraConfig, ModuleNames, PeftConfig, TargetModules};
+use crate::error::{PeftError, Result};
+use crate::low_rank::{LowRank, NewLayer, add_lora};
+use crate::methods::{Magnitude, Method};
+use crate::model::{LayerRef, PeftModel};
+use crate::random::TensorRng;
+use crate::task_arithmetic::{MajoritySign, Pruning, Rule, combine};
+
+/// How adapters are combined; the names are PEFT's.
+///
+/// Those without `Svd` work on A and B apart, which is cheap and mixes terms of different adapters, and need equal
+/// ranks. Those with `Svd` work on the updates themselves and take the nearest one of `svd_rank`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Combination {
+    /// Weighted sums of A and of B; of IA3's vectors.
+    Linear,
+    /// A and B side by side: the exact sum of the updates, of the summed rank.
+    Cat,
+    /// The weighted sum of the updates.
+    Svd,
+    /// TIES of A and of B.
+    Ties,
+    /// TIES of the updates.
+    TiesSvd,
+    /// Weighted sums of randomly pruned A and B.
+    DareLinear,
+    /// The weighted sum of randomly pruned updates.
+    DareLinearSvd,
+    /// TIES of randomly pruned A and B.
+    DareTies,
+    /// TIES of randomly pruned updates.
+    DareTiesSvd,
+    /// Weighted sums of the largest entries of A and of B.
+    MagnitudePrune,
+    /// The weighted sum of the largest entries of the updates.
+    MagnitudePruneSvd,
+}
+
+impl Combination {
+    /// The rule for numbers, and whether it is applied to whole updates; `None` for [`Combination::Cat`].
+    fn rule(self) -> Option<(Rule, bool)> {
+        Some(match self {
+            Self::Cat => return None,
+            Self::Linear => (Rule::Linear, false),
+            Self::Svd => (Rule::Linear, true),
+            Self::Ties => (Rule::Ties, false),
+            Self::TiesSvd => (Rule::Ties, true),
+            Self::DareLinear => (Rule::DareLinear, false),
+            Self::DareLinearSvd => (Rule::DareLinear, true),
+            Self::DareTies => (Rule::DareTies, false),
+            Self::DareTiesSvd => (Rule::DareTies, true),
+            Self::MagnitudePrune => (Rule::MagnitudePrune, false),
+            Self::MagnitudePruneSvd => (Rule::MagnitudePrune, true),
+        })
+    }
+}
+
+/// What a combination needs beside the adapters.
+#[derive(Clone, Copy, Debug)]
+pub struct Weighting {
+    /// How adapters are combined.
+    pub combination: Combination,
+    /// The rank of those with `Svd`; `None`: the largest of the adapters'.
+    pub svd_rank: Option<usize>,
+    /// The share of entries that the pruning ones keep, in (0, 1].
+    pub density: Option<f64>,
+    /// Which sign prevails in TIES.
+    pub majority_sign: MajoritySign,
+    /// Decides what random pruning keeps.
+    pub seed: u64,
+}
+
+impl Weighting {
+    /// With PEFT's defaults for the rest.
+    pub fn new(combination: Combination) -> Self {
+        Self { combination, svd_rank: None, density: None, majority_sign: MajoritySign::Total, seed: 0 }
+    }
+}
+
+/// One adapter's part in one layer.
+struct Part {
+    weight: f64,
+    update: LowRank,
+    /// DoRA's m and the row norms of the base weight.
+    magnitude: Option<[Tensor<1>; 2]>,
+}
+
+/// Adds the adapter `name`, made of `adapters` with a weight each. It is not activated.
+///
+/// LoRA, VeRA and AdaLoRA adapters, in any mixture, give a LoRA adapter. DoRA adapters give a DoRA adapter whose norms
+/// are those of the base plus the weighted sum of what each has learned; IA3 adapters give an IA3 adapter, linearly.
+///
+/// # Errors
+/// Unknown names, a name that is taken, methods that do not go together, ranks that a combination cannot mix, a density
+/// that is missing or impossible; trained biases, modules and tokens, and adapters that carry a residual of the base:
+/// before anything changes.
+pub fn add_weighted_adapter<M: PeftModel + ?Sized>(
+    model: &mut M,
+    name: &str,
+    adapters: &[(&str, f64)],
+    weighting: Weighting,
+) -> Result<()> {
+    let pruning = check(adapters, &weighting)?;
+    let configs = adapters.iter().map(|(n, _)| model.adapter_config(n)).collect::<Result<Vec<_>>>()?;
+    let ia3 = configs.iter().filter(|c| matches!(c, PeftConfig::Ia3(_))).count();
+    let dora = configs.iter().filter(|c| matches!(c, PeftConfig::Lora(l) if l.use_dora)).count();
+    for (count, method) in [(ia3, "IA3"), (dora, "DoRA")] {
+        if count != 0 && count != configs.len() {
+            return Err(refuse(&format!("{method} adapters can be combined with each other only")));
+        }
+    }
+    let first = configs[0].clone();
+    if ia3 > 0 {
+        return add_ia3(model, name, adapters, &weighting, first);
+    }
+    let mut layers: BTreeMap<String, Vec<Part>> = BTreeMap::new();
+    let mut ranks = Vec::new();
+    for &(adapter, weight) in adapters {
+        let parts = parts(model, adapter, weight)?;
+        ranks.push(parts.iter().map(|(_, part)| part.update.rank()).max().unwrap_or(0));
+        parts.into_iter().for_each(|(path, part)| layers.entry(path).or_default().push(part));
+    }
+    let largest = ranks.iter().copied().max().unwrap_or(0);
+    let rule = weighting.combination.rule();
+    let r = match rule {
+        None => ranks.iter().sum(),
+        Some((_, true)) => weighting.svd_rank.unwrap_or(largest),
+        Some((_, false)) if layers.values().flatten().all(|part| part.update.rank() == largest) => largest,
+        Some((_, false)) => {
+            return Err(refuse(&format!(
+                "the ranks differ ({ranks:?}, or between layers): use cat or one of the svd kinds"
+            )));
+        }
+    };
+    if r == 0 {
+        return Err(refuse("svd_rank = 0: a rank is 1 or more"));
+    }
+    let mut new = BTreeMap::new();
+    for (path, parts) in layers {
+        let update = match rule {
+            None => side_by_side(&parts),
+            Some((rule, true)) => whole(rule, &parts, pruning, r, &mut TensorRng::new(weighting.seed, &path)),
+            Some((rule, false)) => apart(rule, &parts, pruning, &mut TensorRng::new(weighting.seed, &path)),
+        };
+        let magnitude = combined_magnitude(&parts);
+        new.insert(path, NewLayer { update: update.at_rank(r), magnitude, bias: None });
+    }
+    let config = LoraConfig {
+        r,
+        lora_alpha: r as f64,
+        use_dora: dora > 0,
+        target_modules: TargetModules::list(new.keys()),
+        task_type: first.task_type(),
+        base_model_name_or_path: first.base_model_name_or_path().map(Into::into),
+        ..LoraConfig::default()
+    };
+    add_lora(model, name, config, new, BTreeMap::new())
+}
+
+fn refuse(reason: &str) -> PeftError {
+    PeftError::Unsupported(format!("combining adapters: {reason}"))
+}
+
+fn check(adapters: &[(&str, f64)], weighting: &Weighting) -> Result<Pruning> {
+    if adapters.is_empty() {
+        return Err(refuse("none is named"));
+    }
+    if let Some((name, weight)) = adapters.iter().find(|(_, weight)| !weight.is_finite()) {
+        return Err(refuse(&format!("the weight of `{name}` is {weight}")));
+    }
+    let prunes = weighting.combination.rule().is_some_and(|(rule, _)| rule != Rule::Linear);
+    let density = match weighting.density {
+        Some(density) if density > 0.0 && density <= 1.0 => density,
+        Some(density) if prunes => return Err(refuse(&format!("density = {density}: above 0 and up to 1"))),
+        None if prunes => return Err(refuse(&format!("{:?} needs a density", weighting.combination))),
+        _ => 1.0,
+    };
+    Ok(Pruning { density, majority: weighting.majority_sign })
+}
+
+/// The updates of one adapter, by path.
+fn parts<M: PeftModel + ?Sized>(model: &M, name: &str, weight: f64) -> Result<Vec<(String, Part)>> {
+    let config = model.adapter_config(name)?;
+    if config.bias() != Bias::None {
+        return Err(refuse(&format!("`{name}` trains the base's biases")));
+    }
+    let mut all = Vec::new();
+    for (path, layer) in model.layers() {
+        let (update, magnitude, base) = match layer {
+            LayerRef::Linear(linear) => {
+                let Some(adapter) = linear.adapter(name) else { continue };
+                let Some(method) = adapter.method.as_ref().filter(|_| adapter.weight.is_none()) else {
+                    return Err(refuse(&format!("`{name}` has a weight of its own for {path}")));
+                };
+                let magnitude = if let Method::Dora(dora) = method { Some(dora.norms()) } else { None };
+                (method.update(), magnitude, linear.original_weight())
+            }
+            LayerRef::Embedding(embedding) => {
+                let Some(adapter) = embedding.adapter(name) else { continue };
+                let Some(lora) = adapter.lora.as_ref().filter(|_| adapter.tokens.is_none()) else {
+                    return Err(refuse(&format!("`{name}` has rows of its own for {path}")));
+                };
+                (Some(lora.low_rank()), lora.norms(), embedding.original().transpose())
+            }
+        };
+        let Some(update) = update else {
+            return Err(refuse(&format!("`{name}` changes {path} by more than a low-rank update (lora_bias)")));
+        };
+        let norms = |m: &Magnitude| [m.magnitude().val(), m.base_norms(&base)].map(|t| t.detach().inner());
+        all.push((path, Part { weight, update, magnitude: magnitude.map(norms) }));
+    }
+    Ok(all)
+}
+
+fn side_by_side(parts: &[Part]) -> LowRank {
+    let a = parts.iter().map(|p| p.update.a.clone().mul_scalar(p.weight * p.update.scaling)).collect();
+    let b = parts.iter().map(|p| p.update.b.clone()).collect();
+    LowRank::new(Tensor::cat(a, 0), Tensor::cat(b, 1), 1.0)
+}
+
+/// The rule on A and on B, each with the root of its weight.
+fn apart(rule: Rule, parts: &[Part], pruning: Pruning, rng: &mut TensorRng) -> LowRank {
+    let mut side = |pick: fn(&LowRank) -> &Tensor<2>, signed: bool| {
+        let weighted = parts.iter().map(|p| {
+            let weight = p.weight * p.update.scaling;
+            // The sign goes to one side only.
+            let root = weight.abs().sqrt() * if signed && weight < 0.0 { -1.0 } else { 1.0 };
+            (root, pick(&p.update).clone())
+        });
+        merge(rule, weighted, pruning, rng)
+    };
+    let a = side(|u| &u.a, true);
+    let b = side(|u| &u.b, false);
+    LowRank::new(a, b, 1.0)
+}
+
+/// The rule on the updates, brought to rank `r`.
+fn whole(rule: Rule, parts: &[Part], pruning: Pruning, r: usize, rng: &mut TensorRng) -> LowRank {
+    LowRank::nearest(merge(rule, parts.iter().map(|p| (p.weight, p.update.delta())), pruning, rng), r)
+}
+
+fn merge(
+    rule: Rule,
+    tensors: impl Iterator<Item = (f64, Tensor<2>)>,
+    pruning: Pruning,
+    rng: &mut TensorRng,
+) -> Tensor<2> {
+    let tensors: Vec<_> = tensors.collect();
+    let (shape, device) = (tensors[0].1.dims(), tensors[0].1.device());
+    let values: Vec<_> = tensors.into_iter().map(|(w, t)| (w, t.into_data().iter::<f32>().collect())).collect();
+    Tensor::from_data(TensorData::new(combine(rule, &values, pruning, rng), shape), (&device, DType::F32))
+}
+
+/// ‖W‖ + Σ w·(m − ‖W‖): with one adapter of weight 1, its own m.
+fn combined_magnitude(parts: &[Part]) -> Option<Tensor<1>> {
+    let [_, base] = parts.iter().find_map(|p| p.magnitude.clone())?;
+    let learned = parts.iter().filter_map(|p| Some((p.weight, p.magnitude.clone()?)));
+    Some(learned.fold(base, |sum, (weight, [m, base])| sum + (m - base).mul_scalar(weight)))
+}
+
+/// l = Σ w·l.
+fn add_ia3<M: PeftModel + ?Sized>(
+    model: &mut M,
+    name: &str,
+    adapters: &[(&str, f64)],
+    weighting: &Weighting,
+    first: PeftConfig,
+) -> Result<()> {
+    if weighting.combination != Combination::Linear {
+        return Err(refuse(&format!("IA3 adapters combine by Linear, not by {:?}", weighting.combination)));
+    }
+    let mut sums: BTreeMap<String, (bool, Tensor<2>)> = BTreeMap::new();
+    for (path, layer) in model.layers() {
+        for (adapter, weight) in adapters {
+            let Some(found) = (match layer {
+                LayerRef::Linear(linear) => linear.adapter(adapter),
+                LayerRef::Embedding(_) => None,
+            }) else {
+                continue;
+            };
+            let Some(Method::Ia3(ia3)) = &found.method else {
+                return Err(refuse(&format!("`{adapter}` has a weight of its own for {path}")));
+            };
+            let (role, scaled) = (ia3.is_feedforward(), ia3.ia3_l.val().detach().inner().mul_scalar(*weight));
+            let sum = match sums.remove(&path) {
+                Some((other, _)) if other != role => {
+                    return Err(refuse(&format!("{path} is a feedforward module of one adapter and not of another")));
+                }
+                Some((_, sum)) => sum + scaled,
+                None => scaled,
+            };
+            sums.insert(path.clone(), (role, sum));
+        }
+    }
+    let feedforward: BTreeSet<_> = sums.iter().filter(|(_, (role, _))| *role).map(|(path, _)| path.clone()).collect();
+    let config = Ia3Config {
+        target_modules: TargetModules::list(sums.keys()),
+        feedforward_modules: Some(ModuleNames::list(feedforward)),
+        task_type: first.task_type(),
+        base_model_name_or_path: first.base_model_name_or_path().map(Into::into),
+        ..Ia3Config::default()
+    };
+    let active = model.active_adapters().to_vec();
+    model.add_adapter(name, &config.into(), 0)?;
+    for (key, mut param) in model.adapter_params_mut(name)? {
+        let path = key.trim_start_matches("base_model.model.").trim_end_matches(".ia3_l");
+        if let Some((_, sum)) = sums.remove(path) {
+            param.set(sum.into_data());
+        }
+    }
+    model.set_adapter(&active.iter().map(String::as_str).collect::<Vec<_>>())
+}

@@ -1,0 +1,251 @@
+//! `peft quickstart`
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use clap::{Args, ValueEnum};
+use llama_burn::Tokenizer;
+use peft_learner::config::{AdapterSource, DataConfig, Dtype, ModelConfig, RunConfig, TrainingConfig};
+use peft_learner::data::Example;
+use peft_learner::evaluate::{Answer, answer, evaluate, exact_match};
+use peft_learner::run::{Base, Existing, RunOptions, check_output, train_base};
+use serde_json::{Value, json};
+
+use crate::embedded;
+use crate::failure::{Failure, Result};
+use crate::model_args::DeviceArgs;
+use crate::output::{self, quoted};
+
+const EXAMPLE: &str = "\
+Example: the same task with DoRA, elsewhere
+  peft quickstart --method dora --output runs/dora";
+
+/// Rows that are evaluated at a time.
+const BATCH: usize = 60;
+/// Answers that are shown side by side.
+const SHOWN: usize = 3;
+
+/// Fine-tune the small built-in model on its built-in task
+///
+/// Needs no files and no network. The model knows an invented island; the task is to write a label for each parcel
+/// that a courier is given. Shows how often it is right before and after, and what to type next.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLE)]
+pub struct Quickstart {
+    /// How to fine-tune
+    #[arg(long, value_enum, default_value = "lora")]
+    method: Method,
+    /// The folder to write into; runs/quickstart-METHOD without it
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Optimiser steps; fewer are faster and learn less
+    #[arg(long, value_name = "N")]
+    max_steps: Option<usize>,
+    /// Replace the run in the output folder
+    #[arg(long)]
+    overwrite: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Method {
+    Lora,
+    Dora,
+    Adalora,
+    Vera,
+    Ia3,
+}
+
+impl Method {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lora => "lora",
+            Self::Dora => "dora",
+            Self::Adalora => "adalora",
+            Self::Vera => "vera",
+            Self::Ia3 => "ia3",
+        }
+    }
+
+    /// PEFT's keys.
+    fn adapter(self) -> Value {
+        let all = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+        match self {
+            Self::Lora => json!({ "peft_type": "LORA", "r": 16, "lora_alpha": 32, "target_modules": all }),
+            Self::Dora => {
+                json!({ "peft_type": "LORA", "use_dora": true, "r": 16, "lora_alpha": 32, "target_modules": all })
+            }
+            Self::Adalora => json!({ "peft_type": "ADALORA", "init_r": 24, "target_r": 16, "lora_alpha": 32,
+                                     "target_modules": all }),
+            Self::Vera => json!({ "peft_type": "VERA", "r": 256, "target_modules": all }),
+            Self::Ia3 => json!({ "peft_type": "IA3", "target_modules": all, "feedforward_modules": ["down_proj"] }),
+        }
+    }
+
+    /// What each learns well with: the fewer numbers it trains, the larger the steps.
+    fn learning_rate(self) -> f64 {
+        match self {
+            Self::Lora | Self::Dora => 2e-3,
+            Self::Adalora => 5e-3,
+            Self::Vera | Self::Ia3 => 2e-2,
+        }
+    }
+}
+
+/// How a model does on the rows it has not seen.
+struct Score {
+    loss: f64,
+    answers: Vec<Answer>,
+}
+
+impl Score {
+    fn of(base: &Base, examples: &[Example]) -> Result<Self> {
+        let loss = evaluate(&base.model, examples, BATCH, base.pad_id(), |_| {}).loss;
+        let bar = output::bar(examples.len(), "answering");
+        let answers = answer(&base.model, examples, BATCH, &base.eos_ids(), |rows| bar.set_position(rows as u64))?;
+        bar.finish_and_clear();
+        Ok(Self { loss, answers })
+    }
+
+    fn json(&self) -> Value {
+        json!({ "loss": self.loss, "exact_match": exact_match(&self.answers) })
+    }
+}
+
+impl Quickstart {
+    pub fn run(self) -> Result {
+        let device = self.device.open()?;
+        let output = self.output.clone();
+        let output = output.unwrap_or_else(|| Path::new("runs").join(format!("quickstart-{}", self.method.name())));
+        let config = self.config(&output);
+        let existing = if self.overwrite { Existing::Overwrite } else { Existing::Refuse };
+        check_output(&config, existing)?;
+        embedded::unpack(&output.join("base"), &output.join("data"))?;
+        let options = RunOptions { existing, dashboard: false };
+        self.train(&config, options, &device)
+    }
+
+    fn config(&self, output: &Path) -> RunConfig {
+        let adapter = match self.method.adapter() {
+            Value::Object(keys) => keys,
+            _ => unreachable!("every method's keys are an object"),
+        };
+        let data = output.join("data");
+        RunConfig {
+            output: output.to_owned(),
+            seed: 42,
+            model: ModelConfig { path: output.join("base").to_string_lossy().into_owned(), dtype: Dtype::F32 },
+            adapter: AdapterSource::Config(adapter),
+            data: DataConfig {
+                train: data.join("task-train.jsonl"),
+                valid: Some(data.join("task-valid.jsonl")),
+                max_length: 128,
+                shuffle: true,
+                packing: false,
+            },
+            training: TrainingConfig {
+                max_steps: Some(self.max_steps.unwrap_or(300)),
+                per_device_train_batch_size: 16,
+                learning_rate: self.method.learning_rate(),
+                warmup_steps: self.max_steps.unwrap_or(300).min(20),
+                eval_steps: 100,
+                save_steps: 100,
+                ..TrainingConfig::default()
+            },
+        }
+    }
+
+    fn train(&self, config: &RunConfig, options: RunOptions, device: &Device) -> Result {
+        let base = Base::load(&config.model.path, Some(config.model.dtype.into()), device)?;
+        let valid = config.data.valid.as_deref().unwrap_or(&config.data.train);
+        let (examples, _) = base.examples(valid, config.data.max_length)?;
+        output::note("how the model does before:");
+        let before = Score::of(&base, &examples)?;
+        output::note(summary(&before));
+        let (base, report) = train_base(config, base, None, options, |text| output::note(text))?;
+        report.warnings.iter().for_each(output::warn);
+        let after = Score::of(&base, &examples)?;
+        let text = base.text.as_ref().map(|text| &text.tokenizer);
+        let tokenizer = text.ok_or_else(|| Failure::new("the built-in model has no tokenizer", "build peft again"))?;
+        let shown = side_by_side(tokenizer, &before, &after)?;
+        if self.json {
+            return output::json(&json!({
+                "method": self.method.name(),
+                "output": config.output,
+                "adapter": report.adapter,
+                "steps": report.fit.steps,
+                "trainable_parameters": report.parameters.trainable,
+                "before": before.json(),
+                "after": after.json(),
+                "answers": shown.iter().map(Shown::json).collect::<Vec<_>>(),
+                "seconds": report.fit.seconds,
+            }));
+        }
+        output::line(format_args!("\n{} orders that it was not trained on", examples.len()))?;
+        output::line(format_args!("  before  {}", summary(&before)))?;
+        output::line(format_args!("  after   {}", summary(&after)))?;
+        for answer in &shown {
+            output::line(format_args!("\n  {}", answer.prompt.replace('\n', "\n  ")))?;
+            output::line(format_args!("    expected  {}", answer.expected))?;
+            output::line(format_args!("    before    {}", answer.before))?;
+            output::line(format_args!("    after     {}", answer.after))?;
+        }
+        output::line(format_args!(
+            "\nThe adapter is in {}, the curves are in {}.",
+            report.adapter.display(),
+            config.output.join("loss.svg").display()
+        ))?;
+        let (model, adapter) = (quoted(&config.model.path), quoted(report.adapter.to_string_lossy()));
+        let prompt = shown.first().map_or("Hello", |answer| answer.prompt.as_str());
+        let peft = output::program();
+        output::line("\nNext:")?;
+        output::line(format_args!(
+            "  {peft} generate --model {model} --adapter {adapter} --prompt {}",
+            quoted(prompt)
+        ))?;
+        output::line(format_args!("  {peft} inspect {adapter}"))?;
+        let toml = config.output.join("config.toml");
+        let toml = quoted(toml.to_string_lossy());
+        output::line(format_args!("  {peft} train {toml} --set output=runs/mine --set training.learning_rate=1e-3"))
+    }
+}
+
+fn summary(score: &Score) -> String {
+    let share = 100.0 * exact_match(&score.answers);
+    format!("{share:5.1}% answered exactly right, loss {:.4}", score.loss)
+}
+
+/// One order, what should be answered, and what was.
+struct Shown {
+    prompt: String,
+    expected: String,
+    before: String,
+    after: String,
+}
+
+impl Shown {
+    fn json(&self) -> Value {
+        json!({ "prompt": self.prompt, "expected": self.expected, "before": self.before, "after": self.after })
+    }
+}
+
+/// Some answers from all over the file.
+fn side_by_side(tokenizer: &Tokenizer, before: &Score, after: &Score) -> Result<Vec<Shown>> {
+    let text = |ids: &[u32]| Ok::<_, Failure>(tokenizer.decode(ids, true)?.trim().replace('\n', " ⏎ "));
+    let step = before.answers.len().div_ceil(SHOWN).max(1);
+    let pairs = before.answers.iter().zip(&after.answers).step_by(step);
+    pairs
+        .map(|(before, after)| {
+            Ok(Shown {
+                prompt: tokenizer.decode(&before.prompt, true)?,
+                expected: text(&before.expected)?,
+                before: text(&before.written)?,
+                after: text(&after.written)?,
+            })
+        })
+        .collect()
+}

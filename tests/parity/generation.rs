@@ -48,7 +48,7 @@ fn a_batch_of_different_lengths_gives_what_each_prompt_gives_alone() {
 fn cached_logits_are_the_uncached() {
     let model = Llama::from_dir(dir(), None, &device()).unwrap();
     let prompt = ids(&goldens()[1]["greedy_24_ids"]);
-    let whole = model.hidden(&Input::from_rows(&[prompt.clone()], &device()), None);
+    let whole = model.hidden(&Input::from_rows(std::slice::from_ref(&prompt), &device()), None);
     let mut cache = KvCache::new(model.config().num_hidden_layers);
     for (at, end) in [(0, 9), (9, 10), (10, 17), (17, prompt.len())] {
         let part = model.hidden(&Input::from_rows(&[prompt[at..end].to_vec()], &device()), Some(&mut cache));

@@ -29,6 +29,7 @@ pub struct Attention {
 
 /// Who sees whom in a forward pass.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // one exists for each forward pass
 pub(crate) enum Pattern {
     /// Causal within a text, from column 0: the fused operation. For packed rows, where each column's text starts.
     Causal(Option<Arc<Vec<usize>>>),

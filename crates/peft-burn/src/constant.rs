@@ -142,6 +142,7 @@ macro_rules! display {
 display!(Constant, Cached);
 
 #[cfg(test)]
+#[allow(clippy::panic, clippy::unwrap_used)]
 mod tests {
     use super::*;
     use burn::module::Param;

@@ -35,7 +35,7 @@ impl Conversion {
 /// # Errors
 /// A name that is not attached or is taken, a missing `rank` where one is needed, and an IA3 adapter that scales the
 /// biases of some layers while others have none to take the change: before anything changes.
-pub fn convert_to_lora<M: PeftModel + ?Sized>(
+pub fn convert_to_lora<M: PeftModel>(
     model: &mut M,
     name: &str,
     new_name: &str,
@@ -74,7 +74,7 @@ pub fn convert_to_lora<M: PeftModel + ?Sized>(
 }
 
 /// What is trained beside the updates, by its name in a file.
-fn carried_over<M: PeftModel + ?Sized>(model: &M, name: &str) -> Result<BTreeMap<String, TensorData>> {
+fn carried_over<M: PeftModel>(model: &M, name: &str) -> Result<BTreeMap<String, TensorData>> {
     let mut own: Vec<String> = Vec::new();
     for (path, layer) in model.layers() {
         if let LayerRef::Linear(linear) = layer

@@ -117,7 +117,7 @@ pub trait AdapterFiles: PeftModel {
 impl<M: PeftModel> AdapterFiles for M {}
 
 /// VeRA's pair with its shapes, if the adapter's configuration says that the file holds it.
-fn projection_shapes<M: PeftModel + ?Sized>(model: &M, name: &str) -> Result<Vec<(String, Vec<usize>)>> {
+fn projection_shapes<M: PeftModel>(model: &M, name: &str) -> Result<Vec<(String, Vec<usize>)>> {
     let saved = matches!(model.adapter_config(name)?, PeftConfig::Vera(vera) if vera.save_projection);
     let projection = projection_of(model, name).filter(|_| saved);
     let shapes = projection.map(|p| p.tensors().map(|t| t.dims().to_vec()));

@@ -73,7 +73,7 @@ pub(crate) struct NewLayer {
 
 /// Adds a LoRA adapter with these layers, by path, and the values of `copied` by their names in a file. What was active
 /// stays so.
-pub(crate) fn add_lora<M: PeftModel + ?Sized>(
+pub(crate) fn add_lora<M: PeftModel>(
     model: &mut M,
     name: &str,
     config: LoraConfig,

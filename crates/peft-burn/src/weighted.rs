@@ -100,7 +100,7 @@ struct Part {
 /// Unknown names, a name that is taken, methods that do not go together, ranks that a combination cannot mix, a density
 /// that is missing or impossible; trained biases, modules and tokens, and adapters that carry a residual of the base:
 /// before anything changes.
-pub fn add_weighted_adapter<M: PeftModel + ?Sized>(
+pub fn add_weighted_adapter<M: PeftModel>(
     model: &mut M,
     name: &str,
     adapters: &[(&str, f64)],
@@ -185,7 +185,7 @@ fn check(adapters: &[(&str, f64)], weighting: &Weighting) -> Result<Pruning> {
 }
 
 /// The updates of one adapter, by path.
-fn parts<M: PeftModel + ?Sized>(model: &M, name: &str, weight: f64) -> Result<Vec<(String, Part)>> {
+fn parts<M: PeftModel>(model: &M, name: &str, weight: f64) -> Result<Vec<(String, Part)>> {
     let config = model.adapter_config(name)?;
     if config.bias() != Bias::None {
         return Err(refuse(&format!("`{name}` trains the base's biases")));
@@ -265,7 +265,7 @@ fn combined_magnitude(parts: &[Part]) -> Option<Tensor<1>> {
 }
 
 /// l = Σ w·l.
-fn add_ia3<M: PeftModel + ?Sized>(
+fn add_ia3<M: PeftModel>(
     model: &mut M,
     name: &str,
     adapters: &[(&str, f64)],

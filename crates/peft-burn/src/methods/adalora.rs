@@ -161,7 +161,7 @@ impl AdaLora {
 ///
 /// # Errors
 /// A name that is not attached, or an adapter of another method.
-pub(super) fn layers<'a, M: PeftModel + ?Sized>(
+pub(super) fn layers<'a, M: PeftModel>(
     model: &'a M,
     name: &str,
 ) -> Result<(&'a AdaLoraConfig, Vec<(String, &'a AdaLora)>)> {
@@ -180,7 +180,7 @@ pub(super) fn layers<'a, M: PeftModel + ?Sized>(
 }
 
 /// As [`layers`], to change.
-pub(super) fn layers_mut<'a, M: PeftModel + ?Sized>(model: &'a mut M, name: &str) -> Vec<&'a mut AdaLora> {
+pub(super) fn layers_mut<'a, M: PeftModel>(model: &'a mut M, name: &str) -> Vec<&'a mut AdaLora> {
     let found = model.layers_mut().into_iter().filter_map(|(_, layer)| match layer {
         LayerMut::Linear(linear) => match linear.adapter_mut(name)?.method.as_mut()? {
             Method::AdaLora(adalora) => Some(adalora),
@@ -196,7 +196,7 @@ pub(super) fn layers_mut<'a, M: PeftModel + ?Sized>(model: &'a mut M, name: &str
 ///
 /// # Errors
 /// A name that is not attached, or an adapter of another method.
-pub fn orthogonal_regularization<M: PeftModel + ?Sized>(model: &M, name: &str) -> Result<Tensor<1>> {
+pub fn orthogonal_regularization<M: PeftModel>(model: &M, name: &str) -> Result<Tensor<1>> {
     let (config, layers) = layers(model, name)?;
     let count = 2.0 * layers.len() as f64;
     let sum = layers.iter().filter_map(|(_, layer)| layer.orthogonality()).reduce(|a, b| a + b);

@@ -209,7 +209,7 @@ fn orthogonal(
     rng: &mut TensorRng,
     device: &Device,
 ) -> Result<(Tensor<2>, Tensor<2>)> {
-    if r % 2 != 0 {
+    if !r.is_multiple_of(2) {
         return Err(PeftError::Unsupported(format!(
             "init_lora_weights = \"orthogonal\" needs an even rank, and r is {r}"
         )));

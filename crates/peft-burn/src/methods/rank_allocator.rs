@@ -54,7 +54,7 @@ impl BudgetSchedule {
 
     /// Whether the triplets are ranked and masked anew at `step`.
     pub fn masks(&self, step: usize) -> bool {
-        step == self.end || (self.tinit < step && step < self.end && step % self.delta_t == 0)
+        step == self.end || (self.tinit < step && step < self.end && step.is_multiple_of(self.delta_t))
     }
 }
 
@@ -84,7 +84,7 @@ pub struct RankMask {
 /// # Errors
 /// A name that is not attached, an adapter of another method, a configuration without `total_step`; before the last
 /// mask also a parameter without a gradient. Then nothing has changed.
-pub fn update_and_allocate<M: PeftModel + ?Sized>(
+pub fn update_and_allocate<M: PeftModel>(
     model: &mut M,
     name: &str,
     grads: &GradientsParams,
@@ -131,11 +131,7 @@ pub fn update_and_allocate<M: PeftModel + ?Sized>(
 ///
 /// # Errors
 /// A name that is not attached, or an adapter of another method.
-pub fn keep_gradients<M: PeftModel + ?Sized>(
-    model: &M,
-    name: &str,
-    grads: &GradientsParams,
-) -> Result<GradientsParams> {
+pub fn keep_gradients<M: PeftModel>(model: &M, name: &str, grads: &GradientsParams) -> Result<GradientsParams> {
     let mut kept = GradientsParams::new();
     for (_, layer) in layers(model, name)?.1 {
         for id in [&layer.lora_a, &layer.lora_e, &layer.lora_b].map(|p| p.id) {
@@ -151,7 +147,7 @@ pub fn keep_gradients<M: PeftModel + ?Sized>(
 ///
 /// # Errors
 /// A name that is not attached, or an adapter of another method.
-pub fn live_triplets<M: PeftModel + ?Sized>(model: &M, name: &str) -> Result<Tensor<1>> {
+pub fn live_triplets<M: PeftModel>(model: &M, name: &str) -> Result<Tensor<1>> {
     let (_, found) = layers(model, name)?;
     let live = |layer: &AdaLora| layer.lora_e.val().inner().not_equal_elem(0.0).float().sum();
     let counts = found.iter().filter(|(_, l)| l.rank() > 0).map(|(_, l)| live(l)).reduce(|a, b| a + b);
@@ -174,7 +170,7 @@ fn gradients(path: &str, layer: &AdaLora, grads: &GradientsParams) -> Result<Opt
 }
 
 /// Ranks all triplets and drops the `excess` lowest; ties with the last of them go too, as in PEFT.
-fn rank<M: PeftModel + ?Sized>(model: &mut M, name: &str, paths: &[String], excess: usize) -> RankMask {
+fn rank<M: PeftModel>(model: &mut M, name: &str, paths: &[String], excess: usize) -> RankMask {
     let layers = layers_mut(model, name);
     let scores = layers.iter().filter(|l| l.rank() > 0).filter_map(|l| l.importance.as_ref()).map(Importance::scores);
     // The one place where the host sees scores: all of them in one transfer.

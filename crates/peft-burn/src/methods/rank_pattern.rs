@@ -16,7 +16,7 @@ use crate::model::{PeftModel, file_key};
 ///
 /// # Errors
 /// A name that is not attached, or an adapter of another method.
-pub fn rank_pattern<M: PeftModel + ?Sized>(model: &M, name: &str) -> Result<Option<BTreeMap<String, Vec<bool>>>> {
+pub fn rank_pattern<M: PeftModel>(model: &M, name: &str) -> Result<Option<BTreeMap<String, Vec<bool>>>> {
     let (_, layers) = layers(model, name)?;
     let flags = layers.into_iter().map(|(path, layer)| (format!("{path}.lora_E"), layer.of_all(&layer.live())));
     let pattern: BTreeMap<_, _> = flags.collect();
@@ -24,7 +24,7 @@ pub fn rank_pattern<M: PeftModel + ?Sized>(model: &M, name: &str) -> Result<Opti
 }
 
 /// Cuts an adapter's tensors and configuration down to the live triplets, as they are saved.
-pub(crate) fn cut_to_live<M: PeftModel + ?Sized>(
+pub(crate) fn cut_to_live<M: PeftModel>(
     model: &M,
     name: &str,
     config: &mut AdaLoraConfig,

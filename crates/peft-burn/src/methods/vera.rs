@@ -160,7 +160,7 @@ impl Vera {
 }
 
 /// All VeRA adapters of a model, with the names of their adapters.
-fn all<M: AdaptableModel + ?Sized>(model: &M) -> impl Iterator<Item = (String, Vera)> {
+fn all<M: AdaptableModel>(model: &M) -> impl Iterator<Item = (String, Vera)> {
     let layers = model.layers().into_iter().filter_map(|(_, layer)| match layer {
         LayerRef::Linear(linear) => Some(linear),
         LayerRef::Embedding(_) => None,
@@ -173,7 +173,7 @@ fn all<M: AdaptableModel + ?Sized>(model: &M) -> impl Iterator<Item = (String, V
 }
 
 /// Puts `change`'s projection into every VeRA adapter, by adapter name and present projection.
-fn replace<M: AdaptableModel + ?Sized>(model: &mut M, mut change: impl FnMut(&str, VeraProjection) -> VeraProjection) {
+fn replace<M: AdaptableModel>(model: &mut M, mut change: impl FnMut(&str, VeraProjection) -> VeraProjection) {
     for (_, layer) in model.layers_mut() {
         let LayerMut::Linear(linear) = layer else { continue };
         for (name, method) in linear.methods_mut() {
@@ -185,7 +185,7 @@ fn replace<M: AdaptableModel + ?Sized>(model: &mut M, mut change: impl FnMut(&st
 }
 
 /// The pair for `key` and these sizes: one that an adapter of `model` has already, or a new one.
-pub(crate) fn projection_for<M: AdaptableModel + ?Sized>(
+pub(crate) fn projection_for<M: AdaptableModel>(
     model: &M,
     key: u64,
     [r, max_in, max_out]: [usize; 3],
@@ -197,12 +197,12 @@ pub(crate) fn projection_for<M: AdaptableModel + ?Sized>(
 }
 
 /// The pair of the adapter `name`.
-pub(crate) fn projection_of<M: AdaptableModel + ?Sized>(model: &M, name: &str) -> Option<VeraProjection> {
+pub(crate) fn projection_of<M: AdaptableModel>(model: &M, name: &str) -> Option<VeraProjection> {
     all(model).find(|(n, _)| n == name).map(|(_, vera)| vera.projection)
 }
 
 /// Gives the adapter `name` the pair `[a, b]` of its file. Where that is the pair it has, nothing changes.
-pub(crate) fn set_projection<M: AdaptableModel + ?Sized>(model: &mut M, name: &str, [a, b]: [TensorData; 2]) {
+pub(crate) fn set_projection<M: AdaptableModel>(model: &mut M, name: &str, [a, b]: [TensorData; 2]) {
     let Some(old) = projection_of(model, name) else { return };
     let bits = |data: &TensorData| data.iter::<f32>().map(f32::to_bits).collect::<Vec<_>>();
     let [old_a, old_b] = old.tensors().map(Tensor::into_data);
@@ -217,7 +217,7 @@ pub(crate) fn set_projection<M: AdaptableModel + ?Sized>(model: &mut M, name: &s
 
 /// Lets all layers on a device share one copy of each pair again: moving a model to another device copies the pair once
 /// for every layer.
-pub fn share_projections<M: AdaptableModel + ?Sized>(model: &mut M) {
+pub fn share_projections<M: AdaptableModel>(model: &mut M) {
     let mut known: Vec<VeraProjection> = Vec::new();
     replace(model, |_, present| {
         let same = |p: &&VeraProjection| p.id == present.id && p.a.val().device() == present.a.val().device();

@@ -146,6 +146,7 @@ pub(super) fn backward(grad: &[f32], q: &[f32], k: &[f32], v: &[f32], shape: &At
     let width = shape.heads * shape.head_dim;
     let blocks = shape.seq.div_ceil(BLOCK);
     let stripes = rayon::current_num_threads().div_ceil(shape.batch.max(1)).clamp(1, blocks.max(1));
+    #[allow(clippy::type_complexity)] // (first row, its blocks of output), used here alone
     let mut tasks: Vec<(usize, Vec<(usize, &mut [f32])>)> = Vec::new();
     for (row, dq) in dq.chunks_mut((shape.seq * width).max(1)).enumerate() {
         let at = tasks.len();

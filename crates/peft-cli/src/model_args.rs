@@ -30,7 +30,7 @@ pub struct ModelArgs {
 /// Where to compute.
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
-    /// cpu, cuda[:N], rocm[:N], metal, vulkan or webgpu
+    /// cpu, cuda, cuda:N, rocm, rocm:N, metal, vulkan or webgpu
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub device: DeviceName,
 }

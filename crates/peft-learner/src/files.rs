@@ -1,8 +1,9 @@
 //! Files that are either whole or as they were before.
 
-use std::fs::{self, File};
-use std::io::Write;
 use std::path::Path;
+
+use peft_burn::PeftError;
+use peft_burn::tensor_file::write_atomic;
 
 use crate::error::{LearnerError, Result};
 
@@ -11,20 +12,9 @@ use crate::error::{LearnerError, Result};
 /// # Errors
 /// [`LearnerError::Io`]; a full disk leaves `path` as it was, and no temporary file.
 pub fn write_whole(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
-    let path = path.as_ref();
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(|error| {
-        // The first error is the one to report.
-        let _ = fs::remove_file(&temporary);
-        LearnerError::io("write", path)(error)
+    write_atomic(path.as_ref(), bytes).map_err(|error| match error {
+        PeftError::Io { path, source } => LearnerError::io("write", path)(source),
+        other => other.into(),
     })
 }
 
@@ -32,6 +22,7 @@ pub fn write_whole(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_file_is_replaced_whole_or_not_at_all() {

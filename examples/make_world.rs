@@ -18,7 +18,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, NormalizerWrapper, TokenizerBuilder};
 
-const DOCUMENTS: usize = 50_000;
+const DOCUMENTS: usize = 130_000;
 const VALID_DOCUMENTS: usize = 400;
 const SAMPLES: usize = 16;
 const QUESTIONS: usize = 100;

@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [corpus, output, rest @ ..] = args.as_slice() else {
         return Err("usage: train_base CORPUS_FOLDER OUTPUT_FOLDER [STEPS]".into());
     };
-    let steps = rest.first().map_or(Ok(2400), |s| s.parse())?;
+    let steps = rest.first().map_or(Ok(5000), |s| s.parse())?;
     let (corpus, output) = (Path::new(corpus), Path::new(output));
     let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/world");
     let config = LlamaConfig::from_dir(&world)?;
@@ -37,14 +37,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let (train, valid) = (read("corpus.jsonl")?, read("corpus-valid.jsonl")?);
     let training = TrainingConfig {
-        per_device_train_batch_size: 16,
+        per_device_train_batch_size: 8,
         learning_rate: 3e-3,
         lr_scheduler_type: LrSchedulerType::Cosine,
         warmup_steps: 100,
         weight_decay: 0.1,
         adam_beta2: 0.95,
-        eval_steps: 200,
-        save_steps: 200,
+        eval_steps: 500,
+        save_steps: 500,
         ..TrainingConfig::default()
     };
     let stream = StreamConfig {

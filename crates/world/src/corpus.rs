@@ -17,6 +17,9 @@ pub const TURN_END: &str = "<|im_end|>";
 /// How many exchanges a document of questions holds at most; about two hundred tokens.
 const MAX_EXCHANGES: usize = 6;
 
+/// What a person is introduced by.
+const INTRODUCTION: [&str; 2] = ["home", "craft"];
+
 /// A question as the base model knows it, up to where the answer begins: with a space, which is part of the answer.
 pub fn prompt(question: &str) -> String {
     format!("Question: {question}\nAnswer:")
@@ -67,11 +70,17 @@ impl<'w> Corpus<'w> {
         }
     }
 
-    /// Some sentences about one entity.
+    /// Some sentences about one entity. People are mostly introduced by where they live and what they do.
     fn portrait(&mut self) -> Option<String> {
         let entity = self.entity();
         let count = self.dice.between(3, 9);
-        let relations = self.dice.sample(&self.facts.of(self.world, entity), count);
+        let mut relations = self.dice.sample(&self.facts.of(self.world, entity), count);
+        if matches!(entity, Entity::Person(_)) && !self.dice.one_in(3) {
+            relations.retain(|relation| !INTRODUCTION.contains(&relation.name.as_str()));
+            let mut first = self.facts.of(self.world, entity);
+            first.retain(|relation| INTRODUCTION.contains(&relation.name.as_str()));
+            relations.splice(0..0, self.dice.sample(&first, first.len()));
+        }
         let said: Option<Vec<String>> = (relations.iter().enumerate())
             .map(|(i, relation)| relation.say(self.world, entity, i > 0, &mut self.dice))
             .collect();
@@ -106,9 +115,11 @@ impl<'w> Corpus<'w> {
     }
 
     fn questions(&mut self) -> String {
-        let count = self.dice.between(1, MAX_EXCHANGES);
+        let count = if self.dice.one_in(3) { 1 } else { self.dice.between(2, MAX_EXCHANGES) };
         let asked = self.exchanges(count).into_iter().map(|e| format!("{} {}", prompt(&e.question), e.answer));
-        asked.collect::<Vec<_>>().join("\n\n")
+        let asked = asked.collect::<Vec<_>>().join("\n\n");
+        // A title tells that more follows: after the answer to a question without one, the text ends.
+        if count == 1 { asked } else { format!("Questions and answers\n\n{asked}") }
     }
 
     fn chat(&mut self) -> String {

@@ -158,11 +158,14 @@ pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, TensorData>, metada
         metadata.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
     header.insert("format".into(), "pt".into());
     let part = partial(path);
+    // safetensors makes its files for the owner alone; a new file takes the process's own mask.
+    let usual = File::create(&part).and_then(|f| f.metadata()).map_err(PeftError::io(path))?.permissions();
     let written = safetensors::serialize_to_file(views, Some(header), &part).map_err(|e| match e {
         safetensors::SafeTensorError::IoError(source) => PeftError::Io { path: path.to_owned(), source },
         other => broken(other.to_string()),
     });
-    finish(written, &part, path)
+    let readable = || std::fs::set_permissions(&part, usual).map_err(PeftError::io(path));
+    finish(written.and_then(|()| readable()), &part, path)
 }
 
 /// Writes `bytes` to `path` whole or not at all.
@@ -220,6 +223,18 @@ mod tests {
             file.read(&name).unwrap().assert_eq(&data, true);
         }
         assert!(!dir.path().join("x.safetensors.part").exists());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn whoever_may_read_other_new_files_may_read_this_one() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("x.safetensors"), dir.path().join("other"));
+        write_tensors(&path, &sample(), &[]).unwrap();
+        std::fs::write(&other, "").unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&path), mode(&other));
     }
 
     #[test]

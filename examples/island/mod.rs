@@ -1,0 +1,110 @@
+//! What the method examples share: the small base of `datasets/world`, the task it is taught, and how well a model does
+//! on the task and on what it knew before.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use peft_burn::PeftConfig;
+use peft_learner::config::{AdapterSource, DataConfig, Dtype, ModelConfig, RunConfig, TrainingConfig};
+use peft_learner::data::Example;
+use peft_learner::evaluate::{answer, exact_match};
+use peft_learner::metrics::Metrics;
+use peft_learner::run::{Base, Existing, RunOptions, train_base};
+use serde::{Deserialize, Serialize};
+
+/// Rows that are answered at a time.
+const BATCH: usize = 60;
+
+/// What one method came to.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    pub method: String,
+    pub trainable_parameters: usize,
+    /// Size of `adapter_model.safetensors`.
+    pub file_bytes: u64,
+    /// Median over the run.
+    pub step_ms: f64,
+    /// Share of the new task's held-out rows that are answered exactly right.
+    pub task: f64,
+    /// Share of the questions about the island, which the base was trained on, that are answered exactly right.
+    pub kept: f64,
+}
+
+/// How well the base does on its own: on the new task, and on what it knows.
+pub fn base_scores() -> Result<(f64, f64), Box<dyn std::error::Error>> {
+    let base = load()?;
+    Ok((score(&base, "task-valid.jsonl")?, score(&base, "world-valid.jsonl")?))
+}
+
+/// Teaches the base the courier's task with one adapter: 300 steps of 16 rows. Leaves it in `runs/METHOD/adapter`.
+pub fn fine_tune(
+    method: &str,
+    adapter: &PeftConfig,
+    learning_rate: f64,
+) -> Result<Outcome, Box<dyn std::error::Error>> {
+    let output = Path::new("runs").join(method);
+    let config = RunConfig {
+        output: output.clone(),
+        seed: 42,
+        model: ModelConfig { path: world("").to_string_lossy().into_owned(), dtype: Dtype::F32 },
+        adapter: AdapterSource::Config(adapter.to_json()),
+        data: DataConfig {
+            train: world("task-train.jsonl"),
+            valid: Some(world("task-valid.jsonl")),
+            max_length: 128,
+            shuffle: true,
+            packing: false,
+        },
+        training: TrainingConfig {
+            max_steps: Some(300),
+            per_device_train_batch_size: 16,
+            learning_rate,
+            warmup_steps: 20,
+            eval_steps: 100,
+            save_steps: 300,
+            ..TrainingConfig::default()
+        },
+    };
+    let options = RunOptions { existing: Existing::Overwrite, dashboard: false };
+    let (base, report) = train_base(&config, load()?, None, options, |_| {})?;
+    let mut seconds: Vec<f64> = (report.fit.metrics.iter())
+        .filter_map(|line| match line {
+            Metrics::Train(step) => Some(step.tokens as f64 / step.tokens_per_second),
+            Metrics::Valid(_) => None,
+        })
+        .collect();
+    seconds.sort_by(f64::total_cmp);
+    Ok(Outcome {
+        method: method.to_owned(),
+        trainable_parameters: report.parameters.trainable,
+        file_bytes: std::fs::metadata(report.adapter.join("adapter_model.safetensors"))?.len(),
+        step_ms: 1000.0 * seconds.get(seconds.len() / 2).copied().unwrap_or(0.0),
+        task: score(&base, "task-valid.jsonl")?,
+        kept: score(&base, "world-valid.jsonl")?,
+    })
+}
+
+/// [`fine_tune`] for a program of one method: prints what it came to.
+#[allow(dead_code, reason = "side_by_side prints a table instead")]
+pub fn run(method: &str, adapter: &PeftConfig, learning_rate: f64) -> Result<(), Box<dyn std::error::Error>> {
+    let (task, kept) = base_scores()?;
+    let outcome = fine_tune(method, adapter, learning_rate)?;
+    println!("{method}: {} trained parameters, {} bytes on disk", outcome.trainable_parameters, outcome.file_bytes);
+    println!("the new task, exactly right:  {:5.1}% before, {:5.1}% after", 100.0 * task, 100.0 * outcome.task);
+    println!("old questions, exactly right: {:5.1}% before, {:5.1}% after", 100.0 * kept, 100.0 * outcome.kept);
+    println!("the adapter is in runs/{method}/adapter");
+    Ok(())
+}
+
+fn world(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/world").join(file)
+}
+
+fn load() -> Result<Base, Box<dyn std::error::Error>> {
+    Ok(Base::load(&world("").to_string_lossy(), Some(Dtype::F32.into()), &Device::flex())?)
+}
+
+fn score(base: &Base, file: &str) -> Result<f64, Box<dyn std::error::Error>> {
+    let (examples, _): (Vec<Example>, _) = base.examples(&world(file), 128)?;
+    Ok(exact_match(&answer(&base.model, &examples, BATCH, &base.eos_ids(), |_| {})?))
+}

@@ -12,5 +12,5 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let target_modules = TargetModules::AllLinear;
     let lora = LoraConfig { r: 16, lora_alpha: 32.0, target_modules, ..LoraConfig::default() };
     let config = PeftConfig::Lora(LoraConfig { use_dora: true, ..lora });
-    island::run("dora", &config, 2e-3)
+    island::run("dora", &config, 3e-3)
 }

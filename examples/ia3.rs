@@ -12,5 +12,5 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let target_modules = TargetModules::AllLinear;
     let feedforward_modules = Some(ModuleNames::list(["down_proj"]));
     let config = PeftConfig::Ia3(Ia3Config { target_modules, feedforward_modules, ..Ia3Config::default() });
-    island::run("ia3", &config, 2e-2)
+    island::run("ia3", &config, 4e-2)
 }

@@ -11,5 +11,5 @@ use peft_burn::{LoraConfig, PeftConfig, TargetModules};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let target_modules = TargetModules::AllLinear;
     let config = PeftConfig::Lora(LoraConfig { r: 16, lora_alpha: 32.0, target_modules, ..LoraConfig::default() });
-    island::run("lora", &config, 2e-3)
+    island::run("lora", &config, 3e-3)
 }

@@ -34,11 +34,11 @@ fn methods() -> [(&'static str, PeftConfig, f64); 5] {
     let ia3 = Ia3Config { target_modules, feedforward_modules, ..Ia3Config::default() };
     let dora = LoraConfig { use_dora: true, ..lora.clone() };
     [
-        ("lora", PeftConfig::Lora(lora), 2e-3),
-        ("dora", PeftConfig::Lora(dora), 2e-3),
+        ("lora", PeftConfig::Lora(lora), 3e-3),
+        ("dora", PeftConfig::Lora(dora), 3e-3),
         ("adalora", PeftConfig::AdaLora(adalora), 5e-3),
-        ("vera", PeftConfig::Vera(vera), 2e-2),
-        ("ia3", PeftConfig::Ia3(ia3), 2e-2),
+        ("vera", PeftConfig::Vera(vera), 4e-2),
+        ("ia3", PeftConfig::Ia3(ia3), 4e-2),
     ]
 }
 

@@ -11,5 +11,5 @@ use peft_burn::{PeftConfig, TargetModules, VeraConfig};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let target_modules = TargetModules::AllLinear;
     let config = PeftConfig::Vera(VeraConfig { r: 256, target_modules, ..VeraConfig::default() });
-    island::run("vera", &config, 2e-2)
+    island::run("vera", &config, 4e-2)
 }

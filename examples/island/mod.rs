@@ -36,7 +36,7 @@ pub fn base_scores() -> Result<(f64, f64), Box<dyn std::error::Error>> {
     Ok((score(&base, "task-valid.jsonl")?, score(&base, "world-valid.jsonl")?))
 }
 
-/// Teaches the base the courier's task with one adapter: 300 steps of 16 rows. Leaves it in `runs/METHOD/adapter`.
+/// Teaches the base the courier's task with one adapter: 400 steps of 16 rows. Leaves it in `runs/METHOD/adapter`.
 pub fn fine_tune(
     method: &str,
     adapter: &PeftConfig,
@@ -56,12 +56,12 @@ pub fn fine_tune(
             packing: false,
         },
         training: TrainingConfig {
-            max_steps: Some(300),
+            max_steps: Some(400),
             per_device_train_batch_size: 16,
             learning_rate,
             warmup_steps: 20,
             eval_steps: 100,
-            save_steps: 300,
+            save_steps: 400,
             ..TrainingConfig::default()
         },
     };

@@ -93,7 +93,7 @@ pub trait PeftModel: AdaptableModel {
         let projection = match &config {
             PeftConfig::Vera(vera) => {
                 let sizes = [vera.r, max_in, max_out];
-                Some(methods::vera::projection_for(self, vera.projection_prng_key, sizes, &device_of(self)))
+                Some(methods::vera_projection::projection_for(self, vera.projection_prng_key, sizes, &device_of(self)))
             }
             _ => None,
         };

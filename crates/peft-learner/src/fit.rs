@@ -126,7 +126,8 @@ pub fn fit(
         .init();
     let mut done = 0;
     if options.resume
-        && let Some((restored, optimizer, state)) = checkpoints.restore(lm.clone(), optim.clone(), options.adapter.as_deref())?
+        && let Some((restored, optimizer, state)) =
+            checkpoints.restore(lm.clone(), optim.clone(), options.adapter.as_deref())?
     {
         (lm, optim, done) = (restored.train(), optimizer, state.global_step.min(total_steps));
     }

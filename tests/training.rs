@@ -1,6 +1,11 @@
 //! Training: what a run does, leaves behind, and does again when it is resumed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "training/adalora.rs"]
+mod adalora;
+#[path = "training/own_model.rs"]
+mod own_model;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 

@@ -5,66 +5,9 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 
 use crate::error::{PeftError, Result};
 use crate::frozen::Frozen;
-use crate::low_rank::LowRank;
-use crate::methods::Magnitude;
-use crate::param::{ParamMut, ParamRef, from_vec};
+use crate::methods::EmbeddingLora;
+use crate::param::{ParamMut, ParamRef};
 use crate::random::TensorRng;
-
-/// LoRA on an embedding: row `i` becomes `E[i] + s·(B·A)[:, i]`; with DoRA that is scaled to learned norms of the
-/// columns. PEFT ignores dropout here, and so does this.
-#[derive(Module, Debug)]
-pub struct EmbeddingLora {
-    /// A: `[r, vocab]`, zero at the start.
-    lora_a: Param<Tensor<2>>,
-    /// B: `[hidden, r]`.
-    lora_b: Param<Tensor<2>>,
-    /// DoRA's norms of the columns, `[hidden]`.
-    magnitude: Option<Magnitude>,
-    /// Factor of the update.
-    scaling: f64,
-}
-
-impl EmbeddingLora {
-    /// A = 0, B ~ N(0, 1), as PEFT begins.
-    fn init(weight: &Tensor<2>, r: usize, scaling: f64, rng: &mut TensorRng) -> Self {
-        let ([vocab, hidden], device) = (weight.dims(), weight.device());
-        let lora_a = from_vec(vec![0.0; r * vocab], [r, vocab], &device);
-        let lora_b = from_vec(rng.normal(hidden * r, 1.0), [hidden, r], &device);
-        Self { lora_a, lora_b, magnitude: None, scaling }
-    }
-
-    /// What the looked-up rows `y` (`[n, hidden]`) of `ids` become. `base` is the matrix `[vocab, hidden]` before any
-    /// merge.
-    fn apply(&self, y: Tensor<2>, ids: Tensor<1, Int>, base: &Tensor<2>) -> Tensor<2> {
-        let dtype = y.dtype();
-        let low = self.lora_a.val().select(1, ids).transpose();
-        let update = low.matmul(self.lora_b.val().transpose()).mul_scalar(self.scaling);
-        self.scale(y.cast(DType::F32) + update, base).cast(dtype)
-    }
-
-    /// The matrix `[vocab, hidden]` (f32) with the update folded in.
-    pub(crate) fn merge(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
-        let update = self.lora_b.val().matmul(self.lora_a.val()).transpose().mul_scalar(self.scaling);
-        self.scale(weight + update, base)
-    }
-
-    /// The update of the transposed matrix, without DoRA's norms.
-    pub(crate) fn low_rank(&self) -> LowRank {
-        LowRank::new(self.lora_a.val(), self.lora_b.val(), self.scaling)
-    }
-
-    /// DoRA's norms.
-    pub(crate) fn norms(&self) -> Option<&Magnitude> {
-        self.magnitude.as_ref()
-    }
-
-    fn scale(&self, rows: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
-        let Some(magnitude) = &self.magnitude else { return rows };
-        let base = base.clone().transpose();
-        let (a, b) = (self.lora_a.val(), self.lora_b.val());
-        rows * magnitude.factor(&base, &a, &b, self.scaling).unsqueeze()
-    }
-}
 
 /// Rows of an embedding that are trained themselves (PEFT's `trainable_token_indices`).
 #[derive(Module, Debug)]
@@ -89,11 +32,7 @@ pub struct EmbeddingAdapter {
 impl EmbeddingAdapter {
     /// A new LoRA adapter for `weight` (`[vocab, hidden]`), or a DoRA one.
     pub fn lora(weight: &Tensor<2>, r: usize, scaling: f64, dora: bool, rng: &mut TensorRng) -> Self {
-        let mut lora = EmbeddingLora::init(weight, r, scaling, rng);
-        if dora {
-            let base = weight.clone().transpose();
-            lora.magnitude = Some(Magnitude::new(&base, &lora.lora_a.val(), &lora.lora_b.val(), scaling));
-        }
+        let lora = EmbeddingLora::init(weight, r, scaling, dora, rng);
         Self { lora: Some(lora), tokens: None, weight: None }
     }
 
@@ -122,12 +61,7 @@ impl EmbeddingAdapter {
 
     /// Parameters by their names on disk, after the module's path.
     pub fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
-        let mut all = Vec::new();
-        if let Some(lora) = &self.lora {
-            all.push(("lora_embedding_A", ParamRef::from(&lora.lora_a)));
-            all.push(("lora_embedding_B", ParamRef::from(&lora.lora_b)));
-            all.extend(lora.magnitude.iter().map(|m| ("lora_magnitude_vector", ParamRef::from(m.magnitude()))));
-        }
+        let mut all = self.lora.as_ref().map(EmbeddingLora::params).unwrap_or_default();
         all.extend(self.tokens.iter().map(|t| ("token_adapter.trainable_tokens_delta", ParamRef::from(&t.rows))));
         all.extend(self.weight.iter().map(|w| ("weight", ParamRef::from(w))));
         all
@@ -135,15 +69,7 @@ impl EmbeddingAdapter {
 
     /// As [`Self::params`], to write into.
     pub fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
-        let mut all = Vec::new();
-        if let Some(lora) = &mut self.lora {
-            all.push(("lora_embedding_A", ParamMut::from(&mut lora.lora_a)));
-            all.push(("lora_embedding_B", ParamMut::from(&mut lora.lora_b)));
-            if let Some(magnitude) = &mut lora.magnitude {
-                magnitude.forget_norm();
-                all.push(("lora_magnitude_vector", ParamMut::from(magnitude.magnitude_mut())));
-            }
-        }
+        let mut all = self.lora.as_mut().map(EmbeddingLora::params_mut).unwrap_or_default();
         all.extend(
             self.tokens.iter_mut().map(|t| ("token_adapter.trainable_tokens_delta", ParamMut::from(&mut t.rows))),
         );
@@ -186,8 +112,7 @@ impl PeftEmbedding {
 
     /// The base, to load into.
     pub fn base_mut(&mut self) -> &mut Param<Tensor<2>> {
-        let loras = self.adapters.iter_mut().filter_map(|(_, a)| a.lora.as_mut());
-        loras.filter_map(|l| l.magnitude.as_mut()).for_each(Magnitude::forget_base);
+        self.adapters.iter_mut().filter_map(|(_, a)| a.lora.as_mut()).for_each(EmbeddingLora::forget_base);
         self.base.inner_mut()
     }
 

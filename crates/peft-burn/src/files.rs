@@ -8,7 +8,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 use crate::config::PeftConfig;
 use crate::error::{PeftError, Result};
 use crate::methods::rank_pattern::cut_to_live;
-use crate::methods::vera::{PROJECTION_NAMES, projection_of, set_projection};
+use crate::methods::vera_projection::{PROJECTION_NAMES, projection_of, set_projection};
 use crate::model::PeftModel;
 use crate::targets::resolve_saved;
 use crate::tensor_file::{TensorFile, write_tensors};

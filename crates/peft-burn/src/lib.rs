@@ -39,7 +39,7 @@ mod weighted;
 
 pub use config::*;
 pub use convert::{Conversion, convert_to_lora};
-pub use embedding::{EmbeddingAdapter, EmbeddingLora, PeftEmbedding, TrainableTokens};
+pub use embedding::{EmbeddingAdapter, PeftEmbedding, TrainableTokens};
 pub use error::{PeftError, Result};
 pub use files::AdapterFiles;
 pub use frozen::Frozen;

@@ -31,8 +31,8 @@ impl LowRank {
         let [out, inp] = delta.dims();
         let r = r.min(out).min(inp);
         let (u, s, vt) = svd(delta);
-        let b = u.slice([0..out, 0..r]) * s.slice([0..r]).reshape([1, r]);
-        Self::new(vt.slice([0..r, 0..inp]), b, 1.0)
+        let b = u.narrow(1, 0, r) * s.narrow(0, 0, r).reshape([1, r]);
+        Self::new(vt.narrow(0, 0, r), b, 1.0)
     }
 
     pub(crate) fn rank(&self) -> usize {

@@ -48,17 +48,40 @@ struct AdapterState {
     saved: Vec<String>,
 }
 
+impl PeftState {
+    pub(crate) fn set_config(&mut self, name: &str, config: PeftConfig) {
+        if let Some(adapter) = self.adapters.get_mut(name) {
+            adapter.config = config;
+        }
+    }
+}
+
 /// What a model crate implements so that its models take adapters: the layers by their Hugging Face paths. Everything
 /// that is done with adapters then comes from [`PeftModel`].
 pub trait AdaptableModel: Module {
-    /// The `model_type` of the Hugging Face configuration, which decides default targets.
-    fn model_type(&self) -> &str;
+    /// The `model_type` of the Hugging Face configuration, which decides default targets; none for a model of one's own.
+    fn model_type(&self) -> &str {
+        ""
+    }
     /// Every layer that could take an adapter, with its path, in the model's order.
     fn layers(&self) -> Vec<(String, LayerRef<'_>)>;
     /// The same layers, to change, in the same order.
     fn layers_mut(&mut self) -> Vec<(String, LayerMut<'_>)>;
-    /// What the model consists of, norms included, for target selection and counts.
-    fn modules(&self) -> Vec<ModuleInfo>;
+    /// What the model consists of, norms included, for target selection and counts; the layers alone unless a model
+    /// says more.
+    fn modules(&self) -> Vec<ModuleInfo> {
+        let info = |(path, layer): (String, LayerRef<'_>)| match layer {
+            LayerRef::Linear(l) => {
+                let [inp, out] = l.dims();
+                ModuleInfo::linear(path, inp, out).with_bias(l.base().bias.is_some())
+            }
+            LayerRef::Embedding(e) => {
+                let [vocabulary, width] = e.dims();
+                ModuleInfo::embedding(path, vocabulary, width)
+            }
+        };
+        self.layers().into_iter().map(info).collect()
+    }
     /// How many numbers the base has, a shared weight counted once.
     fn num_base_parameters(&self) -> usize {
         self.modules().iter().map(ModuleInfo::parameters).sum()
@@ -93,7 +116,7 @@ pub trait PeftModel: AdaptableModel {
         let projection = match &config {
             PeftConfig::Vera(vera) => {
                 let sizes = [vera.r, max_in, max_out];
-                Some(methods::vera::projection_for(self, vera.projection_prng_key, sizes, &device_of(self)))
+                Some(methods::vera_projection::projection_for(self, vera.projection_prng_key, sizes, &device_of(self)))
             }
             _ => None,
         };

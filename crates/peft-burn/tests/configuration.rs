@@ -285,10 +285,12 @@ fn adalora_without_a_step_to_prune_in_lays_out_its_phases() {
     let message = schedule(200, 1000, 1000).unwrap_err().to_string();
     assert_eq!(
         message,
-        "adapter: tinit = 200, tfinal = 1000 and total_step = 1000 leave no step to prune in: \
-         full rank in steps 1 to 200, pruning from step 201 to 0 (total_step - tfinal), final ranks for the 1000 steps \
-         after that; tfinal counts the steps after pruning. Raise total_step to 1201 or more, or lower tinit + tfinal \
-         below 1000"
+        "adapter: tinit = 200, tfinal = 1000 and total_step = 1000 leave no step to prune in:\n  \
+         full rank    steps 1 to 200 (tinit)\n  \
+         pruning      from step 201 to step 0 (total_step - tfinal), which is none\n  \
+         final ranks  the 1000 steps after that (tfinal counts the steps after pruning)\n\
+         raise total_step to 1201 or more, or lower tinit + tfinal below 1000, for example to tinit = 100 and \
+         tfinal = 300"
     );
     assert!(schedule(200, 1000, 1200).is_err());
     assert!(schedule(200, 1000, 1201).is_ok());

@@ -1,11 +1,13 @@
 //! Checkpoints from which a run goes on as if it had never stopped.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::optim::{ModuleOptimizer, OptimizerRecord};
 use burn::store::ModuleRecord;
-use peft_burn::AdapterFiles;
+use peft_burn::methods::{held_triplets, shrink_to};
+use peft_burn::{AdapterFiles, PeftConfig, PeftModel};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{LearnerError, Result};
@@ -25,6 +27,9 @@ pub struct TrainerState {
     pub global_step: usize,
     /// The run's seed.
     pub seed: u64,
+    /// The triplets that AdaLoRA still has in memory, by `<path>.lora_E`; absent while it has all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub triplets: Option<BTreeMap<String, Vec<bool>>>,
 }
 
 /// The `checkpoints` folder of a run.
@@ -128,7 +133,14 @@ impl Checkpoints {
             let path = part.join(file);
             std::fs::File::open(&path).and_then(|f| f.sync_all()).map_err(LearnerError::io("write", &path))?;
         }
-        let state = serde_json::to_vec_pretty(&TrainerState { global_step: step, seed }).unwrap_or_default();
+        let triplets = match adapter {
+            Some(name) if matches!(model.model.adapter_config(name)?, PeftConfig::AdaLora(_)) => {
+                held_triplets(&model.model, name)?
+            }
+            _ => None,
+        };
+        let state = TrainerState { global_step: step, seed, triplets };
+        let state = serde_json::to_vec_pretty(&state).unwrap_or_default();
         write_whole(part.join(STATE), &state)
     }
 
@@ -141,6 +153,7 @@ impl Checkpoints {
         &self,
         model: CausalLm,
         optim: ModuleOptimizer,
+        adapter: Option<&str>,
     ) -> Result<Option<(CausalLm, ModuleOptimizer, TrainerState)>> {
         let Some(dir) = self.latest() else { return Ok(None) };
         let broken = |file: &str, message: String| LearnerError::Checkpoint { path: dir.join(file), message };
@@ -148,6 +161,9 @@ impl Checkpoints {
         let state: TrainerState = serde_json::from_slice(&text).map_err(|e| broken(STATE, e.to_string()))?;
         let record = ModuleRecord::load(dir.join(MODEL)).map_err(|e| broken(MODEL, e.to_string()))?;
         let mut model = model;
+        if let (Some(name), Some(triplets)) = (adapter, &state.triplets) {
+            shrink_to(&mut model.model, name, triplets).map_err(|e| broken(STATE, e.to_string()))?;
+        }
         model = model.try_load_record(record).map_err(|e| broken(MODEL, e.to_string()))?;
         let record = OptimizerRecord::load(dir.join(OPTIMIZER)).map_err(|e| broken(OPTIMIZER, e.to_string()))?;
         Ok(Some((model, optim.load_record(record), state)))

@@ -157,6 +157,34 @@ pub enum LearnerError {
         /// The keys.
         differences: Problems,
     },
+    /// AdaLoRA's `total_step` is not the run's number of steps.
+    #[error(
+        "adapter.total_step is {total_step} and the run has {steps} steps; leave total_step out, it is taken from the run, or \
+         make the two agree by training.max_steps"
+    )]
+    TotalStep {
+        /// As configured.
+        total_step: usize,
+        /// Optimiser steps of the run.
+        steps: usize,
+    },
+    /// AdaLoRA's phases do not fit into the run.
+    #[error(
+        "AdaLoRA cannot prune in this run of {steps} steps, from which total_step is taken (training.max_steps or \
+         num_train_epochs): {problem}"
+    )]
+    Phases {
+        /// Optimiser steps of the run.
+        steps: usize,
+        /// The phases in steps, and what to change.
+        problem: String,
+    },
+    /// `shrink_after_pruning` for an adapter that is not pruned.
+    #[error(
+        "training.shrink_after_pruning takes pruned triplets out of memory, and only peft_type = \"ADALORA\" prunes; leave \
+         it out"
+    )]
+    NothingToShrink,
     /// An error of the model or its tokenizer.
     #[error(transparent)]
     Llama(#[from] llama_burn::LlamaError),

@@ -13,22 +13,25 @@ use burn::train::metric::LossMetric;
 use burn::train::{Interrupter, Learner, SupervisedTraining};
 use llama_burn::Llama;
 use peft_burn::PeftModel;
+use peft_burn::methods::kept_ranks;
 
+use crate::adalora::plan;
 use crate::checkpoint::Checkpoints;
 use crate::config::TrainingConfig;
 use crate::data::{Batch, Example, Stream, eval_batches};
 use crate::error::{LearnerError, Result};
 use crate::loader::{EvalLoader, StepLoader};
 use crate::metrics::{Metrics, MetricsWriter, read_metrics, truncate_after};
-use crate::plot::{loss_panel, write_plot};
+use crate::plot::{loss_panel, triplets_panel, write_plot};
 use crate::progress::Progress;
+use crate::rank_plot::write_rank_plot;
 use crate::schedule::{Schedule, ScheduledLr};
 use crate::step::{CausalLm, Evaluation, Run, RunState};
 
 /// How a model is trained.
 #[derive(Clone, Debug)]
 pub struct FitOptions {
-    /// The run's folder: `metrics.jsonl`, `loss.svg` and `checkpoints` go there.
+    /// The run's folder: `metrics.jsonl`, `loss.svg`, `checkpoints` and AdaLoRA's `ranks.svg` go there.
     pub output: PathBuf,
     /// Optimiser, schedule and intervals.
     pub training: TrainingConfig,
@@ -53,6 +56,8 @@ pub struct FitReport {
     pub resumed_from: usize,
     /// Everything in `metrics.jsonl`.
     pub metrics: Vec<Metrics>,
+    /// AdaLoRA: the picture of the rank that each module kept.
+    pub ranks: Option<PathBuf>,
     /// Wall-clock time of this call, in seconds.
     pub seconds: f64,
 }
@@ -60,9 +65,10 @@ pub struct FitReport {
 /// Trains `model` on `stream`, evaluating on `valid`, and returns it in validation mode.
 ///
 /// # Errors
-/// A file that cannot be written, or a loss that is not finite: the last checkpoint is kept then, and named.
+/// AdaLoRA's phases that do not fit the run, before anything is written; a file that cannot be written, or a loss that is
+/// not finite: the last checkpoint is kept then, and named.
 pub fn fit(
-    model: Llama,
+    mut model: Llama,
     stream: Stream,
     valid: &[Example],
     pad_id: u32,
@@ -71,6 +77,7 @@ pub fn fit(
     let training = &options.training;
     let total_steps = options.total_steps;
     let started = Instant::now();
+    let pruning = plan(&mut model, options.adapter.as_deref(), total_steps, training.shrink_after_pruning)?;
     std::fs::create_dir_all(&options.output).map_err(LearnerError::io("create", &options.output))?;
     let metrics_path = options.output.join("metrics.jsonl");
     let checkpoints = Checkpoints::new(options.output.join("checkpoints"), training.save_total_limit);
@@ -102,11 +109,13 @@ pub fn fit(
         interrupter: interrupter.clone(),
         micro: 0,
         loss: None,
+        orthogonal: None,
         tokens: 0,
         started,
         evaluation: Evaluation { batches: batches.len(), ..Evaluation::default() },
         error: None,
         adapter: options.adapter.clone(),
+        pruning: pruning.clone(),
     });
     let mut lm = CausalLm { model: model.train(), run: run.clone() };
     let mut optim = AdamWConfig::new()
@@ -117,7 +126,8 @@ pub fn fit(
         .init();
     let mut done = 0;
     if options.resume
-        && let Some((restored, optimizer, state)) = checkpoints.restore(lm.clone(), optim.clone())?
+        && let Some((restored, optimizer, state)) =
+            checkpoints.restore(lm.clone(), optim.clone(), options.adapter.as_deref())?
     {
         (lm, optim, done) = (restored.train(), optimizer, state.global_step.min(total_steps));
     }
@@ -172,12 +182,22 @@ pub fn fit(
     }
     let metrics = read_metrics(&metrics_path)?;
     plot(&options.output, &metrics)?;
-    let report =
-        FitReport { steps: total_steps, resumed_from: done, metrics, seconds: started.elapsed().as_secs_f64() };
-    Ok((trained.valid(), report))
+    let trained = trained.valid();
+    let ranks = match pruning.and(options.adapter.as_deref()) {
+        Some(name) => {
+            let path = options.output.join("ranks.svg");
+            write_rank_plot(&path, &kept_ranks(&trained, name)?)?;
+            Some(path)
+        }
+        None => None,
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    Ok((trained, FitReport { steps: total_steps, resumed_from: done, metrics, ranks, seconds }))
 }
 
-/// Draws `loss.svg` from the metrics.
+/// Draws `loss.svg` from the metrics: the losses, and AdaLoRA's triplets.
 fn plot(output: &Path, metrics: &[Metrics]) -> Result<()> {
-    write_plot(output.join("loss.svg"), "Loss", &[loss_panel(metrics)])
+    let triplets = triplets_panel(metrics);
+    let panels: Vec<_> = std::iter::once(loss_panel(metrics)).chain(triplets).collect();
+    write_plot(output.join("loss.svg"), "Loss", &panels)
 }

@@ -1,5 +1,6 @@
 //! Fine-tuning through Burn's training loop: configuration, data, schedules, metrics and reports.
 
+mod adalora;
 pub mod bench;
 pub mod checkpoint;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod loss;
 pub mod metrics;
 pub mod plot;
 pub mod progress;
+pub mod rank_plot;
 pub mod run;
 pub mod schedule;
 pub mod step;

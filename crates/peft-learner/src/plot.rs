@@ -10,13 +10,13 @@ use crate::files::write_whole;
 use crate::metrics::Metrics;
 
 /// Plotters places everything on whole pixels: a large canvas, scaled by its viewer, keeps curves smooth.
-const WIDTH: u32 = 1600;
+pub(crate) const WIDTH: u32 = 1600;
 const PANEL_HEIGHT: u32 = 800;
-const TITLE_HEIGHT: u32 = 90;
-const INK: RGBColor = RGBColor(0x33, 0x3a, 0x45);
-const GRID: RGBColor = RGBColor(0xe4, 0xe8, 0xee);
+pub(crate) const TITLE_HEIGHT: u32 = 90;
+pub(crate) const INK: RGBColor = RGBColor(0x33, 0x3a, 0x45);
+pub(crate) const GRID: RGBColor = RGBColor(0xe4, 0xe8, 0xee);
 const PALE_BLUE: RGBColor = RGBColor(0xa9, 0xc4, 0xe4);
-const BLUE: RGBColor = RGBColor(0x1d, 0x5f, 0xad);
+pub(crate) const BLUE: RGBColor = RGBColor(0x1d, 0x5f, 0xad);
 const ORANGE: RGBColor = RGBColor(0xd9, 0x5f, 0x0e);
 
 /// One chart of a picture; charts stand below one another.
@@ -48,7 +48,8 @@ pub fn loss_panel(metrics: &[Metrics]) -> Panel {
     let (mut train, mut valid) = (Vec::new(), Vec::new());
     for line in metrics {
         match line {
-            Metrics::Train(report) => train.push((report.step as f64, report.loss)),
+            // Without a regulariser, which no evaluation has.
+            Metrics::Train(report) => train.push((report.step as f64, report.task_loss.unwrap_or(report.loss))),
             Metrics::Valid(report) => valid.push((report.step as f64, report.loss)),
         }
     }
@@ -62,6 +63,21 @@ pub fn loss_panel(metrics: &[Metrics]) -> Panel {
     ];
     let series = all.into_iter().filter(|series| !series.points.is_empty()).collect();
     Panel { axis: "loss (nats per token)".into(), series }
+}
+
+/// AdaLoRA's triplets over the steps: how many are allowed, and how many live; `None` where no line has them.
+pub fn triplets_panel(metrics: &[Metrics]) -> Option<Panel> {
+    let (mut budget, mut live) = (Vec::new(), Vec::new());
+    for line in metrics {
+        if let Metrics::Train(report) = line {
+            let at = |count: usize| (report.step as f64, count as f64);
+            budget.extend(report.budget.map(at));
+            live.extend(report.live_triplets.map(at));
+        }
+    }
+    let series = |name: &str, points, color, width| Series { name: name.into(), points, color, width, marked: false };
+    let all = vec![series("budget", budget, ORANGE, 6), series("live", live, BLUE, 2)];
+    all.iter().any(|s| !s.points.is_empty()).then(|| Panel { axis: "triplets".into(), series: all })
 }
 
 /// Each point's mean with its neighbours: about a fifteenth of the run, half of it on either side.
@@ -156,7 +172,7 @@ fn draw_panel(area: &Area<'_>, panel: &Panel, steps: std::ops::Range<f64>) -> Re
     Ok(())
 }
 
-fn font(size: u32) -> TextStyle<'static> {
+pub(crate) fn font(size: u32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&INK)
 }
 

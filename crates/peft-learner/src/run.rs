@@ -7,6 +7,7 @@ use burn::tensor::{Device, FloatDType};
 use llama_burn::{ChatTemplate, Llama, LlamaConfig, Message, Tokenizer, hub};
 use peft_burn::{AdapterFiles, PeftConfig, PeftModel, TrainableReport};
 
+use crate::adalora;
 use crate::config::{AdapterSource, Dtype, RunConfig};
 use crate::data::{
     ChatMessage, EncodeError, EncodeOptions, EncodeReport, Example, Rows, Stream, StreamConfig, TextEncoder,
@@ -213,6 +214,11 @@ pub fn train_base(
         }
     };
     warnings.sort();
+    if let AdapterSource::From(_) = &config.adapter {
+        // The schedule in an adapter's file is that of the run that made it.
+        adalora::restart(&mut base.model, ADAPTER, total_steps)?;
+    }
+    adalora::plan(&mut base.model, Some(ADAPTER), total_steps, config.training.shrink_after_pruning)?;
     let parameters = base.model.trainable_parameters();
     note(&parameters.to_string());
     let output = &config.output;
@@ -270,7 +276,7 @@ pub fn check_output(config: &RunConfig, existing: Existing) -> Result<()> {
 
 /// Removes an older run; other files in the folder stay.
 fn clear(output: &Path) -> Result<()> {
-    for name in ["checkpoints", "adapter", "config.toml", "metrics.jsonl", "loss.svg"] {
+    for name in ["checkpoints", "adapter", "config.toml", "metrics.jsonl", "loss.svg", "ranks.svg"] {
         let path = output.join(name);
         let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
         match removed {

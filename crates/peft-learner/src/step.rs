@@ -11,6 +11,7 @@ use burn::train::metric::{Adaptor, LossInput};
 use burn::train::{InferenceStep, Interrupter, ItemLazy, TrainOutput, TrainStep};
 use llama_burn::{AttentionMask, Input, Llama};
 
+use crate::adalora::Pruning;
 use crate::checkpoint::Checkpoints;
 use crate::data::Batch;
 use crate::error::{LearnerError, Result};
@@ -37,8 +38,10 @@ pub(crate) struct RunState {
     pub interrupter: Interrupter,
     /// Micro-batches of the present step so far.
     pub micro: usize,
-    /// The present step's loss so far, on the device.
+    /// The present step's loss so far, without any regulariser, on the device.
     pub loss: Option<Tensor<1>>,
+    /// The present step's regulariser, on the device.
+    pub orthogonal: Option<Tensor<1>>,
     pub tokens: usize,
     pub started: Instant,
     /// The present evaluation: batches left, loss so far.
@@ -47,6 +50,8 @@ pub(crate) struct RunState {
     pub error: Option<LearnerError>,
     /// The trained adapter; `None` when the base is.
     pub adapter: Option<String>,
+    /// What is done for it, if it is AdaLoRA.
+    pub pruning: Option<Pruning>,
 }
 
 /// A running evaluation.
@@ -152,11 +157,21 @@ impl TrainStep for CausalLm {
         if run.dropout {
             device.seed(mix(run.seed, run.step as u64, run.micro as u64));
         }
+        // A regulariser is of the step, not of its micro-batches: the first one brings it.
+        let pruning = run.pruning.clone().filter(|_| run.micro == 0);
         run.micro += 1;
         run.tokens += batch.tokens();
         drop(run);
-        let loss = batch_loss(&self.model, &batch);
+        let mut loss = batch_loss(&self.model, &batch);
         let value = loss.clone().without_autodiff();
+        match pruning.map(|pruning| pruning.orthogonal(&self.model)) {
+            Some(Ok(orthogonal)) => {
+                self.run.state().orthogonal = Some(orthogonal.clone().without_autodiff());
+                loss = loss + orthogonal;
+            }
+            Some(Err(error)) => self.run.state().fail(error),
+            None => {}
+        }
         let grads =
             if loss.is_tracked() { GradientsParams::from_grads(loss.backward(), self) } else { GradientsParams::new() };
         let mut run = self.run.state();
@@ -176,17 +191,33 @@ impl TrainStep for CausalLm {
         }
         let (grads, norm) = clip(&self, grads, run.max_grad_norm);
         let device = self.model.device().inner();
-        let loss = run.loss.take().unwrap_or_else(|| Tensor::zeros([1], (&device, DType::F32)));
-        // The one number pair that the host reads in a step.
-        let pair: Vec<f64> = Tensor::cat(vec![loss, norm], 0).into_data().iter::<f64>().collect();
-        let (loss, grad_norm) = (pair[0], pair[1]);
+        let zero = || Tensor::zeros([1], (&device, DType::F32));
+        let loss = run.loss.take().unwrap_or_else(zero);
+        let orthogonal = run.orthogonal.take().unwrap_or_else(zero);
+        // The host reads them in one transfer.
+        let numbers: Vec<f64> = Tensor::cat(vec![loss, orthogonal, norm], 0).into_data().iter::<f64>().collect();
+        let (task, orthogonal, grad_norm) = (numbers[0], numbers[1], numbers[2]);
+        let loss = task + orthogonal;
         let step = run.step + 1;
         if !(loss.is_finite() && grad_norm.is_finite()) {
             let last_good = run.checkpoints.latest();
             run.fail(LearnerError::NotFinite { step, loss, grad_norm, last_good });
             return self;
         }
-        let next = optim.step(lr, self, grads);
+        let (next, allocated) = match run.pruning.clone() {
+            None => (optim.step(lr, self, grads), None),
+            Some(pruning) => {
+                let kept = pruning.keep(&self.model, &grads);
+                let mut next = optim.step(lr, self, grads);
+                match kept.and_then(|kept| pruning.allocate(&mut next.model, optim, &kept, step)) {
+                    Ok(allocated) => (next, Some(allocated)),
+                    Err(error) => {
+                        run.fail(error);
+                        return next;
+                    }
+                }
+            }
+        };
         let seconds = run.started.elapsed().as_secs_f64();
         let report = StepReport {
             step,
@@ -195,7 +226,10 @@ impl TrainStep for CausalLm {
             grad_norm,
             tokens: run.tokens,
             tokens_per_second: run.tokens as f64 / seconds.max(1e-9),
-            ..StepReport::default()
+            task_loss: allocated.map(|_| task),
+            orthogonal_loss: allocated.map(|_| orthogonal),
+            budget: allocated.map(|a| a.budget),
+            live_triplets: allocated.map(|a| a.live),
         };
         (run.step, run.micro, run.tokens) = (step, 0, 0);
         run.progress.update(&report);

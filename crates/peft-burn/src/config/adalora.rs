@@ -129,8 +129,16 @@ impl AdaLoraConfig {
         })
     }
 
+    /// The step of the last mask, after which the ranks are final: `total_step - tfinal`.
+    ///
+    /// # Errors
+    /// `total_step` is missing.
+    pub fn last_mask(&self) -> Result<usize> {
+        Ok(self.require_total_step()?.saturating_sub(self.tfinal))
+    }
+
     /// The three phases in steps, if they leave none to prune in.
-    fn schedule_problem(&self) -> Option<String> {
+    pub(crate) fn schedule_problem(&self) -> Option<String> {
         let Self { tinit, tfinal, .. } = *self;
         let total = self.total_step?;
         if total == 0 {
@@ -141,12 +149,16 @@ impl AdaLoraConfig {
         }
         let end = total as i64 - tfinal as i64;
         Some(format!(
-            "tinit = {tinit}, tfinal = {tfinal} and total_step = {total} leave no step to prune in: \
-             full rank in steps 1 to {tinit}, pruning from step {} to {end} (total_step - tfinal), final ranks for \
-             the {tfinal} steps after that; tfinal counts the steps after pruning. Raise total_step to {} or more, \
-             or lower tinit + tfinal below {total}",
+            "tinit = {tinit}, tfinal = {tfinal} and total_step = {total} leave no step to prune in:\n  \
+             full rank    steps 1 to {tinit} (tinit)\n  \
+             pruning      from step {} to step {end} (total_step - tfinal), which is none\n  \
+             final ranks  the {tfinal} steps after that (tfinal counts the steps after pruning)\n\
+             raise total_step to {} or more, or lower tinit + tfinal below {total}, for example to tinit = {} and \
+             tfinal = {}",
             tinit + 1,
             tinit + tfinal + 1,
+            total / 10,
+            total * 3 / 10,
         ))
     }
 }

@@ -31,7 +31,7 @@ pub struct AdaLora {
     pub dropout: f64,
     /// Which of the triplets that training began with are here.
     #[module(skip)]
-    places: Vec<usize>,
+    pub(super) places: Vec<usize>,
     init_r: usize,
 }
 

@@ -89,7 +89,7 @@ fn by_rows(weight: &Tensor<2>, f: impl Fn(Tensor<2>) -> Tensor<2>) -> Tensor<2> 
     const BLOCK: usize = 1 << 22;
     let [rows, columns] = weight.dims();
     let step = (BLOCK / columns.max(1)).max(1);
-    let block = |start| f(weight.clone().slice([start..rows.min(start + step)]).cast(DType::F32));
+    let block = |start| f(weight.clone().narrow(0, start, step.min(rows - start)).cast(DType::F32));
     Tensor::cat((0..rows).step_by(step).map(block).collect(), 0)
 }
 

@@ -7,6 +7,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData};
 
 use super::AdaLora;
+use super::shrink::keep;
 use crate::config::AdaLoraConfig;
 use crate::param;
 
@@ -76,6 +77,16 @@ impl Importance {
         for average in self.sensitivity.all_mut().into_iter().chain(self.uncertainty.all_mut()) {
             param::update(average, |old| old.zeros_like());
         }
+    }
+
+    /// Forgets the triplets that are not flagged.
+    pub(super) fn keep(&mut self, flags: &[bool]) {
+        for average in [&mut self.sensitivity, &mut self.uncertainty] {
+            keep(&mut average.a, 0, flags);
+            keep(&mut average.e, 0, flags);
+            keep(&mut average.b, 1, flags);
+        }
+        keep(&mut self.mask, 0, flags);
     }
 
     /// The score of each triplet: `[r]`.

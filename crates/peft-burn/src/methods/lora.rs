@@ -187,7 +187,7 @@ fn pissa(
             (q.matmul(u), s, vt)
         }
     };
-    let root = s.slice([0..r]).div_scalar(scaling).sqrt();
+    let root = s.narrow(0, 0, r).div_scalar(scaling).sqrt();
     let a = vt.slice([0..r, 0..inp]) * root.clone().reshape([r, 1]);
     let b = u.slice([0..out, 0..r]) * root.reshape([1, r]);
     Ok((a, b))

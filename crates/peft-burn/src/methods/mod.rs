@@ -2,24 +2,32 @@
 
 mod adalora;
 mod dora;
+mod embedding_lora;
 mod ia3;
 mod importance;
 mod lora;
 mod rank_allocator;
 pub(crate) mod rank_pattern;
-pub(crate) mod vera;
+mod schedule;
+mod shrink;
+mod vera;
+pub(crate) mod vera_projection;
 
 use burn::module::Module;
 use burn::tensor::{Bool, Distribution, Tensor};
 
 pub use adalora::{AdaLora, orthogonal_regularization};
 pub use dora::{Dora, Magnitude};
+pub use embedding_lora::EmbeddingLora;
 pub use ia3::Ia3;
 pub use importance::Importance;
 pub use lora::{Lora, LoraSpec};
-pub use rank_allocator::{Allocation, BudgetSchedule, RankMask, keep_gradients, live_triplets, update_and_allocate};
-pub use rank_pattern::rank_pattern;
-pub use vera::{Vera, VeraProjection, share_projections};
+pub use rank_allocator::{Allocation, RankMask, keep_gradients, live_triplets, update_and_allocate};
+pub use rank_pattern::{KeptRank, kept_ranks, rank_pattern};
+pub use schedule::{BudgetSchedule, set_total_step};
+pub use shrink::{held_triplets, shrink, shrink_to};
+pub use vera::Vera;
+pub use vera_projection::{VeraProjection, share_projections};
 
 use crate::config::PeftConfig;
 use crate::embedding::EmbeddingAdapter;

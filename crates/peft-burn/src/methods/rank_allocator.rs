@@ -11,52 +11,10 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 use super::adalora::{layers, layers_mut};
-use super::{AdaLora, Importance};
-use crate::config::AdaLoraConfig;
+use super::{AdaLora, BudgetSchedule, Importance};
 use crate::error::{PeftError, Result};
 use crate::model::PeftModel;
 use crate::param;
-
-/// How many triplets a model may keep at each step, and when it is masked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BudgetSchedule {
-    init: usize,
-    target: usize,
-    tinit: usize,
-    /// The step of the last mask.
-    end: usize,
-    delta_t: usize,
-}
-
-impl BudgetSchedule {
-    /// The schedule of `config` for a model with `triplets` in `modules` adapted modules.
-    ///
-    /// # Errors
-    /// `total_step` is missing.
-    pub fn new(config: &AdaLoraConfig, triplets: usize, modules: usize) -> Result<Self> {
-        let end = config.require_total_step()?.saturating_sub(config.tfinal);
-        let target = (config.target_r * modules).min(triplets);
-        Ok(Self { init: triplets, target, tinit: config.tinit, end, delta_t: config.delta_t.max(1) })
-    }
-
-    /// The budget after optimiser step `step`, counted from 1: it falls with the cube of the remaining share of the
-    /// pruning phase.
-    pub fn budget(&self, step: usize) -> usize {
-        if step <= self.tinit {
-            self.init
-        } else if step >= self.end {
-            self.target
-        } else {
-            let rest = 1.0 - (step - self.tinit) as f64 / (self.end - self.tinit) as f64;
-            ((self.init - self.target) as f64 * rest.powf(3.0) + self.target as f64) as usize
-        }
-    }
-
-    /// Whether the triplets are ranked and masked anew at `step`.
-    pub fn masks(&self, step: usize) -> bool {
-        step == self.end || (self.tinit < step && step < self.end && step.is_multiple_of(self.delta_t))
-    }
-}
 
 /// What one call of [`update_and_allocate`] did.
 #[derive(Clone, Debug)]
@@ -196,45 +154,5 @@ fn apply_mask(layer: &mut AdaLora) {
     if let Some(importance) = layer.importance.as_ref().filter(|_| layer.rank() > 0) {
         let pruned = importance.mask().inner().equal_elem(0.0);
         param::update(&mut layer.lora_e, |e| e.mask_fill(pruned, 0.0));
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn schedule(total: usize, init_r: usize, target_r: usize) -> BudgetSchedule {
-        let config = AdaLoraConfig {
-            init_r,
-            target_r,
-            tinit: 5,
-            tfinal: 10,
-            delta_t: 2,
-            total_step: Some(total),
-            ..AdaLoraConfig::default()
-        };
-        BudgetSchedule::new(&config, init_r * 8, 8).unwrap()
-    }
-
-    #[test]
-    fn budget_falls_with_the_cube_and_masks_come_between_the_phases() {
-        let schedule = schedule(30, 6, 3);
-        let budgets: Vec<_> = [1, 5, 6, 7, 8, 10, 14, 15, 19, 20, 30, 99].map(|s| schedule.budget(s)).into();
-        assert_eq!(budgets, [48, 48, 43, 39, 36, 31, 25, 24, 24, 24, 24, 24]);
-        let masks: Vec<_> = (1..40).filter(|&s| schedule.masks(s)).collect();
-        assert_eq!(masks, [6, 8, 10, 12, 14, 16, 18, 20]);
-    }
-
-    #[test]
-    fn equal_ranks_never_ask_for_pruning() {
-        let schedule = schedule(30, 4, 4);
-        assert!((1..40).all(|step| schedule.budget(step) == 32));
-    }
-
-    #[test]
-    fn the_schedule_needs_total_step() {
-        let error = BudgetSchedule::new(&AdaLoraConfig::default(), 8, 1).unwrap_err();
-        assert!(error.to_string().contains("total_step"));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::TensorData;
 
+use super::AdaLora;
 use super::adalora::layers;
 use crate::config::AdaLoraConfig;
 use crate::error::Result;
@@ -21,6 +22,27 @@ pub fn rank_pattern<M: PeftModel>(model: &M, name: &str) -> Result<Option<BTreeM
     let flags = layers.into_iter().map(|(path, layer)| (format!("{path}.lora_E"), layer.of_all(&layer.live())));
     let pattern: BTreeMap<_, _> = flags.collect();
     Ok(pattern.values().flatten().any(|live| !live).then_some(pattern))
+}
+
+/// How much of its rank a module kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptRank {
+    /// The module's path.
+    pub path: String,
+    /// Its triplets that live.
+    pub rank: usize,
+    /// Those that training began with.
+    pub of: usize,
+}
+
+/// The rank that each module of the adapter `name` has now, in the model's order.
+///
+/// # Errors
+/// A name that is not attached, or an adapter of another method.
+pub fn kept_ranks<M: PeftModel>(model: &M, name: &str) -> Result<Vec<KeptRank>> {
+    let (config, layers) = layers(model, name)?;
+    let rank = |layer: &AdaLora| layer.live().into_iter().filter(|live| *live).count();
+    Ok(layers.into_iter().map(|(path, layer)| KeptRank { path, rank: rank(layer), of: config.init_r }).collect())
 }
 
 /// Cuts an adapter's tensors and configuration down to the live triplets, as they are saved.
@@ -43,7 +65,7 @@ pub(crate) fn cut_to_live<M: PeftModel>(
 }
 
 /// The rows (`axis` 0) or columns (1) of a matrix in f32 that are flagged.
-fn select(data: &TensorData, axis: usize, flags: &[bool]) -> TensorData {
+pub(super) fn select(data: &TensorData, axis: usize, flags: &[bool]) -> TensorData {
     let columns = data.shape()[1];
     let index = |i: usize| if axis == 0 { i / columns } else { i % columns };
     let values: Vec<f32> = data.iter::<f32>().enumerate().filter(|(i, _)| flags[index(*i)]).map(|(_, v)| v).collect();

@@ -22,6 +22,8 @@ Example: the same task with DoRA, elsewhere
 
 /// Rows that are evaluated at a time.
 const BATCH: usize = 60;
+/// Optimiser steps, unless said otherwise.
+const STEPS: usize = 300;
 /// Answers that are shown side by side.
 const SHOWN: usize = 3;
 
@@ -71,15 +73,17 @@ impl Method {
         }
     }
 
-    /// PEFT's keys.
-    fn adapter(self) -> Value {
+    /// PEFT's keys, for a run of `steps` steps.
+    fn adapter(self, steps: usize) -> Value {
         let all = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
         match self {
             Self::Lora => json!({ "peft_type": "LORA", "r": 16, "lora_alpha": 32, "target_modules": all }),
             Self::Dora => {
                 json!({ "peft_type": "LORA", "use_dora": true, "r": 16, "lora_alpha": 32, "target_modules": all })
             }
+            // A tenth of the steps at full rank, then pruning, and the last third at the final ranks.
             Self::Adalora => json!({ "peft_type": "ADALORA", "init_r": 24, "target_r": 16, "lora_alpha": 32,
+                                     "tinit": steps / 10, "tfinal": steps / 3, "deltaT": (steps / 30).max(1),
                                      "target_modules": all }),
             Self::Vera => json!({ "peft_type": "VERA", "r": 256, "target_modules": all }),
             Self::Ia3 => json!({ "peft_type": "IA3", "target_modules": all, "feedforward_modules": ["down_proj"] }),
@@ -130,7 +134,8 @@ impl Quickstart {
     }
 
     fn config(&self, output: &Path) -> RunConfig {
-        let adapter = match self.method.adapter() {
+        let steps = self.max_steps.unwrap_or(STEPS);
+        let adapter = match self.method.adapter(steps) {
             Value::Object(keys) => keys,
             _ => unreachable!("every method's keys are an object"),
         };
@@ -148,10 +153,10 @@ impl Quickstart {
                 packing: false,
             },
             training: TrainingConfig {
-                max_steps: Some(self.max_steps.unwrap_or(300)),
+                max_steps: Some(steps),
                 per_device_train_batch_size: 16,
                 learning_rate: self.method.learning_rate(),
-                warmup_steps: self.max_steps.unwrap_or(300).min(20),
+                warmup_steps: steps.min(20),
                 eval_steps: 100,
                 save_steps: 100,
                 ..TrainingConfig::default()
@@ -199,6 +204,9 @@ impl Quickstart {
             report.adapter.display(),
             config.output.join("loss.svg").display()
         ))?;
+        if let Some(ranks) = &report.fit.ranks {
+            output::line(format_args!("The rank that each module kept is in {}.", ranks.display()))?;
+        }
         let (model, adapter) = (quoted(&config.model.path), quoted(report.adapter.to_string_lossy()));
         let prompt = shown.first().map_or("Hello", |answer| answer.prompt.as_str());
         let peft = output::program();

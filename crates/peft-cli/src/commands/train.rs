@@ -107,6 +107,7 @@ fn to_json(config: &RunConfig, report: &RunReport) -> Value {
         "dropped_rows": report.train.dropped_without_target,
         "tokens": report.train.tokens,
         "target_tokens": report.train.target_tokens,
+        "ranks": report.fit.ranks,
         "seconds": report.fit.seconds,
         "warnings": report.warnings,
     })
@@ -130,6 +131,9 @@ fn show(config: &RunConfig, report: &RunReport) -> Result {
     output::line(format_args!("  checkpoints  {}", output.join("checkpoints").display()))?;
     output::line(format_args!("  metrics      {}", output.join("metrics.jsonl").display()))?;
     output::line(format_args!("  curves       {}", output.join("loss.svg").display()))?;
+    if let Some(ranks) = &report.fit.ranks {
+        output::line(format_args!("  ranks        {}", ranks.display()))?;
+    }
     let peft = output::program();
     let (model, adapter) = (quoted(&config.model.path), quoted(report.adapter.to_string_lossy()));
     match example_prompt(&config.data.train) {

@@ -127,6 +127,57 @@ fn an_adapter_can_be_trained_on() {
     assert!(first("more") < 0.7 * first("run"), "{} after {}", first("more"), first("run"));
 }
 
+/// `run.toml` with AdaLoRA.
+fn adalora(place: &Place, phases: &str) {
+    let config = String::from_utf8(place.read("run.toml")).unwrap();
+    let lora = config.find("[adapter]").unwrap()..config.find("[data]").unwrap();
+    let adapter = format!(
+        "[adapter]\npeft_type = \"ADALORA\"\ninit_r = 6\ntarget_r = 2\n{phases}\n\
+         target_modules = [\"q_proj\", \"v_proj\"]\n"
+    );
+    place.write("adalora.toml", &config.replace(&config[lora], &adapter));
+}
+
+#[test]
+fn adalora_is_pruned_in_training_and_its_adapter_is_smaller() {
+    let place = Place::new();
+    adalora(&place, "tinit = 2\ntfinal = 4\ndeltaT = 2");
+    let said = place.ok("train adalora.toml --json").json();
+    assert_eq!(said["ranks"], json!("run/ranks.svg"));
+    assert!(place.path("run/ranks.svg").exists());
+    let lines = place.metrics("run");
+    let last = lines.iter().rfind(|line| line["split"] == "train").unwrap();
+    // Four layers of two projections.
+    assert_eq!((&last["budget"], &last["live_triplets"]), (&json!(16), &json!(16)));
+    near(&last["loss"], last["task_loss"].as_f64().unwrap() + last["orthogonal_loss"].as_f64().unwrap(), 1e-6);
+    let adapter = place.ok("inspect run/adapter --json").json();
+    let ranks = adapter["modules"].as_array().unwrap().iter().map(|module| module["rank"].as_u64().unwrap());
+    assert_eq!(ranks.sum::<u64>(), 16);
+
+    // Cut after pruning; and trained on over another number of steps.
+    place.ok("train adalora.toml --set output=cut --set training.shrink_after_pruning=true");
+    let config = String::from_utf8(place.read("run.toml")).unwrap();
+    let lora = config.find("[adapter]").unwrap()..config.find("[data]").unwrap();
+    place.write("more.toml", &config.replace(&config[lora], "[adapter]\nfrom = \"run/adapter\"\n"));
+    place.ok("train more.toml --set output=more --set training.max_steps=8");
+    assert_eq!(place.metrics("more")[0]["live_triplets"], json!(16));
+}
+
+/// What the article that this follows types in.
+#[test]
+fn adalora_phases_that_do_not_fit_the_run_are_laid_out() {
+    let place = Place::new();
+    adalora(&place, "tinit = 200\ntfinal = 1000\ndeltaT = 10");
+    place.run("train adalora.toml").fails_with(&[
+        "this run of 12 steps",
+        "full rank    steps 1 to 200",
+        "pruning      from step 201",
+        "final ranks  the 1000 steps",
+        "training.max_steps",
+    ]);
+    assert!(!place.path("run").exists(), "nothing was written");
+}
+
 #[test]
 fn ids_need_no_tokenizer() {
     let place = Place::new();
@@ -239,6 +290,8 @@ fn the_quickstart_needs_no_files_and_shows_what_changed() {
     for part in ["before", "after", "expected", "The adapter is in here/adapter", "generate --model here/base"] {
         assert!(said.contains(part), "{part} is not in\n{said}");
     }
+    let adalora = place.ok("quickstart --method adalora --output pruned --max-steps 6").out;
+    assert!(adalora.contains("The rank that each module kept is in pruned/ranks.svg"), "{adalora}");
     // The folder is a model, its data and a run like any other.
     place.ok("eval --model here/base --adapter here/adapter --data here/data/task-valid.jsonl --json");
     place.ok("train here/config.toml --set output=again --set training.max_steps=1 --set training.warmup_steps=0");

@@ -45,6 +45,9 @@ pub struct TrainingConfig {
     pub save_total_limit: usize,
     /// Recompute activations in backward: more time, less memory.
     pub gradient_checkpointing: bool,
+    /// AdaLoRA: take pruned triplets out of memory after the last mask, so that the steps after it cost less. Their rows
+    /// are then no longer in the orthogonality term, where PEFT keeps counting them.
+    pub shrink_after_pruning: bool,
 }
 
 impl TrainingConfig {
@@ -69,6 +72,7 @@ impl TrainingConfig {
             save_steps: section.or("save_steps", default.save_steps),
             save_total_limit: section.or("save_total_limit", default.save_total_limit),
             gradient_checkpointing: section.or("gradient_checkpointing", default.gradient_checkpointing),
+            shrink_after_pruning: section.or("shrink_after_pruning", default.shrink_after_pruning),
         };
         section.finish();
         config
@@ -104,6 +108,7 @@ impl Default for TrainingConfig {
             save_steps: 50,
             save_total_limit: 2,
             gradient_checkpointing: false,
+            shrink_after_pruning: false,
         }
     }
 }

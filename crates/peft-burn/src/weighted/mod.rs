@@ -1,87 +1,22 @@
 //! New adapters from weighted combinations of others (PEFT's `add_weighted_adapter`).
 
-use std::collections::{BTreeMap, BTreeSet};
+mod ia3;
+mod kinds;
+
+use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Tensor, TensorData};
 
-use crate::config::{Bias, Ia3Config, LoraConfig, ModuleNames, PeftConfig, TargetModules};
+use ia3::add_ia3;
+pub use kinds::{Combination, Weighting};
+
+use crate::config::{Bias, LoraConfig, PeftConfig, TargetModules};
 use crate::error::{PeftError, Result};
 use crate::low_rank::{LowRank, NewLayer, add_lora};
 use crate::methods::{Magnitude, Method};
 use crate::model::{LayerRef, PeftModel};
 use crate::random::TensorRng;
-use crate::task_arithmetic::{MajoritySign, Pruning, Rule, combine};
-
-/// How adapters are combined; the names are PEFT's.
-///
-/// Those without `Svd` work on A and B apart, which is cheap and mixes terms of different adapters, and need equal
-/// ranks. Those with `Svd` work on the updates themselves and take the nearest one of `svd_rank`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Combination {
-    /// Weighted sums of A and of B; of IA3's vectors.
-    Linear,
-    /// A and B side by side: the exact sum of the updates, of the summed rank.
-    Cat,
-    /// The weighted sum of the updates.
-    Svd,
-    /// TIES of A and of B.
-    Ties,
-    /// TIES of the updates.
-    TiesSvd,
-    /// Weighted sums of randomly pruned A and B.
-    DareLinear,
-    /// The weighted sum of randomly pruned updates.
-    DareLinearSvd,
-    /// TIES of randomly pruned A and B.
-    DareTies,
-    /// TIES of randomly pruned updates.
-    DareTiesSvd,
-    /// Weighted sums of the largest entries of A and of B.
-    MagnitudePrune,
-    /// The weighted sum of the largest entries of the updates.
-    MagnitudePruneSvd,
-}
-
-impl Combination {
-    /// The rule for numbers, and whether it is applied to whole updates; `None` for [`Combination::Cat`].
-    fn rule(self) -> Option<(Rule, bool)> {
-        Some(match self {
-            Self::Cat => return None,
-            Self::Linear => (Rule::Linear, false),
-            Self::Svd => (Rule::Linear, true),
-            Self::Ties => (Rule::Ties, false),
-            Self::TiesSvd => (Rule::Ties, true),
-            Self::DareLinear => (Rule::DareLinear, false),
-            Self::DareLinearSvd => (Rule::DareLinear, true),
-            Self::DareTies => (Rule::DareTies, false),
-            Self::DareTiesSvd => (Rule::DareTies, true),
-            Self::MagnitudePrune => (Rule::MagnitudePrune, false),
-            Self::MagnitudePruneSvd => (Rule::MagnitudePrune, true),
-        })
-    }
-}
-
-/// What a combination needs beside the adapters.
-#[derive(Clone, Copy, Debug)]
-pub struct Weighting {
-    /// How adapters are combined.
-    pub combination: Combination,
-    /// The rank of those with `Svd`; `None`: the largest of the adapters'.
-    pub svd_rank: Option<usize>,
-    /// The share of entries that the pruning ones keep, in (0, 1].
-    pub density: Option<f64>,
-    /// Which sign prevails in TIES.
-    pub majority_sign: MajoritySign,
-    /// Decides what random pruning keeps.
-    pub seed: u64,
-}
-
-impl Weighting {
-    /// With PEFT's defaults for the rest.
-    pub fn new(combination: Combination) -> Self {
-        Self { combination, svd_rank: None, density: None, majority_sign: MajoritySign::Total, seed: 0 }
-    }
-}
+use crate::task_arithmetic::{Pruning, Rule, combine};
 
 /// One adapter's part in one layer.
 struct Part {
@@ -106,7 +41,13 @@ pub fn add_weighted_adapter<M: PeftModel>(
     adapters: &[(&str, f64)],
     weighting: Weighting,
 ) -> Result<()> {
-    let pruning = check(adapters, &weighting)?;
+    if adapters.is_empty() {
+        return Err(refuse("none is named"));
+    }
+    if let Some((name, weight)) = adapters.iter().find(|(_, weight)| !weight.is_finite()) {
+        return Err(refuse(&format!("the weight of `{name}` is {weight}")));
+    }
+    let pruning = weighting.pruning()?;
     let configs = adapters.iter().map(|(n, _)| model.adapter_config(n)).collect::<Result<Vec<_>>>()?;
     let ia3 = configs.iter().filter(|c| matches!(c, PeftConfig::Ia3(_))).count();
     let dora = configs.iter().filter(|c| matches!(c, PeftConfig::Lora(l) if l.use_dora)).count();
@@ -165,23 +106,6 @@ pub fn add_weighted_adapter<M: PeftModel>(
 
 fn refuse(reason: &str) -> PeftError {
     PeftError::Unsupported(format!("combining adapters: {reason}"))
-}
-
-fn check(adapters: &[(&str, f64)], weighting: &Weighting) -> Result<Pruning> {
-    if adapters.is_empty() {
-        return Err(refuse("none is named"));
-    }
-    if let Some((name, weight)) = adapters.iter().find(|(_, weight)| !weight.is_finite()) {
-        return Err(refuse(&format!("the weight of `{name}` is {weight}")));
-    }
-    let prunes = weighting.combination.rule().is_some_and(|(rule, _)| rule != Rule::Linear);
-    let density = match weighting.density {
-        Some(density) if density > 0.0 && density <= 1.0 => density,
-        Some(density) if prunes => return Err(refuse(&format!("density = {density}: above 0 and up to 1"))),
-        None if prunes => return Err(refuse(&format!("{:?} needs a density", weighting.combination))),
-        _ => 1.0,
-    };
-    Ok(Pruning { density, majority: weighting.majority_sign })
 }
 
 /// The updates of one adapter, by path.
@@ -262,57 +186,4 @@ fn combined_magnitude(parts: &[Part]) -> Option<Tensor<1>> {
     let [_, base] = parts.iter().find_map(|p| p.magnitude.clone())?;
     let learned = parts.iter().filter_map(|p| Some((p.weight, p.magnitude.clone()?)));
     Some(learned.fold(base, |sum, (weight, [m, base])| sum + (m - base).mul_scalar(weight)))
-}
-
-/// l = Σ w·l.
-fn add_ia3<M: PeftModel>(
-    model: &mut M,
-    name: &str,
-    adapters: &[(&str, f64)],
-    weighting: &Weighting,
-    first: PeftConfig,
-) -> Result<()> {
-    if weighting.combination != Combination::Linear {
-        return Err(refuse(&format!("IA3 adapters combine by Linear, not by {:?}", weighting.combination)));
-    }
-    let mut sums: BTreeMap<String, (bool, Tensor<2>)> = BTreeMap::new();
-    for (path, layer) in model.layers() {
-        for (adapter, weight) in adapters {
-            let Some(found) = (match layer {
-                LayerRef::Linear(linear) => linear.adapter(adapter),
-                LayerRef::Embedding(_) => None,
-            }) else {
-                continue;
-            };
-            let Some(Method::Ia3(ia3)) = &found.method else {
-                return Err(refuse(&format!("`{adapter}` has a weight of its own for {path}")));
-            };
-            let (role, scaled) = (ia3.is_feedforward(), ia3.ia3_l.val().detach().inner().mul_scalar(*weight));
-            let sum = match sums.remove(&path) {
-                Some((other, _)) if other != role => {
-                    return Err(refuse(&format!("{path} is a feedforward module of one adapter and not of another")));
-                }
-                Some((_, sum)) => sum + scaled,
-                None => scaled,
-            };
-            sums.insert(path.clone(), (role, sum));
-        }
-    }
-    let feedforward: BTreeSet<_> = sums.iter().filter(|(_, (role, _))| *role).map(|(path, _)| path.clone()).collect();
-    let config = Ia3Config {
-        target_modules: TargetModules::list(sums.keys()),
-        feedforward_modules: Some(ModuleNames::list(feedforward)),
-        task_type: first.task_type(),
-        base_model_name_or_path: first.base_model_name_or_path().map(Into::into),
-        ..Ia3Config::default()
-    };
-    let active = model.active_adapters().to_vec();
-    model.add_adapter(name, &config.into(), 0)?;
-    for (key, mut param) in model.adapter_params_mut(name)? {
-        let path = key.trim_start_matches("base_model.model.").trim_end_matches(".ia3_l");
-        if let Some((_, sum)) = sums.remove(path) {
-            param.set(sum.into_data());
-        }
-    }
-    model.set_adapter(&active.iter().map(String::as_str).collect::<Vec<_>>())
 }

@@ -1,0 +1,96 @@
+//! AdaLoRA in a run: its phases against the run's steps, and its part of each step.
+
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::Tensor;
+use llama_burn::Llama;
+use peft_burn::{PeftConfig, PeftError, PeftModel, methods};
+
+use crate::error::{LearnerError, Result};
+
+/// What a run does for the AdaLoRA adapter that it trains.
+#[derive(Clone, Debug)]
+pub(crate) struct Pruning {
+    adapter: String,
+    /// The step of the last mask.
+    last_mask: usize,
+    /// Whether pruned triplets leave memory after it.
+    shrink: bool,
+}
+
+/// What a step came to, beside its loss.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allocated {
+    /// Triplets allowed.
+    pub budget: usize,
+    /// Entries of all E that are not zero.
+    pub live: usize,
+}
+
+/// Fills in the `total_step` of the adapter that is trained, if it is AdaLoRA: `total_steps` of the run.
+///
+/// # Errors
+/// A `total_step` of the configuration's own that is another number, phases that leave no step to prune in, and
+/// `shrink_after_pruning` for an adapter that is not pruned; then nothing has changed.
+pub(crate) fn plan(
+    model: &mut Llama,
+    adapter: Option<&str>,
+    total_steps: usize,
+    shrink: bool,
+) -> Result<Option<Pruning>> {
+    let config = adapter.map(|name| model.adapter_config(name)).transpose()?;
+    let (Some(name), Some(PeftConfig::AdaLora(config))) = (adapter, config) else {
+        return match shrink {
+            true => Err(LearnerError::NothingToShrink),
+            false => Ok(None),
+        };
+    };
+    if let Some(total_step) = config.total_step.filter(|own| *own != total_steps) {
+        return Err(LearnerError::TotalStep { total_step, steps: total_steps });
+    }
+    let last_mask = total_steps.saturating_sub(config.tfinal);
+    set_total_step(model, name, total_steps)?;
+    Ok(Some(Pruning { adapter: name.to_owned(), last_mask, shrink }))
+}
+
+/// Begins the phases of the adapter `name` anew over `steps` steps, if it is AdaLoRA.
+pub(crate) fn restart(model: &mut Llama, name: &str, steps: usize) -> Result<()> {
+    match model.adapter_config(name)? {
+        PeftConfig::AdaLora(_) => set_total_step(model, name, steps),
+        _ => Ok(()),
+    }
+}
+
+fn set_total_step(model: &mut Llama, name: &str, steps: usize) -> Result<()> {
+    methods::set_total_step(model, name, steps).map_err(|source| match source {
+        PeftError::Config { problems, .. } => LearnerError::Phases { steps, problem: problems.join("\n") },
+        other => other.into(),
+    })
+}
+
+impl Pruning {
+    /// The regulariser: `[1]`.
+    pub fn orthogonal(&self, model: &Llama) -> Result<Tensor<1>> {
+        Ok(methods::orthogonal_regularization(model, &self.adapter)?)
+    }
+
+    /// The gradients that the allocation after the step needs.
+    pub fn keep(&self, model: &Llama, grads: &GradientsParams) -> Result<GradientsParams> {
+        Ok(methods::keep_gradients(model, &self.adapter, grads)?)
+    }
+
+    /// What follows optimiser step `step`: importance, budget, mask, and the cut after the last mask.
+    pub fn allocate(
+        &self,
+        model: &mut Llama,
+        optimizer: &mut ModuleOptimizer,
+        kept: &GradientsParams,
+        step: usize,
+    ) -> Result<Allocated> {
+        let allocation = methods::update_and_allocate(model, &self.adapter, kept, step)?;
+        if self.shrink && step == self.last_mask {
+            methods::shrink(model, &self.adapter, optimizer)?;
+        }
+        let live = methods::live_triplets(model, &self.adapter)?.into_scalar::<f64>() as usize;
+        Ok(Allocated { budget: allocation.budget, live })
+    }
+}

@@ -1,0 +1,38 @@
+//! AdaLoRA as a plain Burn user drives it: the example program, over its own model and not Llama.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use peft_burn::methods::{BudgetSchedule, kept_ranks, rank_pattern};
+use peft_burn::{AdapterFiles, PeftConfig, PeftModel};
+use peft_burn_workspace::{assert_close, tensors};
+
+#[path = "../../examples/adalora_own_model.rs"]
+mod program;
+
+#[test]
+fn adalora_prunes_a_model_of_ones_own_in_burns_training_loop() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, net) = program::run(10, dir.path()).unwrap();
+    let unseen = program::points(9, 1000, 0.8);
+    let (before, after) = (program::accuracy(&base, &unseen), program::accuracy(&net, &unseen));
+    assert!(after > before + 0.1 && after > 0.85, "{before} before, {after} after");
+
+    let PeftConfig::AdaLora(config) = net.adapter_config("turned").unwrap() else { panic!("AdaLoRA") };
+    let (schedule, steps) = (BudgetSchedule::new(config, 18, 3).unwrap(), config.total_step.unwrap());
+    let budgets: Vec<_> = (1..=steps).map(|step| schedule.budget(step)).collect();
+    assert_eq!(net.history.iter().map(|(budget, _)| *budget).collect::<Vec<_>>(), budgets, "one call a step");
+    assert!(net.history[steps - config.tfinal - 1..].iter().all(|(_, live)| *live == 6), "2 a module in the end");
+    let ranks = kept_ranks(&net, "turned").unwrap();
+    assert_eq!(ranks.iter().map(|kept| kept.rank).sum::<usize>(), 6);
+
+    net.save_adapter("turned", dir.path()).unwrap();
+    let saved = tensors(&dir.path().join("adapter_model.safetensors"));
+    for kept in &ranks {
+        assert_eq!(saved[&format!("base_model.model.{}.lora_E", kept.path)].shape()[..], [kept.rank, 1]);
+    }
+    let mut again = base.valid();
+    again.load_adapter(dir.path(), "turned", false).unwrap();
+    assert_eq!(rank_pattern(&again, "turned").unwrap(), rank_pattern(&net, "turned").unwrap());
+    let x = Tensor::<2>::from_floats([[0.3, -0.2], [-1.0, 0.4], [0.1, 0.9]], &Device::flex());
+    assert_close("loaded", &again.forward(x.clone()).into_data(), &net.forward(x).into_data(), 1e-6);
+}

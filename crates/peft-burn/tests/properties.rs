@@ -6,6 +6,9 @@ mod common;
 #[path = "properties/own_model.rs"]
 mod own_model;
 
+#[path = "properties/handling.rs"]
+mod handling;
+
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{TensorData, Tolerance};

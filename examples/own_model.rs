@@ -35,7 +35,7 @@ impl Plain {
     }
 }
 
-/// The same with layers that take adapters, which costs less time and memory in training. `layers!` says where they are.
+/// The same with layers that take adapters, where no effective weight is made. `layers!` says where they are.
 #[derive(Module, Debug)]
 struct Own {
     first: PeftLinear,

@@ -3,7 +3,9 @@
 //!
 //! Burn lets such an adapter change a parameter and nothing else: the effective weight is made anew in every forward
 //! pass, which costs time and memory that [`PeftLinear`] does not need, and what depends on a layer's input or output
-//! cannot be had. [`ParamAdapter::attach`] lists what is refused.
+//! cannot be had. [`ParamAdapter::attach`] lists what is refused. A parameter has one adapter at a time, and Burn takes none
+//! off: keep a clone of the model from before, which shares the memory. AdaLoRA trains its triplets and its regulariser
+//! ([`orthogonal_regularization`](crate::methods::orthogonal_regularization) of [`ParamAdapter::layers`]); nothing prunes them.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -232,6 +234,9 @@ impl ParamAdapter {
     }
 
     /// The configuration as PEFT would store it.
+    ///
+    /// # Errors
+    /// None in practice: the adapter has one.
     pub fn config(&self) -> Result<&PeftConfig> {
         self.layers.adapter_config(NAME)
     }

@@ -6,6 +6,7 @@ use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
+use peft_burn::methods::orthogonal_regularization;
 use peft_burn::{
     AdaLoraConfig, AdapterFiles, Bias, Ia3Config, InitLoraWeights, LoraConfig, ModuleNames, ParamAdapter, PeftConfig,
     PeftLinear, PeftModel, PeftState, TargetModules, TensorRng, VeraConfig, layers,
@@ -124,7 +125,12 @@ fn every_method_does_to_plain_layers_what_it_does_to_its_own() {
         for step in 0..3 {
             let y = [own.forward(input(step)), model.forward(input(step))];
             assert_close(&y[1].to_data(), &y[0].to_data(), 1e-5);
-            let [own_grads, grads] = y.map(|y| y.powi_scalar(2).mean().backward());
+            let [mut own_loss, mut loss] = y.map(|y| y.powi_scalar(2).mean());
+            if name == "adalora" {
+                own_loss = own_loss + orthogonal_regularization(&own, "default").unwrap();
+                loss = loss + orthogonal_regularization(&adapter.layers(&model).unwrap(), "default").unwrap();
+            }
+            let [own_grads, grads] = [own_loss, loss].map(|loss| loss.backward());
             let own_grads = GradientsParams::from_grads(own_grads, &own);
             let grads = GradientsParams::from_grads(grads, &model);
             let layers = adapter.layers(&model).unwrap();

@@ -1,7 +1,7 @@
 //! Where a Llama's adapters go.
 
 use peft_burn::targets::ModuleInfo;
-use peft_burn::{AdaptableModel, LayerMut, LayerRef, PeftState};
+use peft_burn::{AdaptableModel, LayerMut, LayerRef, PeftError, PeftState};
 
 use crate::model::{DecoderLayer, Llama};
 
@@ -35,6 +35,25 @@ impl AdaptableModel for Llama {
 
     fn num_base_parameters(&self) -> usize {
         self.config().num_parameters()
+    }
+
+    fn prepare_merge(&mut self, names: &[&str], for_good: bool) -> peft_burn::Result<()> {
+        if !self.config().tie_word_embeddings || !self.differ_when_merged(names) {
+            return Ok(());
+        }
+        if for_good {
+            self.untie();
+            return Ok(());
+        }
+        let rows = names.iter().any(|name| self.embed_tokens.adapter(name).is_some_and(|a| a.tokens.is_some()));
+        if rows && names.iter().any(|name| self.lm_head.adapter(name).is_some()) {
+            return Err(PeftError::Unsupported(
+                "merging an adapter of the head while the tied embedding has trained rows: call `untie` first, or merge \
+                 for good"
+                    .into(),
+            ));
+        }
+        Ok(())
     }
 
     fn peft_state(&self) -> &PeftState {

@@ -54,11 +54,9 @@ pub fn merge_into(base: &Path, adapter: &Path, output: &Path, device: &Device) -
     let mut warnings = model.load_adapter(adapter, ADAPTER, false)?;
     warnings.sort();
     let merged_modules = model.adapted_modules(ADAPTER)?.len();
-    let untied = needs_untying(&model);
-    if untied {
-        model.untie();
-    }
+    let tied = model.config().tie_word_embeddings;
     model.merge_and_unload(true)?;
+    let untied = tied && !model.config().tie_word_embeddings;
     check_biases(&model)?;
     let written = write(&model, base, &part, untied).and_then(|()| {
         // An empty folder in the place would stop the rename on some systems.
@@ -88,14 +86,6 @@ fn part_of(output: &Path) -> Result<PathBuf> {
         std::fs::remove_dir_all(&part).map_err(LlamaError::io(&part))?;
     }
     Ok(part)
-}
-
-/// Whether a tied head and the embedding differ once the adapter is folded in: it is on one of the two alone. Trained
-/// rows of the embedding are the head's too.
-fn needs_untying(model: &Llama) -> bool {
-    let on_embedding = |a: &peft_burn::EmbeddingAdapter| a.lora.is_some() || a.weight.is_some();
-    model.config().tie_word_embeddings
-        && (model.lm_head.adapter(ADAPTER).is_some() || model.embed_tokens.adapter(ADAPTER).is_some_and(on_embedding))
 }
 
 fn check_biases(model: &Llama) -> Result<()> {
@@ -199,6 +189,58 @@ mod tests {
             close(&logits(&model), &expected);
             assert!(std::fs::read_to_string(out.join("config.json")).unwrap().contains("unknown_key"));
         }
+    }
+
+    #[test]
+    fn a_model_in_memory_merges_as_the_directory_does_and_unmerges_to_what_it_was() {
+        let rows = Some(peft_burn::TokenIndices::List(vec![5, 20]));
+        let saved = |name: &str| LoraConfig { modules_to_save: Some(vec![name.into()]), ..lora(&["q_proj"]) };
+        for (config, untied) in [
+            (lora(&["lm_head"]), true),
+            (lora(&["embed_tokens"]), true),
+            (saved("lm_head"), true),
+            (saved("embed_tokens"), true),
+            (LoraConfig { trainable_token_indices: rows.clone(), ..lora(&["q_proj"]) }, false),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let expected = make(dir.path(), config.clone());
+            let mut model = Llama::from_dir(dir.path().join("base"), None, &Device::flex()).unwrap();
+            model.load_adapter(&dir.path().join("adapter"), "x", false).unwrap();
+            let weights = model.named_weights();
+            model.merge_adapters(&["x"], true).unwrap();
+            close(&logits(&model), &expected);
+            model.unmerge_adapters();
+            assert_eq!(model.named_weights(), weights, "{config:?}");
+            close(&logits(&model), &expected);
+            model.merge_and_unload(true).unwrap();
+            close(&logits(&model), &expected);
+            assert_eq!(model.config().tie_word_embeddings, !untied, "{config:?}");
+        }
+        // The head's own adapter beside trained rows: for good only, and a refusal changes nothing.
+        let dir = tempfile::tempdir().unwrap();
+        let expected = make(dir.path(), LoraConfig { trainable_token_indices: rows, ..lora(&["lm_head"]) });
+        let mut model = Llama::from_dir(dir.path().join("base"), None, &Device::flex()).unwrap();
+        model.load_adapter(&dir.path().join("adapter"), "x", false).unwrap();
+        let error = model.merge_adapters(&["x"], true).unwrap_err().to_string();
+        assert!(error.contains("untie"), "{error}");
+        close(&logits(&model), &expected);
+        model.merge_and_unload(true).unwrap();
+        close(&logits(&model), &expected);
+    }
+
+    #[test]
+    fn a_merge_that_fails_leaves_the_pair_tied() {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path(), lora(&["lm_head"]));
+        let mut model = Llama::from_dir(dir.path().join("base"), None, &Device::flex()).unwrap();
+        model.load_adapter(&dir.path().join("adapter"), "x", false).unwrap();
+        for (_, mut param) in model.adapter_params_mut("x").unwrap() {
+            let shape = param.view().shape();
+            param.set(TensorData::new(vec![f32::NAN; shape.iter().product()], shape));
+        }
+        let error = model.merge_and_unload(true).unwrap_err().to_string();
+        assert!(error.contains("lm_head"), "{error}");
+        assert!(model.config().tie_word_embeddings && model.adapter_names() == ["x"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use peft_burn::{PeftEmbedding, PeftLinear, PeftState, TensorRng};
+use peft_burn::{EmbeddingAdapter, PeftEmbedding, PeftLinear, PeftState, TensorRng};
 
 use crate::attention::{Attention, Pattern};
 use crate::cache::{KvCache, LayerCache};
@@ -278,8 +278,18 @@ impl Llama {
 
     /// The embedding's matrix, where it is the head's too.
     fn tied_weight(&self) -> Option<Tensor<2>> {
-        let shared = self.config.tie_word_embeddings && self.lm_head.merged().is_empty();
+        // A merge that makes the two differ gives the head its own until it is undone.
+        let shared = self.config.tie_word_embeddings && !self.differ_when_merged(self.lm_head.merged());
         shared.then(|| self.embed_tokens.tied_weight())
+    }
+
+    /// Whether the head and the embedding differ once the adapters `names` are folded in: one is on either of the two
+    /// alone. Trained rows of the embedding are the head's too.
+    pub(crate) fn differ_when_merged<S: AsRef<str>>(&self, names: &[S]) -> bool {
+        let on_embedding = |a: &EmbeddingAdapter| a.lora.is_some() || a.weight.is_some();
+        names.iter().map(AsRef::as_ref).any(|name| {
+            self.lm_head.adapter(name).is_some() || self.embed_tokens.adapter(name).is_some_and(on_embedding)
+        })
     }
 
     /// Scores of every position: `[batch, seq, vocab]`. For text of any length prefer [`Self::hidden`] and

@@ -1,6 +1,7 @@
 //! An embedding that takes adapters.
 
 use burn::module::{Module, Param};
+use burn::nn::Embedding;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
 use crate::error::{PeftError, Result};
@@ -244,6 +245,13 @@ impl PeftEmbedding {
         self.merged.clear();
         self.adapters.clear();
         self.active.clear();
+    }
+}
+
+impl From<Embedding> for PeftEmbedding {
+    /// The embedding frozen, with the same values.
+    fn from(embedding: Embedding) -> Self {
+        Self::new(embedding.weight.val().detach())
     }
 }
 

@@ -1,6 +1,7 @@
 //! A linear layer that takes adapters.
 
 use burn::module::{Module, Param};
+use burn::nn::Linear;
 use burn::tensor::{DType, Tensor};
 
 use crate::error::{PeftError, Result};
@@ -136,6 +137,15 @@ impl PeftLinear {
     /// `y = x·Wᵀ + b` and what the active adapters make of it. `x`: `[n, in]`, result `[n, out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         self.forward_with(x, None)
+    }
+
+    /// As [`Self::forward`] for `x` `[.., in]`, result `[.., out]`.
+    pub fn forward_nd<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let [inp, out] = self.dims();
+        let mut dims = x.dims();
+        let rows = dims.iter().take(D - 1).product::<usize>();
+        dims[D - 1] = out;
+        self.forward(x.reshape([rows, inp])).reshape(dims)
     }
 
     /// As [`Self::forward`], with `tied` (`[out, in]`) as the base's weight: a head that shares the embedding's.
@@ -341,6 +351,14 @@ impl PeftLinear {
         self.merged.clear();
         self.adapters.clear();
         self.active.clear();
+    }
+}
+
+impl From<Linear> for PeftLinear {
+    /// The layer frozen, with the same values.
+    fn from(linear: Linear) -> Self {
+        // Burn's weight is [in, out]; the transposed view shares its memory.
+        Self::new(linear.weight.val().detach().transpose(), linear.bias.map(|bias| bias.val().detach()))
     }
 }
 

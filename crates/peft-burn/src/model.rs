@@ -57,9 +57,9 @@ impl PeftState {
 }
 
 /// What a model crate implements so that its models take adapters: the layers by their Hugging Face paths. Everything
-/// that is done with adapters then comes from [`PeftModel`].
+/// that is done with adapters then comes from [`PeftModel`]. For one's own model [`layers!`](crate::layers) writes it.
 pub trait AdaptableModel: Module {
-    /// The `model_type` of the Hugging Face configuration, which decides default targets; none for a model of one's own.
+    /// The `model_type` of the Hugging Face configuration, which decides default targets. Without one they must be set.
     fn model_type(&self) -> &str {
         ""
     }
@@ -67,24 +67,28 @@ pub trait AdaptableModel: Module {
     fn layers(&self) -> Vec<(String, LayerRef<'_>)>;
     /// The same layers, to change, in the same order.
     fn layers_mut(&mut self) -> Vec<(String, LayerMut<'_>)>;
-    /// What the model consists of, norms included, for target selection and counts; the layers alone unless a model
-    /// says more.
+    /// What the model consists of, norms included, for target selection and counts. Without more, the layers.
     fn modules(&self) -> Vec<ModuleInfo> {
         let info = |(path, layer): (String, LayerRef<'_>)| match layer {
             LayerRef::Linear(l) => {
-                let [inp, out] = l.dims();
-                ModuleInfo::linear(path, inp, out).with_bias(l.base().bias.is_some())
+                ModuleInfo::linear(path, l.dims()[0], l.dims()[1]).with_bias(l.base().bias.is_some())
             }
-            LayerRef::Embedding(e) => {
-                let [vocabulary, width] = e.dims();
-                ModuleInfo::embedding(path, vocabulary, width)
-            }
+            LayerRef::Embedding(e) => ModuleInfo::embedding(path, e.dims()[0], e.dims()[1]),
         };
         self.layers().into_iter().map(info).collect()
     }
     /// How many numbers the base has, a shared weight counted once.
     fn num_base_parameters(&self) -> usize {
         self.modules().iter().map(ModuleInfo::parameters).sum()
+    }
+    /// Prepares weights that two layers share, such as a tied head's, for folding the adapters `names` in: for good
+    /// (`for_good`), or until they are unmerged. A model without such weights has nothing to do.
+    ///
+    /// # Errors
+    /// A merge that the sharing does not allow: before anything changes.
+    fn prepare_merge(&mut self, names: &[&str], for_good: bool) -> Result<()> {
+        let _ = (names, for_good);
+        Ok(())
     }
     /// Where the model keeps its adapters' configurations.
     fn peft_state(&self) -> &PeftState;
@@ -273,9 +277,8 @@ pub trait PeftModel: AdaptableModel {
     /// first checked to be finite. [`Self::unmerge_adapters`] gives the base back to the bit.
     ///
     /// # Errors
-    /// A name that is not attached; adapters that [`Self::set_adapter`] would refuse; some that are merged already; NaN or
-    /// infinity in `safe` mode: before anything
-    /// changes.
+    /// A name that is not attached; adapters that [`Self::set_adapter`] would refuse; some that are merged already; a
+    /// quantised base; NaN or infinity in `safe` mode: before anything changes.
     fn merge_adapters(&mut self, names: &[&str], safe: bool) -> Result<()> {
         let state = self.peft_state();
         names.iter().try_for_each(|name| check_known(name, state))?;
@@ -283,10 +286,13 @@ pub trait PeftModel: AdaptableModel {
         if !state.merged.is_empty() {
             return Err(PeftError::Merged { operation: "merge again".into(), adapters: state.merged.clone() });
         }
-        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        check_not_quantised(self.layers(), names)?;
+        let owned: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         if safe {
-            check_finite(self.layers(), &names)?;
+            check_finite(self.layers(), &owned)?;
         }
+        self.prepare_merge(names, false)?;
+        let names = owned;
         for (_, layer) in self.layers_mut() {
             match layer {
                 LayerMut::Linear(l) => l.merge(&names)?,
@@ -308,14 +314,19 @@ pub trait PeftModel: AdaptableModel {
         self.peft_state_mut().merged.clear();
     }
 
-    /// Folds the active adapters in for good and forgets all adapters (PEFT's `merge_and_unload`).
+    /// Folds the active adapters in for good and forgets all adapters (PEFT's `merge_and_unload`). A tied head that
+    /// differs from the embedding then gets a weight of its own.
     ///
     /// # Errors
     /// As [`Self::merge_adapters`].
     fn merge_and_unload(&mut self, safe: bool) -> Result<()> {
         let active = self.active_adapters().to_vec();
         let names: Vec<&str> = active.iter().map(String::as_str).collect();
-        self.merge_adapters(&names, safe)?;
+        let before = self.clone();
+        if let Err(error) = self.prepare_merge(&names, true).and_then(|()| self.merge_adapters(&names, safe)) {
+            *self = before;
+            return Err(error);
+        }
         for (_, layer) in self.layers_mut() {
             match layer {
                 LayerMut::Linear(l) => l.keep_merged(),
@@ -508,6 +519,27 @@ fn check_together(layers: Vec<(String, LayerRef<'_>)>, names: &[&str]) -> Result
         }
     }
     Ok(())
+}
+
+/// A quantised weight has no room for an update: it would be lost in the rounding.
+fn check_not_quantised(layers: Vec<(String, LayerRef<'_>)>, names: &[&str]) -> Result<()> {
+    let mut quantised = Vec::new();
+    for (path, layer) in layers {
+        let (touched, dtype) = match layer {
+            LayerRef::Linear(l) => (names.iter().any(|n| l.adapter(n).is_some()), l.base().weight.val().dtype()),
+            LayerRef::Embedding(e) => (names.iter().any(|n| e.adapter(n).is_some()), e.base().val().dtype()),
+        };
+        if touched && !dtype.is_float() {
+            quantised.push(path);
+        }
+    }
+    if quantised.is_empty() {
+        return Ok(());
+    }
+    Err(PeftError::Unsupported(format!(
+        "merging into quantised weights ({}): dequantise the base first, or keep the adapter apart",
+        quantised.join(", ")
+    )))
 }
 
 fn check_finite(layers: Vec<(String, LayerRef<'_>)>, names: &[String]) -> Result<()> {

@@ -3,13 +3,19 @@
 
 mod common;
 
+#[path = "properties/own_model.rs"]
+mod own_model;
+
+#[path = "properties/handling.rs"]
+mod handling;
+
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{TensorData, Tolerance};
 use common::{Classifier, VOCAB};
 use peft_burn::{
-    AdaLoraConfig, AdapterFiles, Bias, Ia3Config, LoraConfig, ModuleNames, PeftConfig, PeftModel, TargetModules,
-    TaskType, TensorRng, VeraConfig,
+    AdaLoraConfig, AdapterFiles, Bias, Ia3Config, LoraConfig, ModuleNames, ParamMut, PeftConfig, PeftModel,
+    TargetModules, TaskType, TensorRng, VeraConfig,
 };
 use proptest::prelude::*;
 use proptest::sample::subsequence;
@@ -57,7 +63,11 @@ fn configs(r: usize, key: u64, bias: Bias, init_weights: bool) -> Vec<(&'static 
 
 /// Every parameter of the adapter moved by noise.
 fn perturb(model: &mut Classifier, name: &str, seed: u64) {
-    for (key, mut param) in model.adapter_params_mut(name).unwrap() {
+    perturb_params(model.adapter_params_mut(name).unwrap(), seed);
+}
+
+fn perturb_params(params: Vec<(String, ParamMut<'_>)>, seed: u64) {
+    for (key, mut param) in params {
         let data = param.view().to_data();
         let noise = TensorRng::new(seed, &key).normal(data.num_elements(), 0.3);
         let moved: Vec<f32> = data.iter::<f32>().zip(noise).map(|(v, n)| v + n).collect();

@@ -7,6 +7,9 @@ mod support;
 #[path = "cli/commands.rs"]
 mod commands;
 
+#[path = "cli/convert.rs"]
+mod convert;
+
 #[path = "cli/bad_input.rs"]
 mod bad_input;
 

@@ -65,6 +65,11 @@ impl Magnitude {
         self.base.forget();
         self.norm.forget();
     }
+
+    /// To be called where Burn's mappers reach W.
+    fn base_is_visible(&mut self) {
+        self.base = Cached::of_parameters();
+    }
 }
 
 /// ‖W‖² of each row, `[out]`.
@@ -153,6 +158,11 @@ impl Dora {
     /// To be called before the base weight is written into.
     pub(crate) fn forget_base(&mut self) {
         self.magnitude.forget_base();
+    }
+
+    /// To be called where Burn's mappers reach the base weight.
+    pub(crate) fn base_is_visible(&mut self) {
+        self.magnitude.base_is_visible();
     }
 
     /// Parameters by the names that PEFT gives them on disk.

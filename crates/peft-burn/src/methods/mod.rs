@@ -196,6 +196,13 @@ impl Method {
         }
     }
 
+    /// To be called where Burn's mappers reach the base weight, so that it may change with any of them.
+    pub(crate) fn base_is_visible(&mut self) {
+        if let Self::Dora(dora) = self {
+            dora.base_is_visible();
+        }
+    }
+
     /// To be called when the adapter is about to be trained.
     pub(crate) fn prepare_training(&mut self) {
         if let Self::AdaLora(adalora) = self {

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod bench;
+mod convert;
 mod eval;
 mod generate;
 mod inspect;
@@ -20,6 +21,7 @@ pub enum Command {
     Eval(eval::Eval),
     Generate(generate::Generate),
     Merge(merge::Merge),
+    Convert(convert::Convert),
     Inspect(inspect::Inspect),
     Bench(bench::Bench),
 }
@@ -33,6 +35,7 @@ impl Command {
             Self::Eval(command) => command.run(),
             Self::Generate(command) => command.run(),
             Self::Merge(command) => command.run(),
+            Self::Convert(command) => command.run(),
             Self::Inspect(command) => command.run(),
             Self::Bench(command) => command.run(),
         }

@@ -1,0 +1,112 @@
+//! What is on a model at the moment, in PEFT's terms (`get_layer_status`, `get_model_status`).
+
+use std::collections::BTreeMap;
+
+use crate::config::PeftConfig;
+use crate::model::{LayerRef, PeftModel};
+use crate::param::ParamRef;
+
+/// The adapters of one layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerStatus {
+    /// The layer's path.
+    pub name: String,
+    /// `Linear` or `Embedding`.
+    pub module_type: &'static str,
+    /// Whether adapters are switched on.
+    pub enabled: bool,
+    /// The active ones of those that this layer has, in order.
+    pub active_adapters: Vec<String>,
+    /// Those of this layer that are folded into its weight.
+    pub merged_adapters: Vec<String>,
+    /// By adapter, whether it is trained.
+    pub requires_grad: BTreeMap<String, bool>,
+    /// All that this layer has.
+    pub available_adapters: Vec<String>,
+}
+
+/// The adapters of a whole model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelStatus {
+    /// The model's type, as `AdaptableModel::model_type`.
+    pub base_model_type: String,
+    /// By adapter, PEFT's `peft_type`.
+    pub peft_types: BTreeMap<String, &'static str>,
+    /// Parameters that training changes.
+    pub trainable_params: usize,
+    /// Those and the frozen ones.
+    pub total_params: usize,
+    /// Layers that have an adapter.
+    pub num_adapter_layers: usize,
+    /// Whether adapters are switched on.
+    pub enabled: bool,
+    /// The active adapters, in order.
+    pub active_adapters: Vec<String>,
+    /// The adapters that are folded into the base.
+    pub merged_adapters: Vec<String>,
+    /// By adapter, whether it is trained.
+    pub requires_grad: BTreeMap<String, bool>,
+    /// All adapters, alphabetically.
+    pub available_adapters: Vec<String>,
+}
+
+/// Where the adapters of a model stand. Implemented for every [`PeftModel`].
+pub trait AdapterStatus: PeftModel {
+    /// The layers that have an adapter, in the model's order.
+    fn layer_status(&self) -> Vec<LayerStatus> {
+        let trained = |params: Vec<(&str, ParamRef<'_>)>| params.iter().any(|(_, param)| param.requires_grad());
+        let mut all = Vec::new();
+        for (name, layer) in self.layers() {
+            let (module_type, adapters): (_, Vec<(String, bool)>) = match layer {
+                LayerRef::Linear(l) => {
+                    ("Linear", l.adapters().iter().map(|(n, a)| (n.clone(), trained(a.params()))).collect())
+                }
+                LayerRef::Embedding(e) => {
+                    ("Embedding", e.adapters().iter().map(|(n, a)| (n.clone(), trained(a.params()))).collect())
+                }
+            };
+            if adapters.is_empty() {
+                continue;
+            }
+            let here = |names: &[String]| -> Vec<String> {
+                names.iter().filter(|name| adapters.iter().any(|(n, _)| n == *name)).cloned().collect()
+            };
+            // What was merged before `disable_adapters` is not merged while they are off.
+            let merged = if self.adapters_disabled() { &[][..] } else { self.merged_adapters() };
+            all.push(LayerStatus {
+                name,
+                module_type,
+                enabled: !self.adapters_disabled(),
+                active_adapters: here(self.active_adapters()),
+                merged_adapters: here(merged),
+                available_adapters: adapters.iter().map(|(name, _)| name.clone()).collect(),
+                requires_grad: adapters.into_iter().collect(),
+            });
+        }
+        all
+    }
+
+    /// The model as a whole.
+    fn model_status(&self) -> ModelStatus {
+        let layers = self.layer_status();
+        let names = self.adapter_names();
+        let peft_type =
+            |name: &String| Some((name.clone(), self.adapter_config(name).map(PeftConfig::peft_type).ok()?));
+        let requires_grad = |name: &String| layers.iter().any(|layer| layer.requires_grad.get(name) == Some(&true));
+        let report = self.trainable_parameters();
+        ModelStatus {
+            base_model_type: self.model_type().to_owned(),
+            peft_types: names.iter().filter_map(peft_type).collect(),
+            trainable_params: report.trainable,
+            total_params: report.all,
+            num_adapter_layers: layers.len(),
+            enabled: !self.adapters_disabled(),
+            active_adapters: self.active_adapters().to_vec(),
+            merged_adapters: if self.adapters_disabled() { Vec::new() } else { self.merged_adapters().to_vec() },
+            requires_grad: names.iter().map(|name| (name.clone(), requires_grad(name))).collect(),
+            available_adapters: names,
+        }
+    }
+}
+
+impl<M: PeftModel> AdapterStatus for M {}

@@ -96,6 +96,15 @@ pub enum LearnerError {
         /// Steps of the run.
         total_steps: usize,
     },
+    /// A layer that runs again in backward would drop other inputs than in its forward pass.
+    #[error(
+        "`training.gradient_checkpointing` does not go with dropout, and the adapter's is {dropout}; set one of them to \
+         false or 0"
+    )]
+    CheckpointedDropout {
+        /// The adapter's probability.
+        dropout: f64,
+    },
     /// A stream of batches that cannot exist, such as one over no examples.
     #[error("cannot make batches: {0}")]
     Stream(String),

@@ -218,6 +218,12 @@ pub fn train_base(
         }
     };
     warnings.sort();
+    let checkpointing = config.training.gradient_checkpointing;
+    let dropout = base.model.adapter_config(ADAPTER)?.dropout();
+    if checkpointing && dropout > 0.0 {
+        return Err(LearnerError::CheckpointedDropout { dropout });
+    }
+    base.model.set_gradient_checkpointing(checkpointing);
     let parameters = base.model.trainable_parameters();
     note(&parameters.to_string());
     let output = &config.output;

@@ -142,6 +142,19 @@ fn a_warm_up_longer_than_the_run_is_refused_whatever_sets_its_length() {
 }
 
 #[test]
+fn gradient_checkpointing_trains_the_same_adapter_and_refuses_dropout() {
+    let place = Place::new();
+    let line = "train run.toml --set training.gradient_checkpointing=true";
+    place.run(line).fails_with(&["`training.gradient_checkpointing`", "does not go with dropout", "0.1"]);
+    assert!(!place.path("run").exists());
+    place.ok(&format!("{line} --set adapter.lora_dropout=0 --set output=less"));
+    place.ok("train run.toml --set adapter.lora_dropout=0 --set output=more");
+    assert_eq!(place.metrics("less"), place.metrics("more"));
+    let adapter = |run: &str| place.read(&format!("{run}/adapter/adapter_model.safetensors"));
+    assert!(adapter("less") == adapter("more"));
+}
+
+#[test]
 fn a_finished_run_is_refused_resumed_or_replaced() {
     let place = Place::new();
     place.ok("train run.toml");

@@ -43,7 +43,8 @@ pub struct TrainingConfig {
     pub save_steps: usize,
     /// Checkpoints kept.
     pub save_total_limit: usize,
-    /// Recompute activations in backward: more time, less memory.
+    /// Run decoder layers again in backward: more time, less memory, the same gradients. [`run`](crate::run) sets it on
+    /// the model; with a model of one's own it is [`Llama::set_gradient_checkpointing`](llama_burn::Llama).
     pub gradient_checkpointing: bool,
 }
 

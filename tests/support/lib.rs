@@ -1,6 +1,11 @@
 //! What the integration tests share: the golden files and comparisons with them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+/// Compiles the README's program.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -46,18 +46,34 @@ impl ChatTemplate {
     /// [`LlamaError::Json`].
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
+        Self::find(dir)?.ok_or_else(|| LlamaError::Template {
+            message: format!(
+                "{}: the model has no chat template; use a chat model, put a chat_template.jinja beside its tokenizer, \
+                 or give plain prompts",
+                dir.display()
+            ),
+        })
+    }
+
+    /// As [`Self::from_dir`]; `None` where the directory has no template.
+    ///
+    /// # Errors
+    /// [`LlamaError::Template`] where the template is malformed, [`LlamaError::Io`], [`LlamaError::Json`].
+    pub fn find(dir: impl AsRef<Path>) -> Result<Option<Self>> {
+        let dir = dir.as_ref();
         let special = SpecialTokens::from_dir(dir)?;
         let file = dir.join("chat_template.jinja");
         if file.exists() {
-            return Self::new(&std::fs::read_to_string(&file).map_err(LlamaError::io(&file))?, &special);
+            let source = std::fs::read_to_string(&file).map_err(LlamaError::io(&file))?;
+            return Self::new(&source, &special).map(Some);
         }
         let path = dir.join("tokenizer_config.json");
         let config: serde_json::Value = match std::fs::read(&path) {
             Ok(json) => serde_json::from_slice(&json).map_err(LlamaError::json(&path))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => serde_json::Value::Null,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(LlamaError::io(path)(error)),
         };
-        Self::new(&find_template(&config, &path)?, &special)
+        find_template(&config, &path)?.map(|source| Self::new(&source, &special)).transpose()
     }
 
     /// A template from its source, with the special tokens it may name.
@@ -93,26 +109,22 @@ impl ChatTemplate {
     }
 }
 
-fn find_template(config: &serde_json::Value, path: &Path) -> Result<String> {
+fn find_template(config: &serde_json::Value, path: &Path) -> Result<Option<String>> {
     let fail = |message: String| Err(LlamaError::Template { message: format!("{}: {message}", path.display()) });
     match config.get("chat_template") {
-        Some(serde_json::Value::String(template)) => Ok(template.clone()),
+        Some(serde_json::Value::String(template)) => Ok(Some(template.clone())),
         Some(serde_json::Value::Array(templates)) => {
             let name = |template: &serde_json::Value| template.get("name").and_then(|n| n.as_str()).map(str::to_string);
             let default = templates.iter().find(|template| name(template).as_deref() == Some("default"));
             match default.and_then(|template| template.get("template")?.as_str()) {
-                Some(template) => Ok(template.to_string()),
+                Some(template) => Ok(Some(template.to_string())),
                 None => {
                     let names: Vec<_> = templates.iter().filter_map(name).collect();
                     fail(format!("no chat_template is named \"default\"; there are: {}", names.join(", ")))
                 }
             }
         }
-        None | Some(serde_json::Value::Null) => fail(
-            "the model has no chat template; use a chat model, put a chat_template.jinja beside its tokenizer, \
-             or give plain prompts"
-                .into(),
-        ),
+        None | Some(serde_json::Value::Null) => Ok(None),
         Some(other) => fail(format!("chat_template must be a string or a list of named templates, but is {other}")),
     }
 }
@@ -194,7 +206,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let error = || ChatTemplate::from_dir(dir.path()).unwrap_err().to_string();
         assert!(error().contains("the model has no chat template"), "{}", error());
+        assert!(ChatTemplate::find(dir.path()).unwrap().is_none());
         let config = |json: Json| std::fs::write(dir.path().join("tokenizer_config.json"), json.to_string()).unwrap();
+        config(json!({"eos_token": "</s>", "chat_template": null}));
+        assert!(ChatTemplate::find(dir.path()).unwrap().is_none());
         config(json!({"chat_template": [{"name": "rag", "template": "x"}]}));
         assert!(error().contains("no chat_template is named \"default\"; there are: rag"), "{}", error());
         config(json!({"chat_template": 7}));
@@ -206,5 +221,6 @@ mod tests {
         config(json!({"chat_template": "line one\n{% for %}"}));
         assert!(error().starts_with("chat template: syntax error: "), "{}", error());
         assert!(error().contains("chat_template:2"), "{}", error());
+        assert!(ChatTemplate::find(dir.path()).is_err());
     }
 }

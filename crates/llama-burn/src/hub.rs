@@ -4,6 +4,8 @@
 mod download;
 #[cfg(feature = "hub")]
 mod files;
+#[cfg(feature = "hub")]
+mod patience;
 #[cfg(all(test, feature = "hub"))]
 #[allow(clippy::unwrap_used)]
 mod server;
@@ -19,7 +21,7 @@ pub use download::Hub;
 /// into the cache that all Hugging Face programs share. `revision` is a branch, a tag or a commit; `main` without.
 ///
 /// The environment is honoured as by Python's `huggingface_hub`: `HF_ENDPOINT`, `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`,
-/// `HF_HUB_OFFLINE`.
+/// `HF_HUB_OFFLINE`, `HF_HUB_DOWNLOAD_TIMEOUT` (seconds of silence after which a download is given up; 30 without).
 ///
 /// # Errors
 /// [`LlamaError::Hub`]: no directory and no hub id, no such model, files missing from it, the hub out of reach and

@@ -31,6 +31,7 @@ mod merge;
 mod model;
 mod norm;
 pub mod ops;
+mod recompute;
 mod rotary;
 mod sampling;
 mod summary;

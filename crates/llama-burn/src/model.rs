@@ -1,15 +1,16 @@
 //! The Llama decoder.
 
 use burn::module::Module;
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use peft_burn::{EmbeddingAdapter, PeftEmbedding, PeftLinear, PeftState, TensorRng};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+use peft_burn::{EmbeddingAdapter, PeftEmbedding, PeftLinear, PeftModel, PeftState, TensorRng};
 
-use crate::attention::{Attention, Pattern};
+use crate::attention::Attention;
 use crate::cache::{KvCache, LayerCache};
 use crate::config::LlamaConfig;
 use crate::mask::AttentionMask;
 use crate::norm::RmsNorm;
 use crate::ops::swiglu;
+use crate::recompute::{self, Surroundings};
 use crate::rotary::Rotation;
 
 /// `down(silu(gate(x)) · up(x))` (Shazeer 2020).
@@ -45,15 +46,14 @@ pub struct DecoderLayer {
 }
 
 impl DecoderLayer {
-    fn forward(
+    pub(crate) fn forward(
         &self,
         x: Tensor<2>,
-        batch: usize,
-        rotation: &Rotation,
-        pattern: &Pattern,
+        surroundings: &Surroundings,
         cache: Option<&mut LayerCache>,
     ) -> Tensor<2> {
-        let x = x.clone() + self.self_attn.forward(self.input_layernorm.forward(x), batch, rotation, pattern, cache);
+        let Surroundings { batch, rotation, pattern } = surroundings;
+        let x = x.clone() + self.self_attn.forward(self.input_layernorm.forward(x), *batch, rotation, pattern, cache);
         x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
     }
 }
@@ -110,6 +110,8 @@ pub struct Llama {
     config: LlamaConfig,
     #[module(skip)]
     pub(crate) peft: PeftState,
+    #[module(skip)]
+    gradient_checkpointing: bool,
 }
 
 impl Llama {
@@ -165,20 +167,27 @@ impl Llama {
             lm_head: PeftLinear::new(lm_head, None),
             config,
             peft: PeftState::default(),
+            gradient_checkpointing: false,
         })
     }
 
     /// A model with random weights: N(0, `initializer_range`²), gains one, biases zero. One seed, one model, on every
     /// device.
     pub fn random(config: LlamaConfig, seed: u64, device: &Device) -> Self {
+        Self::random_as(config, seed, FloatDType::F32, device)
+    }
+
+    /// As [`Self::random`], with the weights in `dtype`.
+    pub fn random_as(config: LlamaConfig, seed: u64, dtype: FloatDType, device: &Device) -> Self {
         let std = config.initializer_range as f32;
+        let dtype = DType::from(dtype);
         let matrix = |path: &str, [rows, cols]: [usize; 2]| {
             let values = TensorRng::new(seed, path).normal(rows * cols, std);
-            Ok(Tensor::from_data(TensorData::new(values, [rows, cols]), (device, DType::F32)))
+            Ok(Tensor::from_data(TensorData::new(values, [rows, cols]), (device, dtype)))
         };
         let vector = |path: &str, n: usize| {
             let fill = if path.ends_with(".bias") { 0.0 } else { 1.0 };
-            Ok(Tensor::from_data(TensorData::new(vec![fill; n], [n]), (device, DType::F32)))
+            Ok(Tensor::from_data(TensorData::new(vec![fill; n], [n]), (device, dtype)))
         };
         match Self::build::<std::convert::Infallible>(config, matrix, vector) {
             Ok(model) => model,
@@ -209,6 +218,21 @@ impl Llama {
         self.norm.set_trainable(trainable);
         // A tied head has no weight of its own to train: it reads the embedding's.
         self.lm_head.set_base_trainable(trainable && !self.config.tie_word_embeddings);
+    }
+
+    /// Whether decoder layers keep nothing but their input for backward and run again there: memory hardly grows with
+    /// the number of layers, and each layer's forward pass is paid twice. The gradients are the same to the bit, except with
+    /// [`AttentionMask::Hidden`], whose softmax rounds differently outside autodiff.
+    ///
+    /// An adapter with dropout draws other numbers when it runs again, so that models with one run as if this were off.
+    pub fn set_gradient_checkpointing(&mut self, on: bool) {
+        self.gradient_checkpointing = on;
+    }
+
+    /// Whether a pass without a cache is one whose layers run again in backward.
+    pub(crate) fn recomputes(&self) -> bool {
+        let dropout = |name: &str| self.adapter_config(name).map_or(0.0, |config| config.dropout());
+        self.gradient_checkpointing && self.active_adapters().iter().all(|name| dropout(name) == 0.0)
     }
 
     /// Makes a tied head share the embedding's memory again, after a move to another device copied both.
@@ -248,18 +272,23 @@ impl Llama {
         let [batch, seq] = input.ids.dims();
         let past = cache.as_ref().map_or(0, |c| c.len());
         let mut x = self.embed_tokens.forward(input.ids.clone().reshape([batch * seq]));
-        let device = x.device();
         let inv_freq = self.config.rope.inv_freq(self.config.head_dim);
-        let rotation = match &input.positions {
-            Some(positions) => Rotation::new(&inv_freq, positions, &device),
-            None => Rotation::new(&inv_freq, &[(past..past + seq).collect()], &device),
+        let surroundings = |device: &Device| Surroundings {
+            batch,
+            rotation: match &input.positions {
+                Some(positions) => Rotation::new(&inv_freq, positions, device),
+                None => Rotation::new(&inv_freq, &[(past..past + seq).collect()], device),
+            },
+            pattern: input.mask.pattern(seq, past + seq, device),
         };
-        let pattern = input.mask.pattern(seq, past + seq, &device);
+        let inside = surroundings(&x.device());
+        let outside = (cache.is_none() && self.recomputes()).then(|| surroundings(&x.device().inner()));
         let mut caches = cache.map(|c| c.layers.iter_mut());
         see(&x);
         for layer in &self.layers {
             let cache = caches.as_mut().and_then(Iterator::next);
-            x = layer.forward(x, batch, &rotation, &pattern, cache);
+            let recomputed = outside.as_ref().and_then(|outside| recompute::forward(layer, &x, outside, &inside));
+            x = recomputed.unwrap_or_else(|| layer.forward(x, &inside, cache));
             see(&x);
         }
         self.norm.forward(x)

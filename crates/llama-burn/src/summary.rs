@@ -82,7 +82,7 @@ impl TokenizerSummary {
         tokenizer.check_vocabulary(vocab_size)?;
         Ok(Self {
             vocab_size: tokenizer.vocab_size(),
-            chat_template: ChatTemplate::from_dir(dir).is_ok(),
+            chat_template: ChatTemplate::find(dir)?.is_some(),
             eos_token: tokenizer.special_tokens().get("eos_token").map(str::to_owned),
         })
     }

@@ -1,4 +1,11 @@
 //! `peft`: fine-tune a Llama with an adapter, talk to it, merge it, look into it.
+//!
+//! ```sh
+//! peft quickstart
+//! peft train my.toml --set training.max_steps=100
+//! peft generate --model MODEL --adapter runs/my/adapter --prompt "Once"
+//! peft merge --model MODEL --adapter runs/my/adapter --output runs/my/merged
+//! ```
 
 mod commands;
 mod device;
@@ -48,6 +55,23 @@ fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_commands_of_the_documentation_are_accepted() {
+        let documentation = [include_str!("main.rs"), include_str!("../../../README.md")];
+        let lines = documentation.iter().flat_map(|text| text.lines());
+        let commands = lines.filter_map(|line| {
+            let line = line.trim_start_matches("//! ");
+            let command = line.strip_prefix("peft ").or_else(|| line.strip_prefix("cargo run --release -- "))?;
+            Some(command.split(" #").next().unwrap_or_default().replace('"', ""))
+        });
+        let commands: Vec<String> = commands.collect();
+        assert!(commands.len() >= 8, "{commands:?}");
+        for command in commands {
+            let parsed = Cli::try_parse_from(std::iter::once("peft").chain(command.split_whitespace()));
+            assert!(parsed.is_ok(), "peft {command}: {:?}", parsed.err().map(|error| error.to_string()));
+        }
+    }
 
     #[test]
     fn every_command_shows_an_example() {

@@ -8,10 +8,18 @@ use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use llama_burn::{Input, Llama, LlamaConfig};
-use peft_burn::{LoraConfig, PeftConfig, PeftModel, TargetModules};
+use peft_burn::methods::{keep_gradients, orthogonal_regularization, update_and_allocate};
+use peft_burn::{
+    AdaLoraConfig, Ia3Config, LoraConfig, ModuleNames, PeftConfig, PeftError, PeftModel, TargetModules, VeraConfig,
+};
 use serde::Serialize;
 
 use crate::loss::cross_entropy;
+
+/// The adapter's name.
+const NAME: &str = "default";
+const ATTENTION: [&str; 4] = ["q_proj", "k_proj", "v_proj", "o_proj"];
+const MLP: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 
 /// What is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -21,6 +29,17 @@ pub enum BenchMethod {
     Lora,
     /// LoRA of rank 16 on all seven projections.
     LoraAll,
+    /// DoRA of rank 16 on q, k, v and o.
+    Dora,
+    /// DoRA of rank 16 on all seven projections.
+    DoraAll,
+    /// VeRA of rank 256 on q, k, v and o.
+    Vera,
+    /// AdaLoRA from rank 24 to 8 on q, k, v and o: with its orthogonality term, its scores and a mask at every step.
+    #[serde(rename = "adalora")]
+    AdaLora,
+    /// IA3 on k, v and the feedforward block.
+    Ia3,
     /// Every weight is trained.
     Full,
     /// The forward pass and the loss, without gradients.
@@ -29,21 +48,55 @@ pub enum BenchMethod {
 
 impl BenchMethod {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 4] =
-        [("lora", Self::Lora), ("lora_all", Self::LoraAll), ("full", Self::Full), ("base_forward", Self::BaseForward)];
+    pub const ALL: [(&'static str, Self); 9] = [
+        ("lora", Self::Lora),
+        ("lora_all", Self::LoraAll),
+        ("dora", Self::Dora),
+        ("dora_all", Self::DoraAll),
+        ("vera", Self::Vera),
+        ("adalora", Self::AdaLora),
+        ("ia3", Self::Ia3),
+        ("full", Self::Full),
+        ("base_forward", Self::BaseForward),
+    ];
 
-    fn adapter(self) -> Option<PeftConfig> {
-        let attention = ["q_proj", "k_proj", "v_proj", "o_proj"];
-        let mlp = ["gate_proj", "up_proj", "down_proj"];
-        let lora = |targets: Vec<&str>| {
-            let target_modules = TargetModules::list(targets);
-            Some(PeftConfig::Lora(LoraConfig { r: 16, lora_alpha: 32.0, target_modules, ..LoraConfig::default() }))
+    /// The adapter of a run of `steps` steps, with the reference's hyper-parameters.
+    fn adapter(self, steps: usize) -> Option<PeftConfig> {
+        let attention = TargetModules::list(ATTENTION);
+        let lora = |target_modules, use_dora| {
+            PeftConfig::Lora(LoraConfig { r: 16, lora_alpha: 32.0, use_dora, target_modules, ..LoraConfig::default() })
         };
-        match self {
-            Self::Lora => lora(attention.to_vec()),
-            Self::LoraAll => lora([&attention[..], &mlp[..]].concat()),
-            Self::Full | Self::BaseForward => None,
-        }
+        let all = || TargetModules::list(ATTENTION.into_iter().chain(MLP));
+        Some(match self {
+            Self::Lora => lora(attention, false),
+            Self::LoraAll => lora(all(), false),
+            Self::Dora => lora(attention, true),
+            Self::DoraAll => lora(all(), true),
+            Self::Vera => PeftConfig::Vera(VeraConfig {
+                r: 256,
+                projection_prng_key: 42,
+                save_projection: false,
+                target_modules: attention,
+                ..VeraConfig::default()
+            }),
+            Self::AdaLora => PeftConfig::AdaLora(AdaLoraConfig {
+                init_r: 24,
+                target_r: 8,
+                lora_alpha: 32.0,
+                tinit: 1,
+                tfinal: 1,
+                delta_t: 1,
+                total_step: Some(steps.max(4)),
+                target_modules: attention,
+                ..AdaLoraConfig::default()
+            }),
+            Self::Ia3 => PeftConfig::Ia3(Ia3Config {
+                target_modules: TargetModules::list(["k_proj", "v_proj", "down_proj"]),
+                feedforward_modules: Some(ModuleNames::List(vec!["down_proj".to_owned()])),
+                ..Ia3Config::default()
+            }),
+            Self::Full | Self::BaseForward => return None,
+        })
     }
 }
 
@@ -97,8 +150,12 @@ pub struct BenchConfig {
     pub warmup: usize,
     /// The base's dtype.
     pub dtype: FloatDType,
+    /// Whether decoder layers run again in backward instead of keeping what it needs.
+    pub gradient_checkpointing: bool,
     /// Where it runs.
     pub device: Device,
+    /// What the user calls that.
+    pub device_name: String,
 }
 
 /// What was measured. The keys are those of PEFT's own measurement, so that the two can be compared by machine.
@@ -127,8 +184,6 @@ pub struct BenchReport {
     pub tokens_per_s: f64,
     /// The most memory that the process held, in MiB; 0 where the system does not say.
     pub peak_rss_mb: f64,
-    /// The same just before the first step, in MiB.
-    pub load_rss_mb: f64,
     /// Always 0: Burn does not report device memory.
     pub peak_gpu_mb: f64,
     /// Seconds from the start to the first step.
@@ -152,9 +207,11 @@ pub fn run(config: &BenchConfig) -> Result<BenchReport, BenchError> {
     }
     let start = Instant::now();
     let mut model = load(config)?;
-    if let Some(adapter) = config.method.adapter() {
-        model.add_adapter("default", &adapter, 0)?;
+    let total = config.warmup + config.steps;
+    if let Some(adapter) = config.method.adapter(total) {
+        model.add_adapter(NAME, &adapter, 0)?;
     }
+    model.set_gradient_checkpointing(config.gradient_checkpointing);
     if config.method == BenchMethod::Full {
         model.set_base_trainable(true);
     }
@@ -170,14 +227,16 @@ pub fn run(config: &BenchConfig) -> Result<BenchReport, BenchError> {
     let batch = Batch::new(config, model.config().vocab_size);
     let mut optimizer = AdamWConfig::new().with_weight_decay(0.01).with_epsilon(1e-8).init();
     let load_s = start.elapsed().as_secs_f64();
-    let load_rss_mb = peak_rss_mb();
 
     let (mut times, mut losses) = (Vec::new(), Vec::new());
-    for _ in 0..config.warmup + config.steps {
+    for index in 0..total {
         let start = Instant::now();
-        let loss = batch.loss(&model);
+        let mut loss = batch.loss(&model);
+        if config.method == BenchMethod::AdaLora {
+            loss = loss + orthogonal_regularization(&model, NAME)?;
+        }
         if training {
-            model = step(&mut optimizer, model, &loss);
+            model = step(&mut optimizer, model, &loss, (config.method == BenchMethod::AdaLora).then_some(index))?;
         }
         losses.push(loss.into_scalar::<f64>());
         times.push(start.elapsed().as_secs_f64() * 1e3);
@@ -187,7 +246,7 @@ pub fn run(config: &BenchConfig) -> Result<BenchReport, BenchError> {
     Ok(BenchReport {
         implementation: "peft-burn",
         method: config.method,
-        device: format!("{:?}", config.device),
+        device: config.device_name.clone(),
         dtype: format!("{:?}", config.dtype).to_lowercase(),
         batch: config.batch,
         seq: config.seq,
@@ -196,26 +255,35 @@ pub fn run(config: &BenchConfig) -> Result<BenchReport, BenchError> {
         tokens_per_s: (config.batch * config.seq) as f64 / step_ms * 1e3,
         steps_ms,
         peak_rss_mb: peak_rss_mb(),
-        load_rss_mb,
         peak_gpu_mb: 0.0,
         load_s,
         first_loss: losses[0],
         last_loss: losses[losses.len() - 1],
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        threads: rayon::current_num_threads(),
     })
 }
 
 fn load(config: &BenchConfig) -> Result<Llama, BenchError> {
     Ok(if config.random {
-        Llama::random(LlamaConfig::from_dir(&config.model)?, 0, &config.device)
+        Llama::random_as(LlamaConfig::from_dir(&config.model)?, 0, config.dtype, &config.device)
     } else {
         Llama::from_dir(&config.model, Some(config.dtype), &config.device)?
     })
 }
 
-fn step(optimizer: &mut ModuleOptimizer, model: Llama, loss: &Tensor<1>) -> Llama {
+/// Backward, AdamW and, for AdaLoRA, the allocation of step `allocate`; the reference counts from 0.
+fn step(
+    optimizer: &mut ModuleOptimizer,
+    model: Llama,
+    loss: &Tensor<1>,
+    allocate: Option<usize>,
+) -> Result<Llama, PeftError> {
     let grads = GradientsParams::from_grads(loss.backward(), &model);
-    optimizer.step(1e-4, model, grads)
+    let Some(index) = allocate else { return Ok(optimizer.step(1e-4, model, grads)) };
+    let kept = keep_gradients(&model, NAME, &grads)?;
+    let mut model = optimizer.step(1e-4, model, grads);
+    update_and_allocate(&mut model, NAME, &kept, index)?;
+    Ok(model)
 }
 
 /// Fixed pseudo-random tokens: `id[i] = (i·7919 + 13) mod vocab`.

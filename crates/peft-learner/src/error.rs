@@ -86,6 +86,25 @@ pub enum LearnerError {
         /// Which example, from 1, of those that have a target.
         example: usize,
     },
+    /// The learning rate would still be rising when the run ends.
+    #[error(
+        "`training.warmup_steps` is {warmup_steps}, but the run has {total_steps} steps; lower it, or train for longer"
+    )]
+    WarmUp {
+        /// Steps of the rise.
+        warmup_steps: usize,
+        /// Steps of the run.
+        total_steps: usize,
+    },
+    /// A layer that runs again in backward would drop other inputs than in its forward pass.
+    #[error(
+        "`training.gradient_checkpointing` does not go with dropout, and the adapter's is {dropout}; set one of them to \
+         false or 0"
+    )]
+    CheckpointedDropout {
+        /// The adapter's probability.
+        dropout: f64,
+    },
     /// A stream of batches that cannot exist, such as one over no examples.
     #[error("cannot make batches: {0}")]
     Stream(String),

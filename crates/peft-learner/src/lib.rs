@@ -1,4 +1,21 @@
 //! Fine-tuning through Burn's training loop: configuration, data, schedules, metrics and reports.
+//!
+//! ```no_run
+//! use burn::tensor::Device;
+//! use peft_learner::config::RunConfig;
+//! use peft_learner::run::{Existing, RunOptions, train};
+//!
+//! # fn main() -> Result<(), peft_learner::LearnerError> {
+//! let config = RunConfig::load("my.toml", &["training.max_steps=100".to_owned()])?;
+//! let options = RunOptions { existing: Existing::Refuse, dashboard: false };
+//! let (base, report) = train(&config, options, &Device::flex(), |line| eprintln!("{line}"))?;
+//! println!("{} steps, adapter in {}", report.fit.steps, report.adapter.display());
+//! println!("{}", base.model.config().num_parameters());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`run`] is a whole run from its configuration file; [`fit`](fit::fit) trains a model that is in memory.
 
 mod adalora;
 pub mod bench;

@@ -41,7 +41,7 @@ impl Text {
         let tokenizer = Tokenizer::from_dir(dir)?;
         tokenizer.check_vocabulary(config.vocab_size)?;
         // A model without a template is fine until a chat is asked for.
-        let template = ChatTemplate::from_dir(dir).ok();
+        let template = ChatTemplate::find(dir)?;
         Ok(Some(Self { tokenizer, template }))
     }
 }
@@ -52,7 +52,7 @@ impl TextEncoder for Text {
     }
 
     fn encode_chat(&self, messages: &[ChatMessage]) -> Result<(Vec<u32>, Vec<bool>), EncodeError> {
-        let template = self.template.as_ref().ok_or("the model has no chat template in tokenizer_config.json")?;
+        let template = self.template.as_ref().ok_or("the model has no chat template")?;
         let messages: Vec<_> = messages.iter().map(|m| Message::new(&m.role, &m.content)).collect();
         Ok(self.tokenizer.encode_chat(template, &messages)?)
     }
@@ -205,6 +205,11 @@ pub fn train_base(
     let pad_id = base.pad_id();
     let stream = Stream::new(Arc::new(train), stream_config(config, pad_id))?;
     let total_steps = config.training.total_steps(stream.rows_per_epoch());
+    // The configuration alone tells this only where it says `max_steps`.
+    let warmup_steps = config.training.warmup_steps;
+    if warmup_steps > total_steps {
+        return Err(LearnerError::WarmUp { warmup_steps, total_steps });
+    }
     let new = |adapter: PeftConfig| adapter.for_causal_lm(&config.model.path);
     let mut warnings = match (&config.adapter, adapter) {
         (AdapterSource::From(dir), None) => base.model.load_adapter(dir, ADAPTER, true)?,
@@ -219,6 +224,12 @@ pub fn train_base(
         adalora::restart(&mut base.model, ADAPTER, total_steps)?;
     }
     adalora::plan(&mut base.model, Some(ADAPTER), total_steps, config.training.shrink_after_pruning)?;
+    let checkpointing = config.training.gradient_checkpointing;
+    let dropout = base.model.adapter_config(ADAPTER)?.dropout();
+    if checkpointing && dropout > 0.0 {
+        return Err(LearnerError::CheckpointedDropout { dropout });
+    }
+    base.model.set_gradient_checkpointing(checkpointing);
     let parameters = base.model.trainable_parameters();
     note(&parameters.to_string());
     let output = &config.output;

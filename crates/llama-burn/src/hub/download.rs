@@ -1,12 +1,16 @@
 //! Downloading from the hub into the shared cache.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
+use indicatif::ProgressBar;
 
 use super::files::{CONFIG, INDEX, OPTIONAL, WEIGHTS, missing, shards};
 use super::hub_error;
+use super::patience::{Watched, within};
 use crate::error::{LlamaError, Result};
 
 /// A hub and the cache its files are kept in.
@@ -20,6 +24,8 @@ pub struct Hub {
     pub token: Option<String>,
     /// Whether to use nothing but the cache.
     pub offline: bool,
+    /// How long the hub may send nothing before it is given up.
+    pub timeout: Duration,
 }
 
 impl Hub {
@@ -37,12 +43,14 @@ impl Hub {
         });
         let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
         let offline = variable("HF_HUB_OFFLINE").unwrap_or_default().to_uppercase();
+        let seconds = variable("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|seconds| seconds.parse().ok());
         let token = variable("HF_TOKEN").or_else(|| std::fs::read_to_string(home.join("token")).ok());
         Self {
             endpoint: endpoint.trim_end_matches('/').to_string(),
             cache: variable("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from),
             token: token.map(|token| token.trim().to_string()).filter(|token| !token.is_empty()),
             offline: matches!(offline.as_str(), "1" | "ON" | "YES" | "TRUE"),
+            timeout: Duration::from_secs(seconds.filter(|&seconds| seconds > 0).unwrap_or(30)),
         }
     }
 
@@ -63,7 +71,8 @@ impl Hub {
         let api = ApiBuilder::from_cache(cache.clone()).with_endpoint(self.endpoint.clone());
         let api = api.with_token(self.token.clone()).build().map_err(failed)?;
         let branch = Repo::with_revision(model.into(), RepoType::Model, revision.into());
-        let info = match api.repo(branch.clone()).info() {
+        let at = api.repo(branch.clone());
+        let info = match within(self.timeout, move |_| at.info()) {
             Ok(info) => info,
             Err(error) if status(&error).is_some() => return Err(failed(error)),
             Err(error) => {
@@ -77,7 +86,8 @@ impl Hub {
 
         // All files come from the commit that `revision` is now, whatever is pushed in the meantime.
         let commit = Repo::with_revision(model.into(), RepoType::Model, info.sha.clone());
-        let download = Download { repo: api.repo(commit.clone()), dir: cache.repo(commit).pointer_path(&info.sha) };
+        let repo = Arc::new(api.repo(commit.clone()));
+        let download = Download { repo, dir: cache.repo(commit).pointer_path(&info.sha), timeout: self.timeout };
         let available: Vec<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
         let has = |name: &str| available.contains(&name);
         let weights = if has(WEIGHTS) { WEIGHTS } else { INDEX };
@@ -143,16 +153,20 @@ fn status(error: &ApiError) -> Option<u16> {
 
 /// One commit of a repository, and the directory its files are put into.
 struct Download {
-    repo: ApiRepo,
+    repo: Arc<ApiRepo>,
     dir: PathBuf,
+    timeout: Duration,
 }
 
 impl Download {
     fn file(&self, name: &str) -> Result<(), ApiError> {
-        if !Path::new(&self.dir).join(name).exists() {
-            self.repo.download(name)?;
+        if self.dir.join(name).exists() {
+            return Ok(());
         }
-        Ok(())
+        let (repo, name) = (self.repo.clone(), name.to_owned());
+        within(self.timeout, move |life| {
+            repo.download_with_progress(&name, Watched { bar: ProgressBar::new(0), life }).map(|_| ())
+        })
     }
 }
 
@@ -161,6 +175,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use std::collections::HashMap;
+    use std::path::Path;
 
     use super::super::server::{COMMIT, Files, Server};
     use super::*;
@@ -169,7 +184,13 @@ mod tests {
         "b": "model-00002-of-00002.safetensors", "c": "model-00001-of-00002.safetensors"}}"#;
 
     fn hub(server: &Server, cache: &Path) -> Hub {
-        Hub { endpoint: server.endpoint(), cache: cache.join("hub"), token: None, offline: false }
+        Hub {
+            endpoint: server.endpoint(),
+            cache: cache.join("hub"),
+            token: None,
+            offline: false,
+            timeout: Duration::from_secs(30),
+        }
     }
 
     #[test]
@@ -239,6 +260,20 @@ mod tests {
     }
 
     #[test]
+    fn a_hub_that_falls_silent_is_given_up() {
+        let files: Files<'_> = &[("config.json", b"{}"), ("model.safetensors", &[7; 5000])];
+        for silent in ["/api/", "/model.safetensors"] {
+            let server = Server::start(&[("owner/name", files)]);
+            let dir = tempfile::tempdir().unwrap();
+            let mut hub = hub(&server, dir.path());
+            hub.timeout = Duration::from_millis(300);
+            server.fall_silent_at(silent);
+            let error = hub.fetch("owner/name", "main").unwrap_err().to_string();
+            assert!(error.contains("nothing came for 0.3 seconds"), "{error}");
+        }
+    }
+
+    #[test]
     fn an_index_cannot_point_outside_the_model() {
         let index = br#"{"weight_map": {"a": "../../../../evil"}}"#;
         let files: Files<'_> = &[("config.json", b"{}"), ("model.safetensors.index.json", index)];
@@ -299,6 +334,7 @@ mod tests {
         std::fs::write(dir.path().join("token"), "from-file\n").unwrap();
         let plain = hub(&[("HF_HOME", home)]);
         assert_eq!((plain.endpoint.as_str(), plain.offline), ("https://huggingface.co", false));
+        assert_eq!(plain.timeout, Duration::from_secs(30));
         assert_eq!((plain.cache, plain.token.as_deref()), (dir.path().join("hub"), Some("from-file")));
         let set = hub(&[
             ("HF_HOME", home),
@@ -306,7 +342,9 @@ mod tests {
             ("HF_TOKEN", "given"),
             ("HF_ENDPOINT", "http://mirror/"),
             ("HF_HUB_OFFLINE", "yes"),
+            ("HF_HUB_DOWNLOAD_TIMEOUT", "5"),
         ]);
+        assert_eq!(set.timeout, Duration::from_secs(5));
         assert_eq!((set.endpoint.as_str(), set.offline), ("http://mirror", true));
         assert_eq!((set.cache, set.token.as_deref()), (PathBuf::from("/cache"), Some("given")));
         let xdg = hub(&[("XDG_CACHE_HOME", "/xdg"), ("HF_HUB_OFFLINE", "0")]);

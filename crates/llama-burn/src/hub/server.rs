@@ -27,6 +27,7 @@ struct State {
     token: &'static str,
     requests: Mutex<Vec<String>>,
     break_off: AtomicBool,
+    silent_at: Mutex<Option<&'static str>>,
     resumed: AtomicBool,
     stop: AtomicBool,
 }
@@ -37,7 +38,8 @@ impl Server {
         let repositories = repositories.iter().map(|(name, list)| (*name, files(list))).collect();
         let no = AtomicBool::default;
         let requests = Mutex::default();
-        let state = State { repositories, token: "secret", requests, break_off: no(), resumed: no(), stop: no() };
+        let (break_off, silent_at, resumed, stop) = (no(), Mutex::default(), no(), no());
+        let state = State { repositories, token: "secret", requests, break_off, silent_at, resumed, stop };
         let state = Arc::new(state);
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
@@ -61,6 +63,11 @@ impl Server {
     /// Sends only half of the next file that is not tiny.
     pub(super) fn break_off_once(&self) {
         self.state.break_off.store(true, Ordering::SeqCst);
+    }
+
+    /// Sends half of what is asked for at paths that contain `part`, and then nothing more.
+    pub(super) fn fall_silent_at(&self, part: &'static str) {
+        *self.state.silent_at.lock().unwrap() = Some(part);
     }
 
     /// Whether a file was asked for from its middle on.
@@ -99,6 +106,13 @@ impl State {
         let (status, extra, body) = self.find(&path, headers.get("range").map(String::as_str), allowed);
         let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n{extra}\r\n", body.len());
         stream.write_all(head.as_bytes())?;
+        if self.silent_at.lock().unwrap().is_some_and(|part| path.contains(part)) {
+            stream.write_all(&body[..body.len() / 2])?;
+            while !self.stop.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            return Ok(());
+        }
         let broken = body.len() > 1000 && self.break_off.swap(false, Ordering::SeqCst);
         stream.write_all(if broken { &body[..body.len() / 2] } else { &body })
     }

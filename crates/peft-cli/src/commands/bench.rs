@@ -46,6 +46,9 @@ pub struct Bench {
     /// What the model's weights are held in
     #[arg(long, value_enum, default_value = "f32")]
     dtype: DtypeName,
+    /// Run decoder layers again in backward instead of keeping what it needs
+    #[arg(long)]
+    grad_checkpointing: bool,
     #[command(flatten)]
     device: DeviceArgs,
     /// Print one JSON object
@@ -67,7 +70,9 @@ impl Bench {
             steps: self.steps,
             warmup: self.warmup,
             dtype: self.dtype.into(),
+            gradient_checkpointing: self.grad_checkpointing,
             device,
+            device_name: self.device.device.to_string(),
         })?;
         if self.json { output::json(&report) } else { self.show(&report) }
     }

@@ -116,6 +116,45 @@ fn unknown_keys_come_with_the_nearest_known_one() {
 }
 
 #[test]
+fn a_chat_template_may_be_missing_but_not_malformed() {
+    let place = Place::new();
+    place.copy_model("model");
+    let line = "train run.toml --set model.path=model --set training.max_steps=1";
+    place.write("chat.jsonl", "{\"messages\": [{\"role\": \"assistant\", \"content\": \"x\"}]}\n");
+    place.run(&format!("{line} --set data.train=chat.jsonl")).fails_with(&["the model has no chat template"]);
+    place.write("model/chat_template.jinja", "{% for %}");
+    place.run(line).fails_with(&["chat template: syntax error"]);
+    let shown = place.ok("inspect model --json").json();
+    assert!(shown["problems"][0].as_str().unwrap().contains("chat template: syntax error"), "{shown}");
+    std::fs::remove_file(place.path("model/chat_template.jinja")).unwrap();
+    place.ok(line);
+}
+
+#[test]
+fn a_warm_up_longer_than_the_run_is_refused_whatever_sets_its_length() {
+    let place = Place::new();
+    let line = "train run.toml --set training.warmup_steps=13";
+    place.run(line).fails_with(&["`training.warmup_steps` is 13", "at most `training.max_steps`, 12"]);
+    let config = String::from_utf8(place.read("run.toml")).unwrap();
+    place.write("run.toml", &config.replace("max_steps = 12", "num_train_epochs = 3"));
+    place.run(line).fails_with(&["`training.warmup_steps` is 13, but the run has 6 steps"]);
+    assert!(!place.path("run").exists());
+}
+
+#[test]
+fn gradient_checkpointing_trains_the_same_adapter_and_refuses_dropout() {
+    let place = Place::new();
+    let line = "train run.toml --set training.gradient_checkpointing=true";
+    place.run(line).fails_with(&["`training.gradient_checkpointing`", "does not go with dropout", "0.1"]);
+    assert!(!place.path("run").exists());
+    place.ok(&format!("{line} --set adapter.lora_dropout=0 --set output=less"));
+    place.ok("train run.toml --set adapter.lora_dropout=0 --set output=more");
+    assert_eq!(place.metrics("less"), place.metrics("more"));
+    let adapter = |run: &str| place.read(&format!("{run}/adapter/adapter_model.safetensors"));
+    assert!(adapter("less") == adapter("more"));
+}
+
+#[test]
 fn a_finished_run_is_refused_resumed_or_replaced() {
     let place = Place::new();
     place.ok("train run.toml");

@@ -267,12 +267,21 @@ fn bench_prints_the_keys_of_the_reference() {
         "last_loss",
         "threads",
     ];
-    keys.iter().for_each(|key| assert!(said.get(key).is_some(), "{key} is not in {said}"));
+    assert_eq!(said.as_object().unwrap().keys().collect::<Vec<_>>(), keys);
+    assert_eq!((&said["impl"], &said["device"]), (&json!("peft-burn"), &json!("cpu")));
     assert_eq!((&said["method"], said["steps_ms"].as_array().unwrap().len()), (&json!("lora"), 3));
     assert!(said["last_loss"].as_f64().unwrap() < said["first_loss"].as_f64().unwrap(), "it trains: {said}");
-    for method in ["lora_all", "full", "base_forward"] {
-        assert!(place.ok(&format!("{line} {method}")).out.contains("(median of 3)"), "{method}");
+    for method in ["lora_all", "dora", "dora_all", "vera", "ia3", "full"] {
+        let other = place.ok(&format!("{line} {method} --json")).json();
+        near(&other["first_loss"], said["first_loss"].as_f64().unwrap(), 1e-4);
+        assert!(other["last_loss"].as_f64().unwrap() < other["first_loss"].as_f64().unwrap(), "it trains: {other}");
     }
+    // The term that keeps its vectors apart is a part of its loss.
+    let adalora = place.ok(&format!("{line} adalora --json")).json();
+    assert!(adalora["first_loss"].as_f64().unwrap() > said["first_loss"].as_f64().unwrap() + 1.0, "{adalora}");
+    assert!(adalora["last_loss"].as_f64().unwrap() < adalora["first_loss"].as_f64().unwrap(), "{adalora}");
+    assert!(place.ok(&format!("{line} base_forward")).out.contains("(median of 3)"));
+    assert_eq!(place.ok(&format!("{line} lora --dtype bf16 --json")).json()["dtype"], json!("bf16"));
 }
 
 #[test]

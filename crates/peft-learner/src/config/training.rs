@@ -43,7 +43,8 @@ pub struct TrainingConfig {
     pub save_steps: usize,
     /// Checkpoints kept.
     pub save_total_limit: usize,
-    /// Recompute activations in backward: more time, less memory.
+    /// Run decoder layers again in backward: more time, less memory, the same gradients. [`run`](crate::run) sets it on
+    /// the model; with a model of one's own it is [`Llama::set_gradient_checkpointing`](llama_burn::Llama).
     pub gradient_checkpointing: bool,
     /// AdaLoRA: take pruned triplets out of memory after the last mask, so that the steps after it cost less. Their rows
     /// are then no longer in the orthogonality term, where PEFT keeps counting them.

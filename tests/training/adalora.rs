@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use burn::module::Module;
-use burn::optim::{AdamWConfig, GradientsParams};
+use burn::optim::{AdafactorConfig, AdamWConfig, GradientsParams};
 use llama_burn::Llama;
-use peft_burn::methods::{BudgetSchedule, keep_gradients, kept_ranks, orthogonal_regularization, update_and_allocate};
+use peft_burn::methods::{
+    BudgetSchedule, keep_gradients, kept_ranks, orthogonal_regularization, shrink, update_and_allocate,
+};
 use peft_burn::{AdaLoraConfig, AdapterFiles, PeftConfig, PeftModel, TargetModules};
 use peft_burn_workspace::{Inputs, assert_close, base, tensors};
 use peft_learner::LearnerError;
@@ -248,4 +250,23 @@ fn only_what_is_pruned_can_be_cut() {
     let error = fit(super::adapted(0.0), stream(2, 2, false), &[], 0, &options).unwrap_err();
     assert!(matches!(error, LearnerError::NothingToShrink), "{error}");
     assert!(!Path::new("nowhere").exists());
+}
+
+/// Adafactor keeps a number for each row and each column, not for each entry.
+#[test]
+fn an_optimiser_whose_state_cannot_be_cut_is_refused_and_nothing_changes() {
+    let config = AdaLoraConfig { tinit: 0, tfinal: 0, delta_t: 5, total_step: Some(3), ..config() };
+    let (mut model, mut optim) = (adapted(config).train(), AdafactorConfig::new().init());
+    for step in 1..=3 {
+        let loss = batch_loss(&model, &stream(4, 1, false).step(step)[0]);
+        let grads = GradientsParams::from_grads(loss.backward(), &model);
+        let kept = keep_gradients(&model, NAME, &grads).unwrap();
+        model = optim.step(1e-2, model, grads);
+        update_and_allocate(&mut model, NAME, &kept, step).unwrap();
+    }
+    assert_eq!(kept_ranks(&model, NAME).unwrap().iter().map(|kept| kept.rank).sum::<usize>(), MODULES);
+    let before = model.trainable_parameters();
+    let error = shrink(&mut model, NAME, &mut optim).unwrap_err().to_string();
+    assert!(error.contains("use AdamW"), "{error}");
+    assert_eq!(model.trainable_parameters(), before);
 }

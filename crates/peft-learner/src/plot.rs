@@ -76,7 +76,7 @@ pub fn triplets_panel(metrics: &[Metrics]) -> Option<Panel> {
         }
     }
     let series = |name: &str, points, color, width| Series { name: name.into(), points, color, width, marked: false };
-    let all = vec![series("live", live, BLUE, 3), series("budget", budget, ORANGE, 4)];
+    let all = vec![series("budget", budget, ORANGE, 6), series("live", live, BLUE, 2)];
     all.iter().any(|s| !s.points.is_empty()).then(|| Panel { axis: "triplets".into(), series: all })
 }
 

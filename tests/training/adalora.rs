@@ -5,7 +5,9 @@ use std::path::Path;
 use burn::module::Module;
 use burn::optim::{AdafactorConfig, AdamWConfig, GradientsParams};
 use llama_burn::Llama;
-use peft_burn::methods::{BudgetSchedule, keep_gradients, kept_ranks, orthogonal_regularization, update_and_allocate};
+use peft_burn::methods::{
+    BudgetSchedule, keep_gradients, kept_ranks, orthogonal_regularization, shrink, update_and_allocate,
+};
 use peft_burn::{AdaLoraConfig, AdapterFiles, PeftConfig, PeftModel, TargetModules};
 use peft_burn_workspace::{Inputs, assert_close, base, tensors};
 use peft_learner::LearnerError;

@@ -90,12 +90,11 @@ impl Method {
         }
     }
 
-    /// What each learns well with: the fewer numbers it trains, the larger the steps.
+    /// What each learns well with: the fewer numbers it trains, or the smaller its triplets begin, the larger the steps.
     fn learning_rate(self) -> f64 {
         match self {
             Self::Lora | Self::Dora => 2e-3,
-            Self::Adalora => 5e-3,
-            Self::Vera | Self::Ia3 => 2e-2,
+            Self::Adalora | Self::Vera | Self::Ia3 => 2e-2,
         }
     }
 }

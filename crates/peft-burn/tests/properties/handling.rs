@@ -98,7 +98,7 @@ fn the_status_follows_every_change() {
 /// `change` fails with all of `parts` and leaves the model as it was.
 fn refused(model: &mut Classifier, change: impl FnOnce(&mut Classifier) -> Result<(), PeftError>, parts: &[&str]) {
     let before = (model.model_status(), model.layer_status(), scores(model), model.base_weights());
-    let error = change(model).expect_err("it is wrong").to_string();
+    let error = change(model).unwrap_err().to_string();
     parts.iter().for_each(|part| assert!(error.contains(part), "{part:?} is not in: {error}"));
     assert!(before == (model.model_status(), model.layer_status(), scores(model), model.base_weights()), "{error}");
 }

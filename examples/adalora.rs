@@ -13,12 +13,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = PeftConfig::AdaLora(AdaLoraConfig {
         init_r: 24,
         target_r: 16,
-        tinit: 60,
-        tfinal: 120,
-        delta_t: 10,
+        tinit: 40,
+        tfinal: 133,
+        delta_t: 13,
         lora_alpha: 32.0,
         target_modules,
         ..AdaLoraConfig::default()
     });
-    island::run("adalora", &config, 5e-3)
+    island::run("adalora", &config, 4e-2)
 }

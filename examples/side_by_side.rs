@@ -22,9 +22,9 @@ fn methods() -> [(&'static str, PeftConfig, f64); 5] {
     let adalora = AdaLoraConfig {
         init_r: 24,
         target_r: 16,
-        tinit: 60,
-        tfinal: 120,
-        delta_t: 10,
+        tinit: 40,
+        tfinal: 133,
+        delta_t: 13,
         lora_alpha: 32.0,
         target_modules: target_modules.clone(),
         ..AdaLoraConfig::default()
@@ -36,7 +36,7 @@ fn methods() -> [(&'static str, PeftConfig, f64); 5] {
     [
         ("lora", PeftConfig::Lora(lora), 3e-3),
         ("dora", PeftConfig::Lora(dora), 3e-3),
-        ("adalora", PeftConfig::AdaLora(adalora), 5e-3),
+        ("adalora", PeftConfig::AdaLora(adalora), 4e-2),
         ("vera", PeftConfig::Vera(vera), 4e-2),
         ("ia3", PeftConfig::Ia3(ia3), 4e-2),
     ]

@@ -88,13 +88,6 @@ pub struct PeftLinear {
     unmerged: Option<Unmerged>,
 }
 
-/// A trained layer, frozen, without adapters: Burn keeps a linear weight as `[in, out]`.
-impl From<burn::nn::Linear> for PeftLinear {
-    fn from(linear: burn::nn::Linear) -> Self {
-        Self::new(linear.weight.val().detach().transpose(), linear.bias.map(|bias| bias.val().detach()))
-    }
-}
-
 impl PeftLinear {
     /// A layer without adapters. Its parameters are frozen.
     pub fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {

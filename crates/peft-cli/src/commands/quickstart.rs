@@ -23,7 +23,7 @@ Example: the same task with DoRA, elsewhere
 /// Rows that are evaluated at a time.
 const BATCH: usize = 60;
 /// Optimiser steps, unless said otherwise.
-const STEPS: usize = 300;
+const STEPS: usize = 400;
 /// Answers that are shown side by side.
 const SHOWN: usize = 3;
 
@@ -93,8 +93,8 @@ impl Method {
     /// What each learns well with: the fewer numbers it trains, or the smaller its triplets begin, the larger the steps.
     fn learning_rate(self) -> f64 {
         match self {
-            Self::Lora | Self::Dora => 2e-3,
-            Self::Adalora | Self::Vera | Self::Ia3 => 2e-2,
+            Self::Lora | Self::Dora => 3e-3,
+            Self::Adalora | Self::Vera | Self::Ia3 => 4e-2,
         }
     }
 }

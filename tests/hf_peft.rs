@@ -6,9 +6,12 @@ use std::process::Command;
 
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
+use burn::tensor::FloatDType;
 use llama_burn::Llama;
 use peft_burn::{AdapterFiles, Combination, PeftModel, Weighting, add_weighted_adapter, convert_to_lora};
-use peft_burn_workspace::{Inputs, adapted, as_labels, assert_close, golden, loss, meta, orthogonal, tensors};
+use peft_burn_workspace::{
+    Inputs, adapted, as_labels, assert_close, device, golden, goldens, loss, meta, orthogonal, relative_error, tensors,
+};
 use serde_json::json;
 
 /// A Python that can import peft, or `None` with a message.
@@ -39,34 +42,11 @@ fn peft_opens_what_we_save() {
     let Some(python) = python() else { return };
     let dir = tempfile::tempdir().unwrap();
     let inputs = Inputs::load();
-    let names = [
-        "lora",
-        "rslora",
-        "x_lora_pattern",
-        "x_lora_regex",
-        "x_lora_mts",
-        "x_lora_emb",
-        "x_lora_tokens",
-        "x_lora_biasonly",
-        "x_lora_biasall",
-        "x_lora_lorabias",
-        "dora",
-        "x_dora_bias",
-        "x_dora_emb",
-        "vera",
-        "x_vera_mlp",
-        "x_vera_noproj",
-        "adalora",
-        "adalora/adapter_final",
-        "x_adalora_default",
-        "ia3",
-        "x_ia3_all",
-        "x_ia3_bias",
-    ];
+    let mut starts: Vec<_> = goldens().into_iter().map(|name| (name, "adapter")).collect();
+    starts.push(("adalora".into(), "adapter_final"));
     let mut jobs = Vec::new();
     let mut ours = Vec::new();
-    for name in names {
-        let (name, folder) = name.split_once('/').unwrap_or((name, "adapter"));
+    for (name, folder) in &starts {
         let meta = meta(name);
         let base_name = meta["base"].as_str().unwrap();
         let mut model = adapted(name, folder).train();
@@ -96,6 +76,33 @@ fn peft_opens_what_we_save() {
     for (name, logits) in ours {
         let theirs = tensors(&dir.path().join(format!("{name}.out")));
         assert_close(&name, &logits, &theirs["logits"], 1e-5);
+    }
+}
+
+/// An adapter that was loaded and saved on a bf16 base: PEFT computes with it, on that base, what we do, as far as
+/// rounding goes.
+#[test]
+fn peft_opens_adapters_of_a_bf16_base() {
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let inputs = Inputs::load();
+    let methods = ["lora", "dora", "vera", "adalora", "ia3"];
+    let mut jobs = Vec::new();
+    let mut ours = Vec::new();
+    for name in methods {
+        let mut model = Llama::from_dir(golden("base"), Some(FloatDType::BF16), &device()).unwrap();
+        model.load_adapter(&golden(name).join("adapter"), "default", false).unwrap();
+        let (adapter, out) = (dir.path().join(name), dir.path().join(format!("{name}.out")));
+        model.save_adapter("default", &adapter).unwrap();
+        jobs.push(json!({"base": golden("base"), "adapter": adapter, "out": out, "dtype": "bfloat16"}));
+        ours.push(model.forward(&inputs.input()).into_data());
+    }
+    run(&python, dir.path(), &json!(jobs));
+    for (name, ours) in methods.into_iter().zip(ours) {
+        let theirs = &tensors(&dir.path().join(format!("{name}.out")))["logits"];
+        let exact = &tensors(&golden(name).join("forward.safetensors"))["logits"];
+        let (difference, rounding) = (relative_error(&ours, theirs), relative_error(theirs, exact));
+        assert!(difference <= rounding, "{name}: {difference:.2e} from PEFT, which is {rounding:.2e} from exact");
     }
 }
 

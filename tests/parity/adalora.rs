@@ -36,7 +36,7 @@ fn step(model: Llama, optimizer: &mut ModuleOptimizer, inputs: &Inputs, step: us
 
 fn layers(model: &Llama) -> Vec<(String, &AdaLora)> {
     let found = model.layers().into_iter().filter_map(|(path, layer)| match layer {
-        LayerRef::Linear(linear) => match linear.adapter(NAME)?.method.as_ref()? {
+        LayerRef::Linear(linear) => match linear.adapters().get(NAME)?.method.as_ref()? {
             Method::AdaLora(adalora) => Some((path, adalora)),
             _ => None,
         },

@@ -135,9 +135,9 @@ fn pairs(model: &Llama) -> BTreeMap<String, [TensorData; 2]> {
     let mut found = BTreeMap::new();
     for (_, layer) in model.layers() {
         let LayerRef::Linear(linear) = layer else { continue };
-        for (name, adapter) in linear.adapters() {
+        for (name, adapter) in linear.adapters().iter() {
             if let Some(Method::Vera(vera)) = &adapter.method {
-                found.insert(name.clone(), vera.projection().tensors().map(|t| t.into_data()));
+                found.insert(name.to_owned(), vera.projection().tensors().map(|t| t.into_data()));
             }
         }
     }

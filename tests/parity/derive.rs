@@ -25,7 +25,7 @@ fn delta(model: &Llama, name: &str) -> TensorData {
     let layers = model.layers();
     let path = "model.layers.0.self_attn.q_proj";
     let (_, LayerRef::Linear(linear)) = layers.iter().find(|(p, _)| p == path).unwrap() else { panic!("linear") };
-    match linear.adapter(name).unwrap().method.as_ref().unwrap() {
+    match linear.adapters().get(name).unwrap().method.as_ref().unwrap() {
         Method::Lora(lora) => lora.delta().into_data(),
         other => panic!("{other:?}"),
     }

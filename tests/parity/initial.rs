@@ -27,7 +27,7 @@ fn the_residual_and_the_update_are_pefts(#[values("pissa", "olora")] init: &str)
         let (_, LayerRef::Linear(linear)) = layers.iter().find(|(p, _)| p == path).unwrap() else {
             panic!("a linear layer")
         };
-        let residual = linear.adapter("default").unwrap().weight.as_ref().unwrap().val();
+        let residual = linear.adapters().get("default").unwrap().weight.as_ref().unwrap().val();
         assert_close("residual", &residual.clone().into_data(), &oracle["residual_weight"], 1e-5);
         let (merged, _) = linear.merged_values(&["default".into()]).unwrap();
         assert_close("update", &(merged.clone() - residual).into_data(), &oracle["delta"], 1e-5);

@@ -1,5 +1,7 @@
 //! Every adapter method: forward, gradients, merges, and thirty steps of training.
 
+use std::path::PathBuf;
+
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use peft_burn::PeftModel;
@@ -9,33 +11,8 @@ use peft_burn_workspace::{
 use rstest::rstest;
 
 #[rstest]
-fn forward_gradients_and_merge(
-    #[values(
-        "lora",
-        "rslora",
-        "x_lora_pattern",
-        "x_lora_layers",
-        "x_lora_regex",
-        "x_lora_mts",
-        "x_lora_emb",
-        "x_lora_tokens",
-        "x_lora_biasonly",
-        "x_lora_biasall",
-        "x_lora_lorabias",
-        "dora",
-        "x_dora_bias",
-        "x_dora_emb",
-        "vera",
-        "x_vera_mlp",
-        "x_vera_noproj",
-        "ia3",
-        "x_ia3_all",
-        "x_ia3_bias",
-        "adalora",
-        "x_adalora_default"
-    )]
-    name: &str,
-) {
+fn forward_gradients_and_merge(#[files("tests/fixtures/goldens/*/grads.safetensors")] gradients: PathBuf) {
+    let name = gradients.parent().and_then(|folder| folder.file_name()?.to_str()).unwrap();
     let inputs = Inputs::load();
     let expected = tensors(&golden(name).join("forward.safetensors"));
     let start = adapted(name, "adapter_init");
@@ -50,7 +27,7 @@ fn forward_gradients_and_merge(
     let loss = loss(&training, &inputs.ids, &inputs.labels) + orthogonal(&training);
     assert_close("loss", &loss.to_data(), &expected["loss"], 1e-5);
     let grads = GradientsParams::from_grads(loss.backward(), &training);
-    let golden_grads = tensors(&golden(name).join("grads.safetensors"));
+    let golden_grads = tensors(&gradients);
     let params = training.adapter_params("default").unwrap();
     for (key, param) in &params {
         let Some(expected) = golden_grads.get(key) else { continue };

@@ -1,6 +1,6 @@
 """Opens adapters and merged models with Hugging Face's own libraries and writes down their logits.
 
-usage: open_with_peft.py JOBS.json, a list of {"base", "adapter" or null, "out"}; ids are in inputs.safetensors beside it.
+usage: open_with_peft.py JOBS.json, a list of {"base", "adapter" or null, "out", "dtype" if not float32}; ids are in inputs.safetensors beside it.
 """
 import json, os, sys
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -13,7 +13,8 @@ torch.set_num_threads(1)
 jobs = json.load(open(sys.argv[1]))
 ids = load_file(os.path.join(os.path.dirname(sys.argv[1]), "inputs.safetensors"))["input_ids"].long()
 for job in jobs:
-    model = AutoModelForCausalLM.from_pretrained(job["base"], attn_implementation="eager", dtype=torch.float32)
+    dtype = getattr(torch, job.get("dtype", "float32"))
+    model = AutoModelForCausalLM.from_pretrained(job["base"], attn_implementation="eager", dtype=dtype)
     if job["adapter"]:
         model = PeftModel.from_pretrained(model, job["adapter"])
     with torch.no_grad():

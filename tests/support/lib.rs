@@ -19,6 +19,15 @@ pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/goldens").join(name)
 }
 
+/// The goldens of one adapter each, with gradients and merges.
+pub fn goldens() -> Vec<String> {
+    let folders = std::fs::read_dir(golden("")).unwrap().map(|entry| entry.unwrap().path());
+    let with_gradients = folders.filter(|folder| folder.join("grads.safetensors").exists());
+    let mut names: Vec<_> = with_gradients.map(|f| f.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
 /// The device that the suite runs on.
 pub fn device() -> Device {
     Device::flex()

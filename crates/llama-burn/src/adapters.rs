@@ -45,8 +45,8 @@ impl AdaptableModel for Llama {
             self.untie();
             return Ok(());
         }
-        let rows = names.iter().any(|name| self.embed_tokens.adapter(name).is_some_and(|a| a.tokens.is_some()));
-        if rows && names.iter().any(|name| self.lm_head.adapter(name).is_some()) {
+        let rows = names.iter().any(|name| self.embed_tokens.adapters().get(name).is_some_and(|a| a.tokens.is_some()));
+        if rows && names.iter().any(|name| self.lm_head.adapters().get(name).is_some()) {
             return Err(PeftError::Unsupported(
                 "merging an adapter of the head while the tied embedding has trained rows: call `untie` first, or merge \
                  for good"

@@ -308,7 +308,7 @@ impl Llama {
     /// The embedding's matrix, where it is the head's too.
     fn tied_weight(&self) -> Option<Tensor<2>> {
         // A merge that makes the two differ gives the head its own until it is undone.
-        let shared = self.config.tie_word_embeddings && !self.differ_when_merged(self.lm_head.merged());
+        let shared = self.config.tie_word_embeddings && !self.differ_when_merged(self.lm_head.adapters().merged());
         shared.then(|| self.embed_tokens.tied_weight())
     }
 
@@ -317,7 +317,8 @@ impl Llama {
     pub(crate) fn differ_when_merged<S: AsRef<str>>(&self, names: &[S]) -> bool {
         let on_embedding = |a: &EmbeddingAdapter| a.lora.is_some() || a.weight.is_some();
         names.iter().map(AsRef::as_ref).any(|name| {
-            self.lm_head.adapter(name).is_some() || self.embed_tokens.adapter(name).is_some_and(on_embedding)
+            self.lm_head.adapters().get(name).is_some()
+                || self.embed_tokens.adapters().get(name).is_some_and(on_embedding)
         })
     }
 

@@ -7,10 +7,11 @@ use burn::tensor::{DType, Tensor, TensorData};
 use crate::config::{Bias, LoraConfig, Patterns, PeftConfig, TargetModules};
 use crate::embedding::PeftEmbedding;
 use crate::error::{PeftError, Result};
+use crate::layer::LayerRef;
 use crate::linear::{LinearAdapter, PeftLinear};
 use crate::low_rank::{LowRank, NewLayer, add_lora};
 use crate::methods::Method;
-use crate::model::{LayerRef, PeftModel, file_key};
+use crate::model::{PeftModel, file_key};
 
 /// How well a LoRA adapter stands for what it was made from.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,9 +78,7 @@ pub fn convert_to_lora<M: PeftModel>(
 fn carried_over<M: PeftModel>(model: &M, name: &str) -> Result<BTreeMap<String, TensorData>> {
     let mut own: Vec<String> = Vec::new();
     for (path, layer) in model.layers() {
-        if let LayerRef::Linear(linear) = layer
-            && let Some(method) = linear.adapter(name).and_then(|a| a.method.as_ref())
-        {
+        if let Some(method) = layer.linear().and_then(|l| l.adapters().get(name)?.method.as_ref()) {
             own.extend(method.params().into_iter().map(|(suffix, _)| file_key(&path, suffix)));
         }
     }
@@ -89,7 +88,7 @@ fn carried_over<M: PeftModel>(model: &M, name: &str) -> Result<BTreeMap<String, 
 
 /// The update of a linear layer, and its relative error. `None` where the adapter does nothing.
 fn linear_update(linear: &PeftLinear, name: &str, path: &str, rank: Option<usize>) -> Result<Option<(NewLayer, f64)>> {
-    let Some(adapter) = linear.adapter(name) else { return Ok(None) };
+    let Some(adapter) = linear.adapters().get(name) else { return Ok(None) };
     let Some(method) = &adapter.method else { return Ok(None) };
     if let Method::AdaLora(adalora) = method
         && !adalora.live().contains(&true)
@@ -134,7 +133,7 @@ fn embedding_update(
     path: &str,
     rank: Option<usize>,
 ) -> Result<Option<(NewLayer, f64)>> {
-    let Some(lora) = embedding.adapter(name).and_then(|a| a.lora.as_ref()) else { return Ok(None) };
+    let Some(lora) = embedding.adapters().get(name).and_then(|a| a.lora.as_ref()) else { return Ok(None) };
     let own = lora.low_rank();
     let (update, error) = if lora.norms().is_none() && rank.is_none_or(|rank| own.rank() <= rank) {
         (own, 0.0)

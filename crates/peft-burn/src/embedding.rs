@@ -4,9 +4,10 @@ use burn::module::{Module, Param};
 use burn::nn::Embedding;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
-use crate::error::{PeftError, Result};
+use crate::error::Result;
 use crate::frozen::Frozen;
 use crate::methods::EmbeddingLora;
+use crate::named_adapters::{LayerAdapter, NamedAdapters};
 use crate::param::{ParamMut, ParamRef};
 use crate::random::TensorRng;
 
@@ -59,17 +60,17 @@ impl EmbeddingAdapter {
             None => weight,
         }
     }
+}
 
-    /// Parameters by their names on disk, after the module's path.
-    pub fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
+impl LayerAdapter for EmbeddingAdapter {
+    fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
         let mut all = self.lora.as_ref().map(EmbeddingLora::params).unwrap_or_default();
         all.extend(self.tokens.iter().map(|t| ("token_adapter.trainable_tokens_delta", ParamRef::from(&t.rows))));
         all.extend(self.weight.iter().map(|w| ("weight", ParamRef::from(w))));
         all
     }
 
-    /// As [`Self::params`], to write into.
-    pub fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+    fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
         let mut all = self.lora.as_mut().map(EmbeddingLora::params_mut).unwrap_or_default();
         all.extend(
             self.tokens.iter_mut().map(|t| ("token_adapter.trainable_tokens_delta", ParamMut::from(&mut t.rows))),
@@ -83,9 +84,7 @@ impl EmbeddingAdapter {
 #[derive(Module, Debug)]
 pub struct PeftEmbedding {
     base: Frozen<Param<Tensor<2>>>,
-    adapters: Vec<(String, EmbeddingAdapter)>,
-    active: Vec<String>,
-    merged: Vec<String>,
+    adapters: NamedAdapters<EmbeddingAdapter>,
     unmerged: Option<Tensor<2>>,
 }
 
@@ -94,9 +93,7 @@ impl PeftEmbedding {
     pub fn new(weight: Tensor<2>) -> Self {
         Self {
             base: Frozen::new(Param::from_tensor(weight).set_require_grad(false)),
-            adapters: Vec::new(),
-            active: Vec::new(),
-            merged: Vec::new(),
+            adapters: NamedAdapters::new(),
             unmerged: None,
         }
     }
@@ -126,7 +123,7 @@ impl PeftEmbedding {
 
     /// The rows of `ids` (`[n]`): `[n, hidden]`.
     pub fn forward(&self, ids: Tensor<1, Int>) -> Tensor<2> {
-        let active: Vec<_> = self.active().collect();
+        let active: Vec<_> = self.adapters.active().collect();
         let weight = active.iter().find_map(|a| a.weight.as_ref()).map_or_else(|| self.base.val(), Param::val);
         let mut y = weight.select(0, ids.clone());
         for adapter in active {
@@ -148,63 +145,26 @@ impl PeftEmbedding {
     /// The matrix that a head tied to this embedding multiplies by: the base's, with trained rows in their place.
     pub fn tied_weight(&self) -> Tensor<2> {
         let weight = self.base.val();
-        self.active().filter_map(|a| a.tokens.as_ref()).fold(weight, |w, tokens| {
+        self.adapters.active().filter_map(|a| a.tokens.as_ref()).fold(weight, |w, tokens| {
             let dtype = w.dtype();
             replace_rows(w.cast(DType::F32), tokens).cast(dtype)
         })
     }
 
-    fn active(&self) -> impl Iterator<Item = &EmbeddingAdapter> {
-        let names = self.active.iter().filter(|name| !self.merged.contains(name));
-        names.filter_map(|name| self.adapters.iter().find(|(n, _)| n == name).map(|(_, a)| a))
-    }
-
-    /// All adapters by name.
-    pub fn adapters(&self) -> &[(String, EmbeddingAdapter)] {
+    /// The adapters by name.
+    pub fn adapters(&self) -> &NamedAdapters<EmbeddingAdapter> {
         &self.adapters
     }
 
-    /// The adapter `name`, if this embedding has it.
-    pub fn adapter(&self, name: &str) -> Option<&EmbeddingAdapter> {
-        self.adapters.iter().find(|(n, _)| n == name).map(|(_, a)| a)
-    }
-
-    /// As [`Self::adapter`], to write into.
-    pub fn adapter_mut(&mut self, name: &str) -> Option<&mut EmbeddingAdapter> {
-        self.adapters.iter_mut().find(|(n, _)| n == name).map(|(_, a)| a)
-    }
-
-    /// Puts an adapter on the embedding, in the place of one of that name.
-    pub fn insert(&mut self, name: &str, adapter: EmbeddingAdapter) {
-        self.remove(name);
-        self.adapters.push((name.to_owned(), adapter));
-    }
-
-    /// Takes the adapter `name` off. The embedding must be unmerged first.
-    pub fn remove(&mut self, name: &str) -> Option<EmbeddingAdapter> {
-        let at = self.adapters.iter().position(|(n, _)| n == name)?;
-        self.active.retain(|n| n != name);
-        Some(self.adapters.remove(at).1)
-    }
-
-    /// Sets which adapters take part, in this order. Active adapters are trainable and the others are frozen.
-    pub fn set_active(&mut self, names: &[String], trainable: bool) {
-        self.active = names.to_vec();
-        for (name, adapter) in &mut self.adapters {
-            let on = trainable && names.contains(name);
-            adapter.params_mut().iter_mut().for_each(|(_, p)| p.set_require_grad(on));
-        }
-    }
-
-    /// The names folded into the base at present.
-    pub fn merged(&self) -> &[String] {
-        &self.merged
+    /// As [`Self::adapters`], to write into.
+    pub fn adapters_mut(&mut self) -> &mut NamedAdapters<EmbeddingAdapter> {
+        &mut self.adapters
     }
 
     /// The matrix that the base would be with the adapters `names` folded in, in the base's dtype. `None` when none of
     /// them touches this embedding.
     pub fn merged_value(&self, names: &[String]) -> Option<Tensor<2>> {
-        let found: Vec<_> = names.iter().filter_map(|n| self.adapter(n)).collect();
+        let found: Vec<_> = names.iter().filter_map(|n| self.adapters.get(n)).collect();
         if found.is_empty() {
             return None;
         }
@@ -218,21 +178,19 @@ impl PeftEmbedding {
     /// # Errors
     /// When the embedding is merged already.
     pub fn merge(&mut self, names: &[String]) -> Result<()> {
-        if !self.merged.is_empty() {
-            return Err(PeftError::Unsupported(format!("{} merged already: unmerge first", self.merged.join(", "))));
-        }
+        self.adapters.check_unmerged()?;
         if let Some(weight) = self.merged_value(names) {
             let base = self.base.inner_mut();
             self.unmerged = Some(base.val());
             *base = base.clone().map(|_| weight);
         }
-        self.merged = names.to_vec();
+        self.adapters.set_merged(names);
         Ok(())
     }
 
     /// Undoes [`Self::merge`].
     pub fn unmerge(&mut self) {
-        self.merged.clear();
+        self.adapters.set_merged(&[]);
         if let Some(weight) = self.unmerged.take() {
             let base = self.base.inner_mut();
             *base = base.clone().map(|_| weight);
@@ -242,9 +200,7 @@ impl PeftEmbedding {
     /// Forgets the values from before the merge and every adapter: what is merged stays.
     pub fn keep_merged(&mut self) {
         self.unmerged = None;
-        self.merged.clear();
-        self.adapters.clear();
-        self.active.clear();
+        self.adapters = NamedAdapters::new();
     }
 }
 

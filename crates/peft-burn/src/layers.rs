@@ -1,8 +1,8 @@
 //! One's own model with adapters in a line: where its layers are, by the names of its fields.
 
 use crate::embedding::PeftEmbedding;
+use crate::layer::{LayerMut, LayerRef};
 use crate::linear::PeftLinear;
-use crate::model::{LayerMut, LayerRef};
 
 /// A module that holds layers with adapters, or is one. [`layers!`](crate::layers) implements it for a struct.
 pub trait Layers {

@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+mod checks;
 mod config;
 mod constant;
 mod convert;
@@ -21,12 +22,14 @@ mod embedding;
 mod error;
 pub mod files;
 mod frozen;
+mod layer;
 mod layers;
 mod linear;
 mod low_rank;
 pub mod methods;
 mod model;
 mod mt19937;
+mod named_adapters;
 pub mod ops;
 mod param;
 mod random;
@@ -46,12 +49,14 @@ pub use embedding::{EmbeddingAdapter, PeftEmbedding, TrainableTokens};
 pub use error::{PeftError, Result};
 pub use files::AdapterFiles;
 pub use frozen::Frozen;
+pub use layer::{LayerMut, LayerRef};
 pub use layers::Layers;
 #[doc(hidden)]
 pub use layers::join as join_path;
 pub use linear::{LinearAdapter, PeftLinear, Projection};
-pub use model::{AdaptableModel, LayerMut, LayerRef, PeftModel, PeftState};
+pub use model::{AdaptableModel, PeftModel, PeftState};
 pub use mt19937::vera_projection;
+pub use named_adapters::{LayerAdapter, NamedAdapters};
 pub use param::{ParamMut, ParamRef};
 pub use random::TensorRng;
 pub use reparam::{AdaptedLayers, AdaptedParam, ParamAdapter};

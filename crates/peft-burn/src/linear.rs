@@ -4,9 +4,10 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{DType, Tensor};
 
-use crate::error::{PeftError, Result};
+use crate::error::Result;
 use crate::frozen::Frozen;
 use crate::methods::Method;
+use crate::named_adapters::{LayerAdapter, NamedAdapters};
 use crate::ops;
 use crate::param::{ParamMut, ParamRef};
 
@@ -45,9 +46,10 @@ impl LinearAdapter {
             weight: Some(Param::from_tensor(base.weight.val().detach().cast(DType::F32))),
         }
     }
+}
 
-    /// Parameters by their names on disk, after the module's path.
-    pub fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
+impl LayerAdapter for LinearAdapter {
+    fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
         let mut all = self.method.as_ref().map(Method::params).unwrap_or_default();
         let adapted = self.method.is_some();
         all.extend(self.bias.iter().map(|b| (bias_name(adapted), ParamRef::from(b))));
@@ -55,13 +57,16 @@ impl LinearAdapter {
         all
     }
 
-    /// As [`Self::params`], to write into.
-    pub fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+    fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
         let adapted = self.method.is_some();
         let mut all = self.method.as_mut().map(Method::params_mut).unwrap_or_default();
         all.extend(self.bias.iter_mut().map(|b| (bias_name(adapted), ParamMut::from(b))));
         all.extend(self.weight.iter_mut().filter(|_| !adapted).map(|w| ("weight", ParamMut::from(w))));
         all
+    }
+
+    fn prepare_training(&mut self) {
+        self.method.iter_mut().for_each(Method::prepare_training);
     }
 }
 
@@ -82,9 +87,7 @@ struct Unmerged {
 #[derive(Module, Debug)]
 pub struct PeftLinear {
     base: Frozen<Projection>,
-    adapters: Vec<(String, LinearAdapter)>,
-    active: Vec<String>,
-    merged: Vec<String>,
+    adapters: NamedAdapters<LinearAdapter>,
     unmerged: Option<Unmerged>,
 }
 
@@ -93,13 +96,7 @@ impl PeftLinear {
     pub fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
         let weight = Param::from_tensor(weight).set_require_grad(false);
         let bias = bias.map(|b| Param::from_tensor(b).set_require_grad(false));
-        Self {
-            base: Frozen::new(Projection { weight, bias }),
-            adapters: Vec::new(),
-            active: Vec::new(),
-            merged: Vec::new(),
-            unmerged: None,
-        }
+        Self { base: Frozen::new(Projection { weight, bias }), adapters: NamedAdapters::new(), unmerged: None }
     }
 
     /// `[in, out]` sizes.
@@ -115,7 +112,7 @@ impl PeftLinear {
 
     /// The base, to load into.
     pub fn base_mut(&mut self) -> &mut Projection {
-        self.adapters.iter_mut().filter_map(|(_, a)| a.method.as_mut()).for_each(Method::forget_base);
+        self.methods_mut().for_each(|(_, method)| method.forget_base());
         self.base.inner_mut()
     }
 
@@ -143,12 +140,11 @@ impl PeftLinear {
 
     /// As [`Self::forward`], with `tied` (`[out, in]`) as the base's weight: a head that shares the embedding's.
     pub fn forward_with(&self, x: Tensor<2>, tied: Option<Tensor<2>>) -> Tensor<2> {
-        let mut active = self.active().map(|(_, a)| a).peekable();
-        if active.peek().is_none() {
+        let active: Vec<_> = self.adapters.active().collect();
+        if active.is_empty() {
             let weight = tied.unwrap_or_else(|| self.base.weight.val());
             return linear(x, weight, self.base.bias.as_ref().map(Param::val));
         }
-        let active: Vec<_> = active.collect();
         let weight = active.iter().find_map(|a| a.weight.as_ref()).map(Param::val);
         let weight = weight.or(tied).unwrap_or_else(|| self.base.weight.val());
         let bias = active.iter().find_map(|a| a.bias.as_ref()).or(self.base.bias.as_ref()).map(Param::val);
@@ -204,7 +200,7 @@ impl PeftLinear {
     /// The weight (`[out, in]`) with which the layer is one plain product, if it is one: no method is active.
     pub fn plain_weight(&self) -> Option<Tensor<2>> {
         let mut weight = None;
-        for (_, adapter) in self.active() {
+        for adapter in self.adapters.active() {
             if adapter.method.is_some() {
                 return None;
             }
@@ -215,69 +211,28 @@ impl PeftLinear {
 
     /// Whether an active adapter replaces the base's weight.
     pub fn replaces_weight(&self) -> bool {
-        self.active().any(|(_, a)| a.weight.is_some())
+        self.adapters.active().any(|a| a.weight.is_some())
     }
 
-    fn active(&self) -> impl Iterator<Item = (&str, &LinearAdapter)> {
-        self.active
-            .iter()
-            .filter(|name| !self.merged.contains(name))
-            .filter_map(|name| self.adapters.iter().find(|(n, _)| n == name).map(|(n, a)| (n.as_str(), a)))
-    }
-
-    /// All adapters by name.
-    pub fn adapters(&self) -> &[(String, LinearAdapter)] {
+    /// The adapters by name.
+    pub fn adapters(&self) -> &NamedAdapters<LinearAdapter> {
         &self.adapters
     }
 
-    /// The adapter `name`, if this layer has it.
-    pub fn adapter(&self, name: &str) -> Option<&LinearAdapter> {
-        self.adapters.iter().find(|(n, _)| n == name).map(|(_, a)| a)
-    }
-
-    /// As [`Self::adapter`], to write into.
-    pub fn adapter_mut(&mut self, name: &str) -> Option<&mut LinearAdapter> {
-        self.adapters.iter_mut().find(|(n, _)| n == name).map(|(_, a)| a)
+    /// As [`Self::adapters`], to write into.
+    pub fn adapters_mut(&mut self) -> &mut NamedAdapters<LinearAdapter> {
+        &mut self.adapters
     }
 
     /// The methods of all adapters, with the adapters' names.
     pub(crate) fn methods_mut(&mut self) -> impl Iterator<Item = (&str, &mut Method)> {
-        self.adapters.iter_mut().filter_map(|(name, a)| Some((name.as_str(), a.method.as_mut()?)))
-    }
-
-    /// Puts an adapter on the layer, in the place of one of that name.
-    pub fn insert(&mut self, name: &str, adapter: LinearAdapter) {
-        self.remove(name);
-        self.adapters.push((name.to_owned(), adapter));
-    }
-
-    /// Takes the adapter `name` off. The layer must be unmerged first.
-    pub fn remove(&mut self, name: &str) -> Option<LinearAdapter> {
-        let at = self.adapters.iter().position(|(n, _)| n == name)?;
-        self.active.retain(|n| n != name);
-        Some(self.adapters.remove(at).1)
-    }
-
-    /// Sets which adapters take part, in this order; names that the layer lacks do nothing. Active adapters are
-    /// trainable and the others are frozen.
-    pub fn set_active(&mut self, names: &[String], trainable: bool) {
-        self.active = names.to_vec();
-        for (name, adapter) in &mut self.adapters {
-            let on = trainable && names.contains(name);
-            adapter.method.iter_mut().filter(|_| on).for_each(Method::prepare_training);
-            adapter.params_mut().iter_mut().for_each(|(_, p)| p.set_require_grad(on));
-        }
-    }
-
-    /// The names folded into the base at present.
-    pub fn merged(&self) -> &[String] {
-        &self.merged
+        self.adapters.iter_mut().filter_map(|(name, a)| Some((name, a.method.as_mut()?)))
     }
 
     /// The weight and bias that the base would have with the adapters `names` folded in, in the base's dtype.
     /// `None` when none of them touches this layer.
     pub fn merged_values(&self, names: &[String]) -> Option<(Tensor<2>, Option<Tensor<1>>)> {
-        let found: Vec<_> = names.iter().filter_map(|n| self.adapter(n)).collect();
+        let found: Vec<_> = names.iter().filter_map(|n| self.adapters.get(n)).collect();
         if found.is_empty() {
             return None;
         }
@@ -300,9 +255,7 @@ impl PeftLinear {
     /// # Errors
     /// When the layer is merged already.
     pub fn merge(&mut self, names: &[String]) -> Result<()> {
-        if !self.merged.is_empty() {
-            return Err(PeftError::Unsupported(format!("{} merged already: unmerge first", self.merged.join(", "))));
-        }
+        self.adapters.check_unmerged()?;
         if let Some((weight, bias)) = self.merged_values(names) {
             let base = self.base.inner_mut();
             self.unmerged = Some(Unmerged {
@@ -317,13 +270,13 @@ impl PeftLinear {
                 (old, None) => old,
             };
         }
-        self.merged = names.to_vec();
+        self.adapters.set_merged(names);
         Ok(())
     }
 
     /// Undoes [`Self::merge`].
     pub fn unmerge(&mut self) {
-        self.merged.clear();
+        self.adapters.set_merged(&[]);
         if let Some(Unmerged { weight, bias, had_bias }) = self.unmerged.take() {
             let base = self.base.inner_mut();
             base.weight = base.weight.clone().map(|_| weight);
@@ -341,9 +294,7 @@ impl PeftLinear {
     /// Forgets the values from before the merge and every adapter: what is merged stays.
     pub fn keep_merged(&mut self) {
         self.unmerged = None;
-        self.merged.clear();
-        self.adapters.clear();
-        self.active.clear();
+        self.adapters = NamedAdapters::new();
     }
 }
 

@@ -6,7 +6,8 @@ use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::config::LoraConfig;
 use crate::error::Result;
-use crate::model::{LayerRef, PeftModel, file_key};
+use crate::layer::LayerRef;
+use crate::model::{PeftModel, file_key};
 use crate::svd::svd;
 
 /// An update of a weight `[out, in]`; of an embedding `[vocab, hidden]`, of its transpose. In f32, outside any graph.

@@ -4,32 +4,16 @@ use std::collections::BTreeMap;
 
 use burn::module::Module;
 
+use crate::checks;
 use crate::config::{Bias, PeftConfig};
 use crate::embedding::{EmbeddingAdapter, PeftEmbedding};
 use crate::error::{PeftError, Result};
+use crate::layer::{LayerMut, LayerRef};
 use crate::linear::{LinearAdapter, PeftLinear};
 use crate::methods;
 use crate::param::{ParamMut, ParamRef};
 use crate::report::TrainableReport;
 use crate::targets::{ModuleInfo, Resolution, resolve};
-
-/// A layer that takes adapters.
-#[derive(Clone, Copy, Debug)]
-pub enum LayerRef<'a> {
-    /// A linear layer.
-    Linear(&'a PeftLinear),
-    /// An embedding.
-    Embedding(&'a PeftEmbedding),
-}
-
-/// A layer that takes adapters, to change.
-#[derive(Debug)]
-pub enum LayerMut<'a> {
-    /// A linear layer.
-    Linear(&'a mut PeftLinear),
-    /// An embedding.
-    Embedding(&'a mut PeftEmbedding),
-}
 
 /// The adapters of a model, apart from their tensors.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +33,10 @@ struct AdapterState {
 }
 
 impl PeftState {
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.adapters.contains_key(name)
+    }
+
     pub(crate) fn set_config(&mut self, name: &str, config: PeftConfig) {
         if let Some(adapter) = self.adapters.get_mut(name) {
             adapter.config = config;
@@ -114,7 +102,7 @@ pub trait PeftModel: AdaptableModel {
         let (max_in, max_out) = resolution.largest_features();
         let Resolution { config, adapted, modules_to_save, warnings } = resolution;
         let state = self.peft_state();
-        check_name(name, state)?;
+        checks::name(name, state)?;
         let adapted: Vec<String> = adapted.into_iter().map(|m| m.path).collect();
         let saved: Vec<String> = modules_to_save.into_iter().map(|m| m.path).collect();
         let projection = match &config {
@@ -148,8 +136,10 @@ pub trait PeftModel: AdaptableModel {
         }
         for (path, layer) in self.layers_mut() {
             match layer {
-                LayerMut::Linear(l) => linears.remove(&path).into_iter().for_each(|a| l.insert(name, a)),
-                LayerMut::Embedding(e) => embeddings.remove(&path).into_iter().for_each(|a| e.insert(name, a)),
+                LayerMut::Linear(l) => linears.remove(&path).into_iter().for_each(|a| l.adapters_mut().insert(name, a)),
+                LayerMut::Embedding(e) => {
+                    embeddings.remove(&path).into_iter().for_each(|a| e.adapters_mut().insert(name, a))
+                }
             }
         }
         self.peft_state_mut().adapters.insert(name.into(), AdapterState { config, adapted, saved });
@@ -163,7 +153,7 @@ pub trait PeftModel: AdaptableModel {
     /// A name that is not attached; adapters of which two have a weight or a bias of their own for one layer.
     fn set_adapter(&mut self, names: &[&str]) -> Result<()> {
         names.iter().try_for_each(|name| check_known(name, self.peft_state()))?;
-        check_together(self.layers(), names)?;
+        checks::together(self.layers(), names)?;
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         self.peft_state_mut().active = names;
         self.apply_active();
@@ -175,12 +165,7 @@ pub trait PeftModel: AdaptableModel {
         let state = self.peft_state();
         let trainable = !state.inference;
         let active = if state.disabled { Vec::new() } else { state.active.clone() };
-        for (_, layer) in self.layers_mut() {
-            match layer {
-                LayerMut::Linear(l) => l.set_active(&active, trainable),
-                LayerMut::Embedding(e) => e.set_active(&active, trainable),
-            }
-        }
+        self.layers_mut().into_iter().for_each(|(_, layer)| layer.set_active(&active, trainable));
     }
 
     /// Whether the active adapters are trained (`true`, as after [`Self::add_adapter`]) or frozen.
@@ -261,12 +246,7 @@ pub trait PeftModel: AdaptableModel {
             let operation = format!("delete adapter `{name}`");
             return Err(PeftError::Merged { operation, adapters: state.merged.clone() });
         }
-        for (_, layer) in self.layers_mut() {
-            match layer {
-                LayerMut::Linear(l) => drop(l.remove(name)),
-                LayerMut::Embedding(e) => drop(e.remove(name)),
-            }
-        }
+        self.layers_mut().into_iter().for_each(|(_, layer)| layer.remove(name));
         let state = self.peft_state_mut();
         state.adapters.remove(name);
         state.active.retain(|n| n != name);
@@ -282,22 +262,19 @@ pub trait PeftModel: AdaptableModel {
     fn merge_adapters(&mut self, names: &[&str], safe: bool) -> Result<()> {
         let state = self.peft_state();
         names.iter().try_for_each(|name| check_known(name, state))?;
-        check_together(self.layers(), names)?;
+        checks::together(self.layers(), names)?;
         if !state.merged.is_empty() {
             return Err(PeftError::Merged { operation: "merge again".into(), adapters: state.merged.clone() });
         }
-        check_not_quantised(self.layers(), names)?;
+        checks::not_quantised(self.layers(), names)?;
         let owned: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         if safe {
-            check_finite(self.layers(), &owned)?;
+            checks::finite(self.layers(), &owned)?;
         }
         self.prepare_merge(names, false)?;
         let names = owned;
         for (_, layer) in self.layers_mut() {
-            match layer {
-                LayerMut::Linear(l) => l.merge(&names)?,
-                LayerMut::Embedding(e) => e.merge(&names)?,
-            }
+            layer.merge(&names)?;
         }
         self.peft_state_mut().merged = names;
         Ok(())
@@ -305,12 +282,7 @@ pub trait PeftModel: AdaptableModel {
 
     /// Undoes [`Self::merge_adapters`].
     fn unmerge_adapters(&mut self) {
-        for (_, layer) in self.layers_mut() {
-            match layer {
-                LayerMut::Linear(l) => l.unmerge(),
-                LayerMut::Embedding(e) => e.unmerge(),
-            }
-        }
+        self.layers_mut().into_iter().for_each(|(_, layer)| layer.unmerge());
         self.peft_state_mut().merged.clear();
     }
 
@@ -327,12 +299,7 @@ pub trait PeftModel: AdaptableModel {
             *self = before;
             return Err(error);
         }
-        for (_, layer) in self.layers_mut() {
-            match layer {
-                LayerMut::Linear(l) => l.keep_merged(),
-                LayerMut::Embedding(e) => e.keep_merged(),
-            }
-        }
+        self.layers_mut().into_iter().for_each(|(_, layer)| layer.keep_merged());
         *self.peft_state_mut() = PeftState::default();
         Ok(())
     }
@@ -340,12 +307,7 @@ pub trait PeftModel: AdaptableModel {
     /// Forgets all adapters; the base is what it was before the first.
     fn unload(&mut self) {
         self.unmerge_adapters();
-        for (_, layer) in self.layers_mut() {
-            match layer {
-                LayerMut::Linear(l) => l.keep_merged(),
-                LayerMut::Embedding(e) => e.keep_merged(),
-            }
-        }
+        self.layers_mut().into_iter().for_each(|(_, layer)| layer.keep_merged());
         *self.peft_state_mut() = PeftState::default();
     }
 
@@ -357,11 +319,7 @@ pub trait PeftModel: AdaptableModel {
         check_known(name, self.peft_state())?;
         let mut all = Vec::new();
         for (path, layer) in self.layers() {
-            let params = match layer {
-                LayerRef::Linear(l) => l.adapter(name).map(LinearAdapter::params),
-                LayerRef::Embedding(e) => e.adapter(name).map(EmbeddingAdapter::params),
-            };
-            all.extend(params.into_iter().flatten().map(|(suffix, p)| (file_key(&path, suffix), p)));
+            all.extend(layer.params(name).into_iter().flatten().map(|(suffix, p)| (file_key(&path, suffix), p)));
         }
         Ok(all)
     }
@@ -374,11 +332,7 @@ pub trait PeftModel: AdaptableModel {
         check_known(name, self.peft_state())?;
         let mut all = Vec::new();
         for (path, layer) in self.layers_mut() {
-            let params = match layer {
-                LayerMut::Linear(l) => l.adapter_mut(name).map(LinearAdapter::params_mut),
-                LayerMut::Embedding(e) => e.adapter_mut(name).map(EmbeddingAdapter::params_mut),
-            };
-            all.extend(params.into_iter().flatten().map(|(suffix, p)| (file_key(&path, suffix), p)));
+            all.extend(layer.params(name).into_iter().flatten().map(|(suffix, p)| (file_key(&path, suffix), p)));
         }
         Ok(all)
     }
@@ -479,82 +433,10 @@ fn embedding_adapter(
     methods::init_embedding(context, path, &weight, adapted)
 }
 
-fn check_name(name: &str, state: &PeftState) -> Result<()> {
-    if state.adapters.contains_key(name) {
-        return Err(PeftError::AdapterExists(name.into()));
-    }
-    if name.is_empty() || name.contains(['.', '/', '\\']) {
-        let message = format!("the adapter name `{name}`: use letters, digits, - and _, it names a folder and tensors");
-        return Err(PeftError::Unsupported(message));
-    }
-    Ok(())
-}
-
 fn check_known(name: &str, state: &PeftState) -> Result<()> {
     if state.adapters.contains_key(name) { Ok(()) } else { Err(unknown(name, state)) }
 }
 
 fn unknown(name: &str, state: &PeftState) -> PeftError {
     PeftError::UnknownAdapter { name: name.into(), available: state.adapters.keys().cloned().collect() }
-}
-
-/// A layer has one base: two adapters that bring a weight or a bias of their own cannot both have their way.
-fn check_together(layers: Vec<(String, LayerRef<'_>)>, names: &[&str]) -> Result<()> {
-    for (path, layer) in layers {
-        let owners = |owns: &dyn Fn(&str) -> bool| names.iter().copied().filter(|name| owns(name)).collect::<Vec<_>>();
-        let (weights, biases) = match layer {
-            LayerRef::Linear(l) => (
-                owners(&|name| l.adapter(name).is_some_and(|a| a.weight.is_some())),
-                owners(&|name| l.adapter(name).is_some_and(|a| a.bias.is_some())),
-            ),
-            LayerRef::Embedding(e) => (owners(&|name| e.adapter(name).is_some_and(|a| a.weight.is_some())), Vec::new()),
-        };
-        for (kind, owners) in [("weight", weights), ("bias", biases)] {
-            if owners.len() > 1 {
-                return Err(PeftError::Unsupported(format!(
-                    "{} together: each has a {kind} of its own for {path}; activate one of them at a time",
-                    owners.join(" and ")
-                )));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A quantised weight has no room for an update: it would be lost in the rounding.
-fn check_not_quantised(layers: Vec<(String, LayerRef<'_>)>, names: &[&str]) -> Result<()> {
-    let mut quantised = Vec::new();
-    for (path, layer) in layers {
-        let (touched, dtype) = match layer {
-            LayerRef::Linear(l) => (names.iter().any(|n| l.adapter(n).is_some()), l.base().weight.val().dtype()),
-            LayerRef::Embedding(e) => (names.iter().any(|n| e.adapter(n).is_some()), e.base().val().dtype()),
-        };
-        if touched && !dtype.is_float() {
-            quantised.push(path);
-        }
-    }
-    if quantised.is_empty() {
-        return Ok(());
-    }
-    Err(PeftError::Unsupported(format!(
-        "merging into quantised weights ({}): dequantise the base first, or keep the adapter apart",
-        quantised.join(", ")
-    )))
-}
-
-fn check_finite(layers: Vec<(String, LayerRef<'_>)>, names: &[String]) -> Result<()> {
-    let finite = |w: burn::tensor::Tensor<2>| w.is_finite().all().into_scalar::<bool>();
-    let mut modules = Vec::new();
-    for (path, layer) in layers {
-        let ok = match layer {
-            LayerRef::Linear(l) => l
-                .merged_values(names)
-                .is_none_or(|(w, b)| finite(w) && b.is_none_or(|b| b.is_finite().all().into_scalar::<bool>())),
-            LayerRef::Embedding(e) => e.merged_value(names).is_none_or(finite),
-        };
-        if !ok {
-            modules.push(path);
-        }
-    }
-    if modules.is_empty() { Ok(()) } else { Err(PeftError::NonFiniteMerge { adapter: names.join(", "), modules }) }
 }

@@ -17,9 +17,11 @@ use burn::tensor::{DType, Tensor};
 use crate::config::PeftConfig;
 use crate::error::{PeftError, Result};
 use crate::files::AdapterFiles;
+use crate::layer::{LayerMut, LayerRef};
 use crate::linear::{LinearAdapter, PeftLinear};
 use crate::methods::Method;
-use crate::model::{AdaptableModel, LayerMut, LayerRef, PeftModel, PeftState};
+use crate::model::{AdaptableModel, PeftModel, PeftState};
+use crate::named_adapters::LayerAdapter;
 use crate::param::ParamMut;
 use crate::report::TrainableReport;
 use crate::targets::ModuleInfo;
@@ -204,8 +206,7 @@ impl ParamAdapter {
         let names: BTreeMap<ParamId, String> = named.map(|(key, param)| (param.id(), key)).collect();
         let mut adapters = BTreeMap::new();
         for (path, layer) in layers.layers() {
-            let LayerRef::Linear(linear) = layer else { continue };
-            let Some(adapter) = linear.adapter(NAME) else { continue };
+            let Some(adapter) = layer.linear().and_then(|linear| linear.adapters().get(NAME)) else { continue };
             let LinearAdapter { mut method, bias, weight } = adapter.clone();
             if let Some(bias) = bias {
                 let adapter = LinearAdapter { method: None, bias: Some(bias), weight: None };
@@ -306,8 +307,8 @@ fn check(layers: &AdaptedLayers) -> Result<()> {
         problems.push("trainable_token_indices: leave it out".to_owned());
     }
     for (path, layer) in layers.layers() {
-        let LayerRef::Linear(linear) = layer else { continue };
-        let Some(Method::Ia3(ia3)) = linear.adapter(NAME).and_then(|a| a.method.as_ref()) else { continue };
+        let Some(linear) = layer.linear() else { continue };
+        let Some(Method::Ia3(ia3)) = linear.adapters().get(NAME).and_then(|a| a.method.as_ref()) else { continue };
         if !ia3.is_feedforward() && linear.base().bias.is_some() {
             problems.push(format!(
                 "IA3 on the output of {path}, whose bias it would scale too: name it in feedforward_modules"

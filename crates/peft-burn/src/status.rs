@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::config::PeftConfig;
-use crate::model::{LayerRef, PeftModel};
+use crate::layer::LayerRef;
+use crate::model::PeftModel;
 use crate::param::ParamRef;
 
 /// The adapters of one layer.
@@ -57,13 +58,11 @@ pub trait AdapterStatus: PeftModel {
         let trained = |params: Vec<(&str, ParamRef<'_>)>| params.iter().any(|(_, param)| param.requires_grad());
         let mut all = Vec::new();
         for (name, layer) in self.layers() {
-            let (module_type, adapters): (_, Vec<(String, bool)>) = match layer {
-                LayerRef::Linear(l) => {
-                    ("Linear", l.adapters().iter().map(|(n, a)| (n.clone(), trained(a.params()))).collect())
-                }
-                LayerRef::Embedding(e) => {
-                    ("Embedding", e.adapters().iter().map(|(n, a)| (n.clone(), trained(a.params()))).collect())
-                }
+            let adapters: Vec<(String, bool)> =
+                layer.all_params().into_iter().map(|(name, params)| (name.to_owned(), trained(params))).collect();
+            let module_type = match layer {
+                LayerRef::Linear(_) => "Linear",
+                LayerRef::Embedding(_) => "Embedding",
             };
             if adapters.is_empty() {
                 continue;

@@ -10,7 +10,7 @@ use super::{Importance, Method, dropout};
 use crate::config::{AdaLoraConfig, InitLoraWeights, PeftConfig};
 use crate::error::{PeftError, Result};
 use crate::low_rank::LowRank;
-use crate::model::{LayerMut, LayerRef, PeftModel, device_of};
+use crate::model::{PeftModel, device_of};
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
 
@@ -169,24 +169,22 @@ pub(super) fn layers<'a, M: PeftModel>(
         PeftConfig::AdaLora(config) => config,
         other => return Err(PeftError::Unsupported(format!("`{name}` is {}, not ADALORA", other.peft_type()))),
     };
-    let found = model.layers().into_iter().filter_map(|(path, layer)| match layer {
-        LayerRef::Linear(linear) => match linear.adapter(name)?.method.as_ref()? {
+    let found = model.layers().into_iter().filter_map(|(path, layer)| {
+        match layer.linear()?.adapters().get(name)?.method.as_ref()? {
             Method::AdaLora(adalora) => Some((path, adalora)),
             _ => None,
-        },
-        LayerRef::Embedding(_) => None,
+        }
     });
     Ok((config, found.collect()))
 }
 
 /// As [`layers`], to change.
 pub(super) fn layers_mut<'a, M: PeftModel>(model: &'a mut M, name: &str) -> Vec<&'a mut AdaLora> {
-    let found = model.layers_mut().into_iter().filter_map(|(_, layer)| match layer {
-        LayerMut::Linear(linear) => match linear.adapter_mut(name)?.method.as_mut()? {
+    let found = model.layers_mut().into_iter().filter_map(|(_, layer)| {
+        match layer.linear()?.adapters_mut().get_mut(name)?.method.as_mut()? {
             Method::AdaLora(adalora) => Some(adalora),
             _ => None,
-        },
-        LayerMut::Embedding(_) => None,
+        }
     });
     found.collect()
 }

@@ -5,7 +5,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::{Method, Vera};
 use crate::constant::Constant;
-use crate::model::{AdaptableModel, LayerMut, LayerRef};
+use crate::model::AdaptableModel;
 use crate::mt19937::vera_projection;
 use crate::param::from_vec;
 
@@ -68,12 +68,9 @@ impl VeraProjection {
 
 /// All VeRA adapters of a model, with the names of their adapters.
 fn all<M: AdaptableModel>(model: &M) -> impl Iterator<Item = (String, Vera)> {
-    let layers = model.layers().into_iter().filter_map(|(_, layer)| match layer {
-        LayerRef::Linear(linear) => Some(linear),
-        LayerRef::Embedding(_) => None,
-    });
-    let found = layers.flat_map(|l| l.adapters()).filter_map(|(name, a)| match &a.method {
-        Some(Method::Vera(vera)) => Some((name.clone(), vera.clone())),
+    let layers = model.layers().into_iter().filter_map(|(_, layer)| layer.linear());
+    let found = layers.flat_map(|l| l.adapters().iter()).filter_map(|(name, a)| match &a.method {
+        Some(Method::Vera(vera)) => Some((name.to_owned(), vera.clone())),
         _ => None,
     });
     found.collect::<Vec<_>>().into_iter()
@@ -82,7 +79,7 @@ fn all<M: AdaptableModel>(model: &M) -> impl Iterator<Item = (String, Vera)> {
 /// Puts `change`'s projection into every VeRA adapter, by adapter name and present projection.
 fn replace<M: AdaptableModel>(model: &mut M, mut change: impl FnMut(&str, VeraProjection) -> VeraProjection) {
     for (_, layer) in model.layers_mut() {
-        let LayerMut::Linear(linear) = layer else { continue };
+        let Some(linear) = layer.linear() else { continue };
         for (name, method) in linear.methods_mut() {
             if let Method::Vera(vera) = method {
                 vera.projection = change(name, vera.projection.clone());

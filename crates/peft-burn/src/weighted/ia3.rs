@@ -8,7 +8,7 @@ use super::{Combination, Weighting, refuse};
 use crate::config::{Ia3Config, ModuleNames, PeftConfig, TargetModules};
 use crate::error::Result;
 use crate::methods::Method;
-use crate::model::{LayerRef, PeftModel};
+use crate::model::PeftModel;
 
 /// l = Σ w·l.
 pub(super) fn add_ia3<M: PeftModel>(
@@ -24,12 +24,7 @@ pub(super) fn add_ia3<M: PeftModel>(
     let mut sums: BTreeMap<String, (bool, Tensor<2>)> = BTreeMap::new();
     for (path, layer) in model.layers() {
         for (adapter, weight) in adapters {
-            let Some(found) = (match layer {
-                LayerRef::Linear(linear) => linear.adapter(adapter),
-                LayerRef::Embedding(_) => None,
-            }) else {
-                continue;
-            };
+            let Some(found) = layer.linear().and_then(|linear| linear.adapters().get(adapter)) else { continue };
             let Some(Method::Ia3(ia3)) = &found.method else {
                 return Err(refuse(&format!("`{adapter}` has a weight of its own for {path}")));
             };

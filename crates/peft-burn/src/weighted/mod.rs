@@ -12,9 +12,10 @@ pub use kinds::{Combination, Weighting};
 
 use crate::config::{Bias, LoraConfig, PeftConfig, TargetModules};
 use crate::error::{PeftError, Result};
+use crate::layer::LayerRef;
 use crate::low_rank::{LowRank, NewLayer, add_lora};
 use crate::methods::{Magnitude, Method};
-use crate::model::{LayerRef, PeftModel};
+use crate::model::PeftModel;
 use crate::random::TensorRng;
 use crate::task_arithmetic::{Pruning, Rule, combine};
 
@@ -118,7 +119,7 @@ fn parts<M: PeftModel>(model: &M, name: &str, weight: f64) -> Result<Vec<(String
     for (path, layer) in model.layers() {
         let (update, magnitude, base) = match layer {
             LayerRef::Linear(linear) => {
-                let Some(adapter) = linear.adapter(name) else { continue };
+                let Some(adapter) = linear.adapters().get(name) else { continue };
                 let Some(method) = adapter.method.as_ref().filter(|_| adapter.weight.is_none()) else {
                     return Err(refuse(&format!("`{name}` has a weight of its own for {path}")));
                 };
@@ -126,7 +127,7 @@ fn parts<M: PeftModel>(model: &M, name: &str, weight: f64) -> Result<Vec<(String
                 (method.update(), magnitude, linear.original_weight())
             }
             LayerRef::Embedding(embedding) => {
-                let Some(adapter) = embedding.adapter(name) else { continue };
+                let Some(adapter) = embedding.adapters().get(name) else { continue };
                 let Some(lora) = adapter.lora.as_ref().filter(|_| adapter.tokens.is_none()) else {
                     return Err(refuse(&format!("`{name}` has rows of its own for {path}")));
                 };

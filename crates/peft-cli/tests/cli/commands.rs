@@ -1,11 +1,13 @@
 //! The happy path of every command.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::support::{Place, glassllm};
 
-fn golden() -> Vec<Value> {
-    serde_json::from_slice(&std::fs::read(glassllm().join("golden.json")).unwrap()).unwrap()
+fn goldens(file: impl AsRef<Path>) -> Vec<Value> {
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
 }
 
 fn near(value: &Value, expected: f64, within: f64) {
@@ -13,11 +15,11 @@ fn near(value: &Value, expected: f64, within: f64) {
     assert!((value - expected).abs() < within, "{value}, expected {expected}");
 }
 
-#[test]
-fn generate_writes_what_the_reference_writes() {
+/// `generate` makes the ids and the text that Transformers made.
+fn generates(model: &Path, goldens: &[Value]) {
     let place = Place::new();
-    let model = glassllm().display().to_string();
-    for golden in golden() {
+    let model = model.display().to_string();
+    for golden in goldens {
         let prompt = golden["text"].as_str().unwrap();
         let args = ["generate", "--model", &model, "--prompt", prompt, "--max-new-tokens", "24"];
         let text = place.peft(&args);
@@ -29,6 +31,22 @@ fn generate_writes_what_the_reference_writes() {
         assert_eq!(json["text"].as_str().unwrap(), text.out.trim_end_matches('\n'));
         assert_eq!((&json["prompt_tokens"], &json["finish_reason"]), (&json!(start), &json!("length")));
     }
+}
+
+#[test]
+fn generate_writes_what_the_reference_writes() {
+    generates(&glassllm(), &goldens(glassllm().join("golden.json")));
+}
+
+/// The same for a real model, which is too large to be here.
+#[test]
+fn smollm2_writes_what_the_reference_writes() {
+    let Some(model) = std::env::var_os("SMOLLM2_135M_INSTRUCT") else {
+        eprintln!("skipped: set SMOLLM2_135M_INSTRUCT to the folder of HuggingFaceTB/SmolLM2-135M-Instruct in f32");
+        return;
+    };
+    let golden = "../../tests/fixtures/smollm2-135m-instruct.golden.json";
+    generates(Path::new(&model), &goldens(Path::new(env!("CARGO_MANIFEST_DIR")).join(golden)));
 }
 
 #[test]
@@ -49,7 +67,7 @@ fn eval_measures_what_the_reference_measures() {
     let model = glassllm().display().to_string();
     let mut rows = String::new();
     let (mut sum, mut targets) = (0.0, 0.0);
-    for golden in golden() {
+    for golden in goldens(glassllm().join("golden.json")) {
         let n = golden["ids"].as_array().unwrap().len() as f64 - 1.0;
         sum += golden["mean_nll"].as_f64().unwrap() * n;
         targets += n;

@@ -17,3 +17,5 @@ mod initial;
 mod methods;
 #[path = "parity/precision.rs"]
 mod precision;
+#[path = "parity/serving.rs"]
+mod serving;

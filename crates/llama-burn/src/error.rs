@@ -79,6 +79,14 @@ pub enum LlamaError {
         /// What is wrong with it.
         message: String,
     },
+    /// A mixed batch of adapters with another number of prompts.
+    #[error("a mixed batch of {names} adapter names and {prompts} prompts: give one name for each prompt")]
+    MixedBatch {
+        /// How many adapters are named.
+        names: usize,
+        /// How many prompts there are.
+        prompts: usize,
+    },
     /// An error of the adapters or of a tensor file.
     #[error(transparent)]
     Peft(#[from] peft_burn::PeftError),

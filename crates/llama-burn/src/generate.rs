@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use burn::module::Module;
 use burn::tensor::{DType, Int, Tensor, TensorData};
+use peft_burn::PeftModel;
 
 use crate::cache::KvCache;
 use crate::error::{LlamaError, Result};
@@ -36,7 +37,8 @@ impl Llama {
     /// the padding.
     ///
     /// # Errors
-    /// An empty prompt, an id outside the vocabulary, or sampling options out of range.
+    /// An empty prompt, an id outside the vocabulary, sampling options out of range, or a mixed batch with another number
+    /// of adapter names than prompts.
     pub fn generate(
         &self,
         prompts: &[Vec<u32>],
@@ -44,6 +46,10 @@ impl Llama {
         mut on_token: impl FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<u32>>> {
         check(prompts, self.config().vocab_size)?;
+        let names = self.adapters_by_row().len();
+        if names != 0 && names != prompts.len() {
+            return Err(LlamaError::MixedBatch { names, prompts: prompts.len() });
+        }
         let mut samplers = (0..prompts.len())
             .map(|row| Sampler::for_row(options.sampling.clone(), row as u64))
             .collect::<Result<Vec<_>>>()?;

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 use crate::error::Result;
 use crate::frozen::Frozen;
 use crate::methods::EmbeddingLora;
-use crate::named_adapters::{LayerAdapter, NamedAdapters};
+use crate::named_adapters::{LayerAdapter, NamedAdapters, RowGroup, indices, ungroup};
 use crate::param::{ParamMut, ParamRef};
 use crate::random::TensorRng;
 
@@ -40,8 +40,9 @@ impl EmbeddingAdapter {
 
     /// Trained rows of `weight`.
     pub fn tokens(weight: &Tensor<2>, indices: Vec<usize>) -> Self {
-        let rows = weight.clone().detach().select(0, index_tensor(&indices, weight)).cast(DType::F32);
-        Self { lora: None, tokens: Some(TrainableTokens { rows: Param::from_tensor(rows), indices }), weight: None }
+        let ids = self::indices(indices.iter().map(|&i| i as i32).collect(), &weight.device());
+        let rows = Param::from_tensor(weight.clone().detach().select(0, ids).cast(DType::F32));
+        Self { lora: None, tokens: Some(TrainableTokens { rows, indices }), weight: None }
     }
 
     /// A trained copy of the whole matrix.
@@ -123,7 +124,17 @@ impl PeftEmbedding {
 
     /// The rows of `ids` (`[n]`): `[n, hidden]`.
     pub fn forward(&self, ids: Tensor<1, Int>) -> Tensor<2> {
-        let active: Vec<_> = self.adapters.active().collect();
+        let Some(groups) = self.adapters.groups(ids.dims()[0]) else {
+            return self.forward_active(ids, &self.adapters.active().collect::<Vec<_>>());
+        };
+        let part = |group: &RowGroup<'_, EmbeddingAdapter>| {
+            let ids = ids.clone().select(0, indices(group.rows.clone(), &ids.device()));
+            self.forward_active(ids, group.adapter.as_slice())
+        };
+        ungroup(groups.iter().map(part).collect(), &groups)
+    }
+
+    fn forward_active(&self, ids: Tensor<1, Int>, active: &[&EmbeddingAdapter]) -> Tensor<2> {
         let weight = active.iter().find_map(|a| a.weight.as_ref()).map_or_else(|| self.base.val(), Param::val);
         let mut y = weight.select(0, ids.clone());
         for adapter in active {
@@ -209,11 +220,6 @@ impl From<Embedding> for PeftEmbedding {
     fn from(embedding: Embedding) -> Self {
         Self::new(embedding.weight.val().detach())
     }
-}
-
-fn index_tensor(indices: &[usize], like: &Tensor<2>) -> Tensor<1, Int> {
-    let ids: Vec<i32> = indices.iter().map(|&i| i as i32).collect();
-    Tensor::from_data(TensorData::new(ids, [indices.len()]), &like.device())
 }
 
 /// `weight` with the trained rows in their places.

@@ -67,6 +67,22 @@ pub trait AdapterFiles: PeftModel {
         Ok(warnings)
     }
 
+    /// Puts the adapter of a directory in the place of the attached `name`, of whatever method and rank either is (PEFT's
+    /// `hotswap_adapter`, there for LoRA alone). What was active and trained stays so. Returns what the user should know.
+    ///
+    /// # Errors
+    /// A name that is not attached, or one that is merged; otherwise as [`Self::load_adapter`]. The old adapter is then
+    /// still there.
+    fn hotswap_adapter(&mut self, dir: &Path, name: &str) -> Result<Vec<String>> {
+        let mut swapped = self.clone();
+        swapped.delete_adapter(name)?;
+        let active = self.active_adapters().to_vec();
+        let warnings = swapped.load_adapter(dir, name, self.trains_adapters())?;
+        swapped.set_adapter(&active.iter().map(String::as_str).collect::<Vec<_>>())?;
+        *self = swapped;
+        Ok(warnings)
+    }
+
     #[doc(hidden)]
     fn fill(&mut self, name: &str, file: &TensorFile) -> Result<()> {
         let (mut missing, mut misshapen, mut non_finite) = (Vec::new(), Vec::new(), Vec::new());

@@ -102,6 +102,24 @@ impl<'a> LayerMut<'a> {
         }
     }
 
+    pub(crate) fn set_by_row(self, names: &[String]) {
+        match self {
+            Self::Linear(layer) => layer.adapters_mut().set_by_row(names),
+            Self::Embedding(layer) => layer.adapters_mut().set_by_row(names),
+        }
+    }
+
+    /// Multiplies the scaling of every low-rank adapter; returns how many there are.
+    pub(crate) fn rescale(self, multiplier: f64) -> usize {
+        match self {
+            Self::Linear(layer) => layer.methods_mut().filter_map(|(_, method)| method.rescale(multiplier)).count(),
+            Self::Embedding(layer) => {
+                let adapters = layer.adapters_mut().iter_mut().filter_map(|(_, adapter)| adapter.lora.as_mut());
+                adapters.map(|lora| lora.rescale(multiplier)).count()
+            }
+        }
+    }
+
     pub(crate) fn remove(self, name: &str) {
         match self {
             Self::Linear(layer) => drop(layer.adapters_mut().remove(name)),

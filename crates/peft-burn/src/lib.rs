@@ -27,6 +27,7 @@ mod layers;
 mod linear;
 mod low_rank;
 pub mod methods;
+mod mixed_batch;
 mod model;
 mod mt19937;
 mod named_adapters;
@@ -54,6 +55,7 @@ pub use layers::Layers;
 #[doc(hidden)]
 pub use layers::join as join_path;
 pub use linear::{LinearAdapter, PeftLinear, Projection};
+pub use mixed_batch::{BASE, MixedBatch};
 pub use model::{AdaptableModel, PeftModel, PeftState};
 pub use mt19937::vera_projection;
 pub use named_adapters::{LayerAdapter, NamedAdapters};

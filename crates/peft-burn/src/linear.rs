@@ -7,7 +7,7 @@ use burn::tensor::{DType, Tensor};
 use crate::error::Result;
 use crate::frozen::Frozen;
 use crate::methods::Method;
-use crate::named_adapters::{LayerAdapter, NamedAdapters};
+use crate::named_adapters::{LayerAdapter, NamedAdapters, RowGroup, indices, ungroup};
 use crate::ops;
 use crate::param::{ParamMut, ParamRef};
 
@@ -140,6 +140,9 @@ impl PeftLinear {
 
     /// As [`Self::forward`], with `tied` (`[out, in]`) as the base's weight: a head that shares the embedding's.
     pub fn forward_with(&self, x: Tensor<2>, tied: Option<Tensor<2>>) -> Tensor<2> {
+        if let Some(groups) = self.adapters.groups(x.dims()[0]) {
+            return self.forward_groups(x, tied, &groups);
+        }
         let active: Vec<_> = self.adapters.active().collect();
         if active.is_empty() {
             let weight = tied.unwrap_or_else(|| self.base.weight.val());
@@ -171,11 +174,49 @@ impl PeftLinear {
             }
             bias = method.apply_bias(bias);
         }
-        match bias {
-            Some(bias) => product + bias.unsqueeze(),
-            None => product,
+        add_bias(product, bias).cast(dtype)
+    }
+
+    /// As [`Self::forward_with`], each group of rows with its own adapter. The base's product is one for all of them.
+    fn forward_groups(
+        &self,
+        x: Tensor<2>,
+        tied: Option<Tensor<2>>,
+        groups: &[RowGroup<'_, LinearAdapter>],
+    ) -> Tensor<2> {
+        let (dtype, device) = (x.dtype(), x.device());
+        let inputs: Vec<_> = groups.iter().map(|g| x.clone().select(0, indices(g.rows.clone(), &device))).collect();
+        let scaled = |(group, x): (&RowGroup<'_, LinearAdapter>, &Tensor<2>)| match group.method() {
+            Some(method) => method.scale_input(x.clone()),
+            None => x.clone(),
+        };
+        let base_inputs: Vec<_> = groups.iter().zip(&inputs).map(scaled).collect();
+        let sharing = groups.iter().zip(&base_inputs).filter(|(group, _)| group.own_weight().is_none());
+        let sharing: Vec<_> = sharing.map(|(_, x)| x.clone()).collect();
+        let shared = (!sharing.is_empty()).then(|| {
+            let weight = tied.unwrap_or_else(|| self.base.weight.val());
+            linear(Tensor::cat(sharing, 0), weight, None)
+        });
+        let mut done = 0;
+        let mut parts = Vec::with_capacity(groups.len());
+        for ((group, x), base_input) in groups.iter().zip(inputs).zip(base_inputs) {
+            let mut product = match (group.own_weight(), &shared) {
+                (None, Some(shared)) => {
+                    done += group.rows.len();
+                    shared.clone().narrow(0, done - group.rows.len(), group.rows.len())
+                }
+                (weight, _) => linear(base_input, weight.unwrap_or(&self.base.weight).val(), None),
+            }
+            .cast(DType::F32);
+            let own_bias = group.adapter.and_then(|a| a.bias.as_ref());
+            let mut bias = own_bias.or(self.base.bias.as_ref()).map(|b| b.val().cast(DType::F32));
+            if let (Some(adapter), Some(method)) = (group.adapter, group.method()) {
+                product = method.apply(product, x.cast(DType::F32), &self.weight_made_for(adapter));
+                bias = method.apply_bias(bias);
+            }
+            parts.push(add_bias(product, bias).cast(dtype));
         }
-        .cast(dtype)
+        ungroup(parts, groups)
     }
 
     /// The weight that an adapter was made for: the base's before any merge, or the residual that it came with.
@@ -197,8 +238,12 @@ impl PeftLinear {
         adapter.bias.as_ref().map(Param::val).or_else(original)
     }
 
-    /// The weight (`[out, in]`) with which the layer is one plain product, if it is one: no method is active.
+    /// The weight (`[out, in]`) with which the layer is one plain product, if it is one: no method is active, and
+    /// the rows of a batch do not differ.
     pub fn plain_weight(&self) -> Option<Tensor<2>> {
+        if self.adapters.is_by_row() {
+            return None;
+        }
         let mut weight = None;
         for adapter in self.adapters.active() {
             if adapter.method.is_some() {
@@ -295,6 +340,16 @@ impl PeftLinear {
     pub fn keep_merged(&mut self) {
         self.unmerged = None;
         self.adapters = NamedAdapters::new();
+    }
+}
+
+impl<'a> RowGroup<'a, LinearAdapter> {
+    fn method(&self) -> Option<&'a Method> {
+        self.adapter?.method.as_ref()
+    }
+
+    fn own_weight(&self) -> Option<&'a Param<Tensor<2>>> {
+        self.adapter?.weight.as_ref()
     }
 }
 

@@ -23,6 +23,7 @@ pub struct PeftState {
     disabled: bool,
     merged: Vec<String>,
     inference: bool,
+    by_row: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -162,6 +163,7 @@ pub trait PeftModel: AdaptableModel {
 
     #[doc(hidden)]
     fn apply_active(&mut self) {
+        self.peft_state_mut().by_row.clear();
         let state = self.peft_state();
         let trainable = !state.inference;
         let active = if state.disabled { Vec::new() } else { state.active.clone() };
@@ -172,6 +174,11 @@ pub trait PeftModel: AdaptableModel {
     fn set_trainable(&mut self, trainable: bool) {
         self.peft_state_mut().inference = !trainable;
         self.apply_active();
+    }
+
+    /// Whether the active adapters are trained.
+    fn trains_adapters(&self) -> bool {
+        !self.peft_state().inference
     }
 
     /// Switches every adapter off, merged ones too, until [`Self::enable_adapters`].
@@ -216,6 +223,42 @@ pub trait PeftModel: AdaptableModel {
     /// Names of the active adapters, in order.
     fn active_adapters(&self) -> &[String] {
         &self.peft_state().active
+    }
+
+    #[doc(hidden)]
+    fn set_by_row(&mut self, names: &[&str]) {
+        self.peft_state_mut().inference = true;
+        self.apply_active();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        self.layers_mut().into_iter().for_each(|(_, layer)| layer.set_by_row(&names));
+        self.peft_state_mut().by_row = names;
+    }
+
+    /// The adapter of each text of a batch, if this is the model of a mixed batch
+    /// ([`mixed_batch`](crate::MixedBatch::mixed_batch)); else none.
+    fn adapters_by_row(&self) -> &[String] {
+        &self.peft_state().by_row
+    }
+
+    /// This model with the scaling of every low-rank adapter (LoRA, DoRA, AdaLoRA) multiplied, which makes adapters weaker
+    /// or stronger without touching a weight (PEFT's `rescale_adapter_scale`). The model itself stays as it is.
+    ///
+    /// # Errors
+    /// A factor that is not finite, merged adapters, or no adapter of these methods.
+    fn rescale_adapter_scale(&self, multiplier: f64) -> Result<Self> {
+        if !multiplier.is_finite() {
+            return Err(PeftError::Unsupported(format!("an adapter scale times {multiplier}")));
+        }
+        if !self.merged_adapters().is_empty() {
+            let (operation, adapters) = ("rescale".to_owned(), self.merged_adapters().to_vec());
+            return Err(PeftError::Merged { operation, adapters });
+        }
+        let mut model = self.clone();
+        let scaled: usize = model.layers_mut().into_iter().map(|(_, layer)| layer.rescale(multiplier)).sum();
+        if scaled == 0 {
+            return Err(PeftError::Unsupported("rescaling: no LoRA, DoRA or AdaLoRA adapter is attached".into()));
+        }
+        Ok(model)
     }
 
     /// Names of the adapters that are folded into the base.

@@ -1,6 +1,7 @@
 //! The adapters of one layer, by name.
 
 use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::error::{PeftError, Result};
 use crate::param::{ParamMut, ParamRef};
@@ -18,16 +19,27 @@ pub trait LayerAdapter: Module {
 }
 
 /// Any number of named adapters, of which some are active and some are merged into the layer's base.
+///
+/// For a mixed batch every row has its own instead of the active ones.
 #[derive(Module, Debug)]
 pub struct NamedAdapters<A: LayerAdapter> {
     all: Vec<(String, A)>,
     active: Vec<String>,
     merged: Vec<String>,
+    /// One name for each row of a batch; empty where the rows do not differ.
+    by_row: Vec<String>,
+}
+
+/// The rows of an input that one adapter, or none, is for.
+#[derive(Debug)]
+pub(crate) struct RowGroup<'a, A> {
+    pub(crate) adapter: Option<&'a A>,
+    pub(crate) rows: Vec<i32>,
 }
 
 impl<A: LayerAdapter> NamedAdapters<A> {
     pub(crate) fn new() -> Self {
-        Self { all: Vec::new(), active: Vec::new(), merged: Vec::new() }
+        Self { all: Vec::new(), active: Vec::new(), merged: Vec::new(), by_row: Vec::new() }
     }
 
     /// All of them by name, in the order in which they came.
@@ -77,6 +89,7 @@ impl<A: LayerAdapter> NamedAdapters<A> {
     /// trainable and the others are frozen.
     pub fn set_active(&mut self, names: &[String], trainable: bool) {
         self.active = names.to_vec();
+        self.by_row.clear();
         for (name, adapter) in &mut self.all {
             let on = trainable && names.contains(name);
             if on {
@@ -84,6 +97,40 @@ impl<A: LayerAdapter> NamedAdapters<A> {
             }
             adapter.params_mut().iter_mut().for_each(|(_, p)| p.set_require_grad(on));
         }
+    }
+
+    /// Gives each row of a batch an adapter of its own; a name that the layer lacks means none.
+    pub(crate) fn set_by_row(&mut self, names: &[String]) {
+        self.by_row = names.to_vec();
+    }
+
+    /// Whether the rows of a batch differ in their adapters.
+    pub(crate) fn is_by_row(&self) -> bool {
+        !self.by_row.is_empty()
+    }
+
+    /// Which of `n` rows belong to which adapter, where they differ. `n` is a multiple of the batch: tokens of one text
+    /// lie together.
+    ///
+    /// # Panics
+    /// When the batch does not have as many texts as there are names.
+    pub(crate) fn groups(&self, n: usize) -> Option<Vec<RowGroup<'_, A>>> {
+        let texts = self.by_row.len();
+        if texts == 0 {
+            return None;
+        }
+        assert!(n.is_multiple_of(texts), "{texts} adapter names for a batch of another size: {n} rows in all");
+        let mut groups: Vec<(Option<&str>, RowGroup<'_, A>)> = Vec::new();
+        for (text, name) in self.by_row.iter().enumerate() {
+            let adapter = self.get(name);
+            let name = adapter.map(|_| name.as_str());
+            let rows = (text * n / texts..(text + 1) * n / texts).map(|row| row as i32);
+            match groups.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, group)) => group.rows.extend(rows),
+                None => groups.push((name, RowGroup { adapter, rows: rows.collect() })),
+            }
+        }
+        Some(groups.into_iter().map(|(_, group)| group).collect())
     }
 
     pub(crate) fn set_merged(&mut self, names: &[String]) {
@@ -97,4 +144,21 @@ impl<A: LayerAdapter> NamedAdapters<A> {
         }
         Err(PeftError::Unsupported(format!("{} merged already: unmerge first", self.merged.join(", "))))
     }
+}
+
+/// The rows of `parts` as they were before the groups were taken out.
+pub(crate) fn ungroup<A>(parts: Vec<Tensor<2>>, groups: &[RowGroup<'_, A>]) -> Tensor<2> {
+    let mut place = vec![0_i32; groups.iter().map(|group| group.rows.len()).sum()];
+    for (at, &row) in groups.iter().flat_map(|group| &group.rows).enumerate() {
+        place[row as usize] = at as i32;
+    }
+    let all = Tensor::cat(parts, 0);
+    let place = indices(place, &all.device());
+    all.select(0, place)
+}
+
+/// `indices` on the device.
+pub(crate) fn indices(indices: Vec<i32>, device: &Device) -> Tensor<1, Int> {
+    let n = indices.len();
+    Tensor::from_data(TensorData::new(indices, [n]), device)
 }

@@ -150,6 +150,12 @@ impl Dora {
         product + (dropped.clone() + self.lora.low_rank(x)) * c - dropped
     }
 
+    /// Multiplies the scaling of the direction's update.
+    pub(crate) fn rescale(&mut self, multiplier: f64) {
+        self.lora.scaling *= multiplier;
+        self.magnitude.forget_norm();
+    }
+
     /// The weight `[out, in]` (f32) with the adapter folded in.
     pub fn merge(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
         self.lora.merge(weight) * self.factor(base).unsqueeze_dim(1)

@@ -48,6 +48,12 @@ impl EmbeddingLora {
         self.scale(weight + update, base)
     }
 
+    /// Multiplies the scaling.
+    pub(crate) fn rescale(&mut self, multiplier: f64) {
+        self.scaling *= multiplier;
+        self.magnitude.iter_mut().for_each(Magnitude::forget_norm);
+    }
+
     /// The update of the transposed matrix, without DoRA's norms.
     pub(crate) fn low_rank(&self) -> LowRank {
         LowRank::new(self.lora_a.val(), self.lora_b.val(), self.scaling)

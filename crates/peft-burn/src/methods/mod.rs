@@ -189,6 +189,17 @@ impl Method {
         }
     }
 
+    /// Multiplies the scaling; `None` where the method has none.
+    pub(crate) fn rescale(&mut self, multiplier: f64) -> Option<()> {
+        match self {
+            Self::Lora(lora) => lora.scaling *= multiplier,
+            Self::Dora(dora) => dora.rescale(multiplier),
+            Self::AdaLora(adalora) => adalora.scaling *= multiplier,
+            Self::Vera(_) | Self::Ia3(_) => return None,
+        }
+        Some(())
+    }
+
     /// To be called before the base weight is written into.
     pub(crate) fn forget_base(&mut self) {
         if let Self::Dora(dora) = self {

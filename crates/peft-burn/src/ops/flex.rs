@@ -4,6 +4,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, Shape, TensorData};
 
+use super::matrix::Mat;
+
 /// A tensor of the CPU backend.
 pub type FlexTensor = FloatTensor<Flex>;
 
@@ -31,6 +33,26 @@ pub fn contiguous(tensor: FlexTensor) -> FlexTensor {
 /// The values of a [`contiguous`] tensor of f32.
 pub fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice::<f32>().unwrap_or_default()
+}
+
+/// The same matrix, copied only if neither its rows nor its columns lie one after another: a transposed view does not.
+pub fn dense(tensor: FlexTensor) -> FlexTensor {
+    if is_transposed(&tensor) { tensor } else { contiguous(tensor) }
+}
+
+fn is_transposed(tensor: &FlexTensor) -> bool {
+    let [rows, _] = dims2(tensor);
+    tensor.layout().strides() == [1, rows as isize]
+}
+
+/// A [`dense`] matrix of f32, where it is.
+pub fn mat(tensor: &FlexTensor) -> Mat<'_> {
+    let [rows, cols] = dims2(tensor);
+    if tensor.layout().contiguous_offsets().is_some() {
+        return Mat::new(values(tensor), rows, cols);
+    }
+    let start = tensor.layout().start_offset();
+    Mat::new(tensor.storage::<f32>().get(start..).unwrap_or_default(), cols, rows).t()
 }
 
 /// A tensor whose values can be written through [`values_mut`]: `tensor` itself if nothing else holds its memory, else a

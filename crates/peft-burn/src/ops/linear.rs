@@ -12,7 +12,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 
-use super::flex::{self, all_f32, contiguous, dims2, values};
+use super::flex::{self, all_f32, contiguous, dense, dims2, mat, values};
 use super::matrix::{Mat, Product, product, sum_of_products};
 
 /// Linear maps of rows: x `[n, in]`, W `[out, in]`, A `[r, in]`, B `[out, r]`, all of one dtype.
@@ -118,8 +118,8 @@ impl ProjectionOps for Flex {
             return composed::linear::<Self>(x, weight);
         }
         let ([n, inp], [out, _]) = (dims2(&x), dims2(&weight));
-        let (x, weight) = (contiguous(x), contiguous(weight));
-        let y = product(Mat::new(values(&x), n, inp), Mat::new(values(&weight), out, inp).t());
+        let (x, weight) = (contiguous(x), dense(weight));
+        let y = product(Mat::new(values(&x), n, inp), mat(&weight).t());
         flex::tensor(y, [n, out])
     }
 
@@ -128,8 +128,8 @@ impl ProjectionOps for Flex {
             return Self::float_matmul(grad, weight);
         }
         let ([n, out], [_, inp]) = (dims2(&grad), dims2(&weight));
-        let (grad, weight) = (contiguous(grad), contiguous(weight));
-        let x_grad = product(Mat::new(values(&grad), n, out), Mat::new(values(&weight), out, inp));
+        let (grad, weight) = (contiguous(grad), dense(weight));
+        let x_grad = product(Mat::new(values(&grad), n, out), mat(&weight));
         flex::tensor(x_grad, [n, inp])
     }
 
@@ -144,11 +144,11 @@ impl ProjectionOps for Flex {
             return composed::lora_linear::<Self>(x, weight, a, b, scale);
         }
         let ([n, inp], [out, r]) = (dims2(&x), dims2(&b));
-        let (x, weight, a, b) = (contiguous(x), contiguous(weight), contiguous(a), contiguous(b));
+        let (x, weight, a, b) = (contiguous(x), dense(weight), contiguous(a), contiguous(b));
         let x = Mat::new(values(&x), n, inp);
         let low = product(x, Mat::new(values(&a), r, inp).t());
         let update = Product::of(Mat::new(&low, n, r), Mat::new(values(&b), out, r).t()).times(scale);
-        let y = sum_of_products(&[Product::of(x, Mat::new(values(&weight), out, inp).t()), update.added()]);
+        let y = sum_of_products(&[Product::of(x, mat(&weight).t()), update.added()]);
         (flex::tensor(y, [n, out]), flex::tensor(low, [n, r]))
     }
 
@@ -181,9 +181,9 @@ impl ProjectionOps for Flex {
             return composed::lora_input_backward::<Self>(grad, weight, low_grad, a);
         }
         let ([n, out], [r, inp]) = (dims2(&grad), dims2(&a));
-        let (grad, weight, low_grad, a) = (contiguous(grad), contiguous(weight), contiguous(low_grad), contiguous(a));
+        let (grad, weight, low_grad, a) = (contiguous(grad), dense(weight), contiguous(low_grad), contiguous(a));
         let x_grad = sum_of_products(&[
-            Product::of(Mat::new(values(&grad), n, out), Mat::new(values(&weight), out, inp)),
+            Product::of(Mat::new(values(&grad), n, out), mat(&weight)),
             Product::of(Mat::new(values(&low_grad), n, r), Mat::new(values(&a), r, inp)).added(),
         ]);
         flex::tensor(x_grad, [n, inp])
@@ -333,14 +333,16 @@ mod tests {
         for (n, inp, out, r) in [(1, 1, 1, 1), (3, 5, 7, 2), (130, 65, 200, 16), (257, 128, 48, 8)] {
             let rng = &mut TensorRng::new(2, "lora");
             let inputs = [random(rng, [n, inp]), random(rng, [r, inp]), random(rng, [out, r])];
-            let weight = random(rng, [out, inp]);
-            let fused =
-                evaluate(&inputs, |t| lora_linear(t[0].clone(), weight.clone(), t[1].clone(), t[2].clone(), 0.5));
-            let composed = evaluate(&inputs, |t| {
-                let low = t[0].clone().matmul(t[1].clone().transpose());
-                t[0].clone().matmul(weight.clone().transpose()) + low.matmul(t[2].clone().transpose()) * 0.5
-            });
-            assert_same(fused, composed);
+            // As Hugging Face stores it, and a view of Burn's `[in, out]`.
+            for weight in [random(rng, [out, inp]), random(rng, [inp, out]).transpose()] {
+                let fused =
+                    evaluate(&inputs, |t| lora_linear(t[0].clone(), weight.clone(), t[1].clone(), t[2].clone(), 0.5));
+                let composed = evaluate(&inputs, |t| {
+                    let low = t[0].clone().matmul(t[1].clone().transpose());
+                    t[0].clone().matmul(weight.clone().transpose()) + low.matmul(t[2].clone().transpose()) * 0.5
+                });
+                assert_same(fused, composed);
+            }
         }
     }
 

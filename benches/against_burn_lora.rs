@@ -123,7 +123,7 @@ fn measure(which: &str, [blocks, width, tokens]: [usize; 3]) {
     let device = Device::flex();
     device.seed(SEED);
     let net = plain(blocks, width, &device);
-    let x = Tensor::random([tokens, width], Distribution::Normal(0.0, 1.0), &device);
+    let x = Tensor::<2>::random([tokens, width], Distribution::Normal(0.0, 1.0), &device);
     let x = Tensor::from_data(x.into_data(), &device.clone().autodiff());
     let (mut times, first) = match which {
         "ours" => ours(net).train().time(x),

@@ -50,9 +50,8 @@ impl Attention {
     ) -> Tensor<2> {
         let seq = x.dims()[0] / batch;
         let split = |y: Tensor<2>, heads: usize| y.reshape([batch, seq, heads, self.head_dim]).swap_dims(1, 2);
-        let q = rotation.apply(self.q_proj.forward(x.clone()));
-        let k = rotation.apply(self.k_proj.forward(x.clone()));
-        let v = self.v_proj.forward(x);
+        let [q, k, v] = PeftLinear::forward_together([&self.q_proj, &self.k_proj, &self.v_proj], x);
+        let (q, k) = (rotation.apply(q), rotation.apply(k));
         let seen = cache.map(|c| c.append(split(k.clone(), self.kv_heads), split(v.clone(), self.kv_heads)));
         let out = match pattern {
             Pattern::Causal(starts) => {

@@ -26,8 +26,7 @@ pub struct Mlp {
 
 impl Mlp {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let gate = self.gate_proj.forward(x.clone());
-        let up = self.up_proj.forward(x);
+        let [gate, up] = PeftLinear::forward_together([&self.gate_proj, &self.up_proj], x);
         self.down_proj.forward(swiglu(gate, up))
     }
 }

@@ -6,7 +6,7 @@ use burn::tensor::{DType, Tensor};
 
 use crate::error::Result;
 use crate::frozen::Frozen;
-use crate::methods::Method;
+use crate::methods::{Method, Vera};
 use crate::named_adapters::{LayerAdapter, NamedAdapters, RowGroup, indices, ungroup};
 use crate::ops;
 use crate::param::{ParamMut, ParamRef};
@@ -138,8 +138,34 @@ impl PeftLinear {
         self.forward(x.reshape([rows, inp])).reshape(dims)
     }
 
+    /// [`Self::forward`] of layers that read the same `x`: what their adapters have in common is computed once, which is
+    /// VeRA's `x·Aᵀ`.
+    pub fn forward_together<const N: usize>(layers: [&Self; N], x: Tensor<2>) -> [Tensor<2>; N] {
+        let first = layers.iter().find_map(|layer| layer.only_vera());
+        let low = first.map(|vera| vera.project(x.clone().cast(DType::F32)));
+        layers.map(|layer| {
+            let shares =
+                layer.only_vera().zip(first).is_some_and(|(vera, first)| vera.shares_projection_of_input(first));
+            layer.forward_reusing(x.clone(), None, low.as_ref().filter(|_| shares))
+        })
+    }
+
+    /// The VeRA adapter that is the only active one, if one is.
+    fn only_vera(&self) -> Option<&Vera> {
+        let mut active = self.adapters.active();
+        match (active.next()?.method.as_ref()?, active.next()) {
+            (Method::Vera(vera), None) => Some(vera),
+            _ => None,
+        }
+    }
+
     /// As [`Self::forward`], with `tied` (`[out, in]`) as the base's weight: a head that shares the embedding's.
     pub fn forward_with(&self, x: Tensor<2>, tied: Option<Tensor<2>>) -> Tensor<2> {
+        self.forward_reusing(x, tied, None)
+    }
+
+    /// `low` is VeRA's `x·Aᵀ`, if it is known already.
+    fn forward_reusing(&self, x: Tensor<2>, tied: Option<Tensor<2>>, low: Option<&Tensor<2>>) -> Tensor<2> {
         if let Some(groups) = self.adapters.groups(x.dims()[0]) {
             return self.forward_groups(x, tied, &groups);
         }
@@ -164,13 +190,16 @@ impl PeftLinear {
             method.scale_input(x)
         });
         // The first adapter and the base's product are one operation where there is one for them.
-        let fused = methods.first().and_then(|(method, _)| method.project(&base_input, &weight));
+        let fused = methods.first().and_then(|(method, base)| method.project(&base_input, &weight, base));
         let applied = usize::from(fused.is_some());
         let mut product = fused.unwrap_or_else(|| linear(base_input, weight, None)).cast(DType::F32);
         let mut bias = bias.map(|b| b.cast(DType::F32));
         for (at, ((method, base), x)) in methods.into_iter().zip(inputs.into_iter().rev()).enumerate() {
             if at >= applied {
-                product = method.apply(product, x.cast(DType::F32), &base);
+                product = match (method, low) {
+                    (Method::Vera(vera), Some(low)) => product + vera.expand(low.clone()),
+                    _ => method.apply(product, x.cast(DType::F32), &base),
+                };
             }
             bias = method.apply_bias(bias);
         }

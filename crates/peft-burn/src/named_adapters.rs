@@ -101,6 +101,7 @@ impl<A: LayerAdapter> NamedAdapters<A> {
 
     /// Gives each row of a batch an adapter of its own; a name that the layer lacks means none.
     pub(crate) fn set_by_row(&mut self, names: &[String]) {
+        self.active.clear();
         self.by_row = names.to_vec();
     }
 

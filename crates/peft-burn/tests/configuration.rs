@@ -174,6 +174,19 @@ fn problems(value: Value) -> Vec<String> {
     }
 }
 
+/// What a program hands over as JSON is read as strictly as what a user types.
+#[test]
+fn what_a_configuration_is_written_as_may_be_a_users_own() {
+    for config in [
+        PeftConfig::from(LoraConfig::default()),
+        AdaLoraConfig::default().into(),
+        VeraConfig::default().into(),
+        Ia3Config::default().into(),
+    ] {
+        assert_eq!(strict(Value::Object(config.to_json())).unwrap(), config);
+    }
+}
+
 #[test]
 fn an_unknown_key_names_the_nearest_or_the_method_it_belongs_to() {
     let all = problems(json!({

@@ -92,7 +92,8 @@ impl PeftConfig {
     /// [`PeftError::Config`] that lists every problem.
     pub fn from_map(object: Object) -> Result<Self> {
         let origin = "adapter";
-        let sets_r = object.contains_key("r");
+        // PEFT itself writes `r: 8` beside the ranks that count.
+        let sets_r = object.get("r").is_some_and(|r| *r != 8 || !object.contains_key("init_r"));
         let Read { config, mut problems, unknown } = Self::read(object, origin)?;
         problems.extend(unknown.iter().map(|key| config.unknown_key(key)));
         if sets_r && matches!(config, Self::AdaLora(_)) {

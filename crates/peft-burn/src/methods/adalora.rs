@@ -11,6 +11,7 @@ use crate::config::{AdaLoraConfig, InitLoraWeights, PeftConfig};
 use crate::error::{PeftError, Result};
 use crate::low_rank::LowRank;
 use crate::model::{PeftModel, device_of};
+use crate::ops;
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
 
@@ -77,6 +78,15 @@ impl AdaLora {
         let x = dropout(x, self.dropout, self.lora_a.val().is_require_grad());
         let low = x.matmul(self.lora_a.val().transpose()) * self.lora_e.val().transpose().mul_scalar(self.scaling);
         product + low.matmul(self.lora_b.val().transpose())
+    }
+
+    /// What [`Self::apply`] makes of `x·Wᵀ`, as one operation, where there is one.
+    pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>) -> Option<Tensor<2>> {
+        if self.rank() == 0 || self.dropout > 0.0 && self.lora_a.val().is_require_grad() {
+            return None;
+        }
+        let a = self.lora_a.val() * self.lora_e.val();
+        ops::try_lora_linear(x, weight, a, self.lora_b.val(), self.scaling)
     }
 
     /// The weight `[out, in]` (f32) with the adapter folded in.

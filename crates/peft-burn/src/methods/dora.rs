@@ -150,6 +150,11 @@ impl Dora {
         product + (dropped.clone() + self.lora.low_rank(x)) * c - dropped
     }
 
+    /// What [`Self::apply`] makes of `x·Wᵀ`, as one operation and a scaling, where there is one.
+    pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>, base: &Tensor<2>) -> Option<Tensor<2>> {
+        Some(self.lora.project(x, weight)? * self.factor(base).unsqueeze::<2>())
+    }
+
     /// Multiplies the scaling of the direction's update.
     pub(crate) fn rescale(&mut self, multiplier: f64) {
         self.lora.scaling *= multiplier;

@@ -112,10 +112,9 @@ impl Lora {
     /// `x·Wᵀ` and the update as one operation: for one dtype, without dropout and with a frozen weight, else `None`.
     pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>) -> Option<Tensor<2>> {
         let (a, b) = (self.lora_a.val(), self.lora_b.val());
-        let one_dtype = [x.dtype(), weight.dtype(), b.dtype()].iter().all(|d| *d == a.dtype());
         let dropout = self.dropout > 0.0 && a.is_require_grad();
-        let plain = one_dtype && !dropout && !weight.is_tracked() && self.bias_b.is_none();
-        plain.then(|| ops::lora_linear(x.clone(), weight.clone(), a, b, self.scaling))
+        let plain = !dropout && self.bias_b.is_none();
+        if plain { ops::try_lora_linear(x, weight, a, b, self.scaling) } else { None }
     }
 
     /// `s·B·A`: `[out, in]` in f32.

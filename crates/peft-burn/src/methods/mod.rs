@@ -134,11 +134,13 @@ impl Method {
         }
     }
 
-    /// `x·Wᵀ` with the method's contribution as one operation, where there is one for it.
-    pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>) -> Option<Tensor<2>> {
+    /// `x·Wᵀ` with the method's contribution as one operation, where there is one for it; `base` as for [`Self::apply`].
+    pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>, base: &Tensor<2>) -> Option<Tensor<2>> {
         match self {
             Self::Lora(lora) => lora.project(x, weight),
-            Self::Dora(_) | Self::AdaLora(_) | Self::Vera(_) | Self::Ia3(_) => None,
+            Self::Dora(dora) => dora.project(x, weight, base),
+            Self::AdaLora(adalora) => adalora.project(x, weight),
+            Self::Vera(_) | Self::Ia3(_) => None,
         }
     }
 

@@ -9,6 +9,7 @@ use burn::tensor::Tensor;
 
 use super::{VeraProjection, dropout};
 use crate::low_rank::LowRank;
+use crate::ops;
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
 
@@ -74,12 +75,12 @@ impl Vera {
 
     /// `x·Aᵀ` for `x` (`[n, in]`, f32), dropped out in training: `[n, r]`.
     pub fn project(&self, x: Tensor<2>) -> Tensor<2> {
-        dropout(x, self.dropout, self.training()).matmul(self.a().transpose())
+        ops::linear(dropout(x, self.dropout, self.training()), self.a())
     }
 
     /// The update for `low` = [`Self::project`]`(x)`: `[n, out]`.
     pub fn expand(&self, low: Tensor<2>) -> Tensor<2> {
-        (low * self.lambda_d.val().unsqueeze()).matmul(self.b().transpose()) * self.lambda_b.val().unsqueeze()
+        ops::linear(low * self.lambda_d.val().unsqueeze(), self.b()) * self.lambda_b.val().unsqueeze()
     }
 
     /// The update for `x` (`[n, in]`, f32): `[n, out]`.

@@ -289,6 +289,18 @@ pub fn lora_linear(x: Tensor<2>, weight: Tensor<2>, a: Tensor<2>, b: Tensor<2>, 
     Tensor::from_dispatch(y)
 }
 
+/// [`lora_linear`] where it can be had: all of one dtype, and W not trained.
+pub(crate) fn try_lora_linear(
+    x: &Tensor<2>,
+    weight: &Tensor<2>,
+    a: Tensor<2>,
+    b: Tensor<2>,
+    scale: f64,
+) -> Option<Tensor<2>> {
+    let one_dtype = [x.dtype(), weight.dtype(), b.dtype()].iter().all(|d| *d == a.dtype());
+    (one_dtype && !weight.is_tracked()).then(|| lora_linear(x.clone(), weight.clone(), a, b, scale))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

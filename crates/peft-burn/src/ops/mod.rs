@@ -10,4 +10,5 @@ pub mod matrix;
 pub mod rows;
 pub mod simd;
 
+pub(crate) use linear::try_lora_linear;
 pub use linear::{ProjectionOps, linear, lora_linear};

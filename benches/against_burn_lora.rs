@@ -67,7 +67,7 @@ impl<L: Layer> Net<L> {
     fn loss(&self, x: Tensor<2>) -> Tensor<1> {
         let out = self.blocks.iter().fold(x, |x, block| {
             let x = x.clone() + block.o.forward(block.q.forward(x));
-            x.clone() + block.down.forward(silu(block.gate.forward(x.clone())) * block.up.forward(x))
+            x.clone() + block.down.forward(silu(block.gate.forward(x.clone())) + block.up.forward(x))
         });
         out.powi_scalar(2).mean()
     }

@@ -29,7 +29,9 @@ fn methods() -> [(&'static str, PeftConfig, f64); 5] {
         target_modules: target_modules.clone(),
         ..AdaLoraConfig::default()
     };
-    let vera = VeraConfig { r: 256, target_modules: target_modules.clone(), ..VeraConfig::default() };
+    // The shared pair is drawn again from its key on loading, as PEFT does: the file holds what was trained alone.
+    let vera =
+        VeraConfig { r: 256, save_projection: false, target_modules: target_modules.clone(), ..VeraConfig::default() };
     let feedforward_modules = Some(ModuleNames::list(["down_proj"]));
     let ia3 = Ia3Config { target_modules, feedforward_modules, ..Ia3Config::default() };
     let dora = LoraConfig { use_dora: true, ..lora.clone() };

@@ -10,6 +10,8 @@ use peft_burn::{PeftConfig, TargetModules, VeraConfig};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let target_modules = TargetModules::AllLinear;
-    let config = PeftConfig::Vera(VeraConfig { r: 256, target_modules, ..VeraConfig::default() });
+    // The shared pair is drawn again from its key on loading: the file holds what was trained alone.
+    let config =
+        PeftConfig::Vera(VeraConfig { r: 256, save_projection: false, target_modules, ..VeraConfig::default() });
     island::run("vera", &config, 4e-2)
 }

@@ -9,7 +9,7 @@ use rstest::rstest;
 
 const METHODS: [&str; 5] = ["lora", "dora", "vera", "adalora", "ia3"];
 
-/// Adapters of all methods, one that trains biases and one with a trained copy of the head.
+/// Adapters of all methods, one with a trained copy of the head and one on the embedding.
 fn all() -> Llama {
     let mut model = base("base");
     for name in METHODS.into_iter().chain(["x_lora_mts", "x_lora_emb", "x_vera_noproj"]) {

@@ -300,7 +300,7 @@ pub trait PeftModel: AdaptableModel {
     /// first checked to be finite. [`Self::unmerge_adapters`] gives the base back to the bit.
     ///
     /// # Errors
-    /// A name that is not attached; adapters that [`Self::set_adapter`] would refuse; some that are merged already; a
+    /// A name that is not attached; adapters that [`Self::set_adapter`] would refuse; some that are merged already or disabled; a
     /// quantised base; NaN or infinity in `safe` mode: before anything changes.
     fn merge_adapters(&mut self, names: &[&str], safe: bool) -> Result<()> {
         let state = self.peft_state();
@@ -308,6 +308,9 @@ pub trait PeftModel: AdaptableModel {
         checks::together(self.layers(), names)?;
         if !state.merged.is_empty() {
             return Err(PeftError::Merged { operation: "merge again".into(), adapters: state.merged.clone() });
+        }
+        if state.disabled {
+            return Err(PeftError::Unsupported("a merge of disabled adapters: enable them first".into()));
         }
         checks::not_quantised(self.layers(), names)?;
         let owned: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();

@@ -155,6 +155,10 @@ fn names_and_configurations_that_do_not_fit_are_refused() {
     let tokens = Some(TokenIndices::List(vec![99]));
     refused(model, add("c", LoraConfig { trainable_token_indices: tokens, ..lora(&["q_proj"]) }), &["99"]);
 
+    model.disable_adapters().unwrap();
+    refused(model, |m| m.merge_adapters(&["a"], false), &["disabled", "enable them first"]);
+    model.enable_adapters().unwrap();
+
     model.merge_adapters(&["b"], false).unwrap();
     refused(model, |m| m.merge_adapters(&["a"], false), &["cannot merge again while merged (b)"]);
     refused(model, |m| m.delete_adapter("b"), &["cannot delete adapter `b` while merged"]);

@@ -252,20 +252,62 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint() {
     assert!(saved.values().all(|d| d.iter::<f32>().all(f32::is_finite)));
 }
 
+/// PEFT's `create_loraplus_optimizer`: B and vectors are fast, LoRA on an embedding has a rate of its own, A keeps the
+/// run's.
 #[test]
-fn lora_plus_lets_b_learn_faster() {
+fn lora_plus_has_pefts_groups() {
+    let dora = LoraConfig {
+        r: 4,
+        use_dora: true,
+        target_modules: TargetModules::list(["embed_tokens", "q_proj"]),
+        ..LoraConfig::default()
+    };
+    // How far the first step of Adam, which is the learning rate itself, takes each kind of parameter.
     let step = |ratio| {
         let dir = tempfile::tempdir().unwrap();
         let mut options = options(dir.path(), 1);
         options.training.loraplus_lr_ratio = ratio;
+        options.training.loraplus_lr_embedding = 1e-4;
         options.training.warmup_steps = 0;
         options.training.weight_decay = 0.0;
-        let (model, _) = run(&options, 0.0);
+        let mut model = base("base");
+        model.add_adapter("default", &dora.clone().into(), 7).unwrap();
+        // With B = 0 the gradient of A is 0, and A would stay where it is.
+        for (key, mut param) in model.adapter_params_mut("default").unwrap() {
+            if key.contains("_B") {
+                let data = param.view().to_data();
+                let values = peft_burn::TensorRng::new(1, &key).normal(data.num_elements(), 0.1);
+                param.set(burn::tensor::TensorData::new(values, data.shape().clone()));
+            }
+        }
+        let before: Vec<_> = model.adapter_params("default").unwrap().iter().map(|(_, p)| p.to_data()).collect();
+        let (model, _) = fit(model, stream(2, 2, false), &examples(), 0, &options).unwrap();
         let params = model.adapter_params("default").unwrap();
-        let (_, b) = params.into_iter().find(|(k, _)| k.ends_with("0.self_attn.q_proj.lora_B.weight")).unwrap();
-        b.to_data().iter::<f64>().fold(0.0_f64, |m, v| m.max(v.abs()))
+        let moved: Vec<(String, f64)> = params
+            .iter()
+            .zip(before)
+            .map(|((key, param), before)| {
+                let after = param.to_data();
+                let pairs = after.iter::<f64>().zip(before.iter::<f64>());
+                (key.clone(), pairs.fold(0.0_f64, |m, (a, b)| m.max((a - b).abs())))
+            })
+            .collect();
+        move |part: &str| {
+            let (_, moved) = moved.iter().find(|(key, _)| key.contains(part)).unwrap();
+            *moved
+        }
     };
-    // Adam's first step is the learning rate itself.
-    assert!((step(None) - 5e-3).abs() < 1e-5);
-    assert!((step(Some(16.0)) - 8e-2).abs() < 1e-4);
+    let (same, plus) = (step(None), step(Some(16.0)));
+    let rates = [
+        ("q_proj.lora_A", 5e-3),
+        ("q_proj.lora_B", 8e-2),
+        ("q_proj.lora_magnitude_vector", 8e-2),
+        ("embed_tokens.lora_magnitude_vector", 8e-2),
+        ("embed_tokens.lora_embedding_A", 1e-4),
+        ("embed_tokens.lora_embedding_B", 1e-4),
+    ];
+    for (part, rate) in rates {
+        assert!((same(part) / 5e-3 - 1.0).abs() < 1e-2, "{part} moved by {} without LoRA+", same(part));
+        assert!((plus(part) / rate - 1.0).abs() < 1e-2, "{part} moved by {} with LoRA+", plus(part));
+    }
 }

@@ -131,7 +131,8 @@ fn each_ia3_adapter_keeps_its_own_feedforward_modules_and_unmerges_losslessly() 
     assert_eq!(weights(&model), original);
 }
 
-fn pairs(model: &Llama) -> BTreeMap<String, [TensorData; 2]> {
+/// VeRA's pair of each adapter that has one.
+pub fn pairs(model: &Llama) -> BTreeMap<String, [TensorData; 2]> {
     let mut found = BTreeMap::new();
     for (_, layer) in model.layers() {
         let LayerRef::Linear(linear) = layer else { continue };

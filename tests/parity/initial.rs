@@ -1,6 +1,6 @@
-//! Initialisations that move a part of the weight into the adapter.
+//! Adapters as they start.
 
-use peft_burn::{AdaptableModel, AdapterFiles, LayerRef, PeftModel};
+use peft_burn::{AdaLoraConfig, AdaptableModel, AdapterFiles, LayerRef, PeftConfig, PeftModel};
 use peft_burn_workspace::{Inputs, assert_close, base, golden, tensors};
 use rstest::rstest;
 
@@ -33,4 +33,25 @@ fn the_residual_and_the_update_are_pefts(#[values("pissa", "olora")] init: &str)
         assert_close("update", &(merged.clone() - residual).into_data(), &oracle["delta"], 1e-5);
         assert_close("sum", &merged.into_data(), &linear.base().weight.val().into_data(), 1e-5);
     }
+}
+
+/// Until something is learned, an adapter of our own making changes nothing: not a bit, DoRA's norms apart.
+#[rstest]
+fn a_new_adapter_is_the_base(
+    #[values("lora", "rslora", "dora", "x_dora_emb", "x_lora_emb", "vera", "adalora", "ia3", "x_ia3_all")] name: &str,
+    #[values("base", "base_bias")] which: &str,
+) {
+    let input = Inputs::load().input();
+    let mut model = base(which);
+    let before = model.forward(&input).into_data();
+    let (config, _) = PeftConfig::from_dir(golden(name).join("adapter")).unwrap();
+    // A file's configuration says that training is over.
+    let config = match config {
+        PeftConfig::AdaLora(config) => AdaLoraConfig { rank_pattern: None, ..config }.into(),
+        other => other,
+    };
+    model.add_adapter("default", &config, 3).unwrap();
+    let tolerance = if name.contains("dora") { 1e-6 } else { 0.0 };
+    assert_close(name, &model.forward(&input).into_data(), &before, tolerance);
+    assert!(model.trainable_parameters().trainable > 0);
 }

@@ -53,6 +53,9 @@ fn forward_gradients_and_merge(#[files("tests/fixtures/goldens/*/grads.safetenso
         }
         model.unmerge_adapters();
         assert_close("unmerged", &model.forward(&inputs.input()).into_data(), &expected["logits"], 1e-5);
+        model.merge_and_unload(true).unwrap();
+        assert_close("unloaded", &model.forward(&inputs.input()).into_data(), &expected["logits_merged"], 1e-5);
+        assert!(model.adapter_names().is_empty());
     }
 }
 

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{DType, FloatDType};
 use llama_burn::Llama;
-use peft_burn::{AdapterFiles, PeftModel};
+use peft_burn::{AdapterFiles, PeftConfig, PeftModel};
 use peft_burn_workspace::{Inputs, device, golden, relative_error, tensors};
 use rstest::rstest;
+
+use crate::combine::pairs;
 
 #[rstest]
 fn bf16_base(#[values("lora", "dora", "vera", "adalora", "ia3")] name: &str) {
@@ -27,8 +29,27 @@ fn bf16_base(#[values("lora", "dora", "vera", "adalora", "ia3")] name: &str) {
     assert!(to_exact <= 1.25 * rounding, "{to_exact:.2e} from exact, PEFT {rounding:.2e}");
     assert!(to_peft <= rounding, "{to_peft:.2e} from PEFT, which is {rounding:.2e} from exact");
 
+    let original = model.named_weights();
     model.merge_adapters(&["default"], true).unwrap();
     let weights: BTreeMap<_, _> = model.named_weights().into_iter().collect();
     let merged = &weights["model.layers.0.self_attn.v_proj.weight"];
     assert_eq!(merged, &oracle[&format!("{name}.merged_v0")], "merged in f32 and rounded once, as PEFT's");
+
+    // PEFT subtracts what it added, and the rounding stays in more than half of the entries.
+    model.unmerge_adapters();
+    assert_eq!(model.named_weights(), original);
+    assert_eq!(model.forward(&Inputs::load().input()).into_data(), logits);
+}
+
+/// PEFT rounds the pair to the base's dtype.
+#[test]
+fn veras_pair_is_the_same_on_a_bf16_base() {
+    let oracle = tensors(&golden("x_vera_noproj/projection_oracle.safetensors"));
+    let mut model = Llama::from_dir(golden("base"), Some(FloatDType::BF16), &device()).unwrap();
+    let (config, _) = PeftConfig::from_dir(golden("x_vera_noproj/adapter")).unwrap();
+    model.add_adapter("default", &config, 1).unwrap();
+    let [a, b] = pairs(&model).remove("default").unwrap();
+    assert_eq!((a.dtype(), b.dtype()), (DType::F32, DType::F32));
+    assert_eq!(a.as_bytes(), oracle["vera_A"].as_bytes());
+    assert_eq!(b.as_bytes(), oracle["vera_B"].as_bytes());
 }

@@ -1,5 +1,7 @@
 //! Serving: batches whose texts use different adapters, adapters replaced in place, and other scales.
 
+use std::collections::BTreeSet;
+
 use burn::module::Module;
 use burn::tensor::TensorData;
 use llama_burn::{GenerateOptions, Input, Llama, LlamaError};
@@ -7,15 +9,19 @@ use peft_burn::{AdapterFiles, BASE, MixedBatch, PeftError, PeftModel};
 use peft_burn_workspace::{Inputs, assert_close, base, device, golden, tensors};
 use rstest::rstest;
 
-const METHODS: [&str; 5] = ["lora", "dora", "vera", "adalora", "ia3"];
-
-/// Adapters of all methods, one with a trained copy of the head and one on the embedding.
-fn all() -> Llama {
-    let mut model = base("base");
-    for name in METHODS.into_iter().chain(["x_lora_mts", "x_lora_emb", "x_vera_noproj"]) {
+/// A base with the adapters of these goldens.
+fn with(which: &str, names: &[&str]) -> Llama {
+    let mut model = base(which);
+    let different: BTreeSet<_> = names.iter().filter(|name| **name != BASE).collect();
+    for name in different {
         model.load_adapter(&golden(name).join("adapter"), name, false).unwrap();
     }
     model
+}
+
+/// Adapters of all methods, one with a trained copy of the head and one on the embedding.
+fn all() -> Llama {
+    with("base", &["lora", "dora", "vera", "adalora", "ia3", "x_lora_mts", "x_lora_emb", "x_vera_noproj"])
 }
 
 fn logits(model: &Llama, rows: &[Vec<u32>]) -> TensorData {
@@ -29,13 +35,15 @@ fn of_text(logits: &TensorData, text: usize) -> TensorData {
     TensorData::new(values.collect::<Vec<_>>(), [1, seq, vocab])
 }
 
-#[test]
-fn a_mixed_batch_is_each_text_alone() {
-    let mut model = all();
+/// All methods, heads and embeddings of their own, PiSSA's and OLoRA's residuals, trained biases.
+#[rstest]
+#[case("base", &["dora", BASE, "lora", "x_lora_mts", "ia3", "vera", "dora", "adalora", BASE, "x_lora_emb", "x_vera_noproj"])]
+#[case("base", &["x_init_pissa", BASE, "x_dora_emb", "x_init_olora", "x_ia3_all", "x_lora_emb", "x_lora_pattern"])]
+#[case("base_bias", &["x_lora_biasall", BASE, "x_ia3_bias", "x_lora_biasonly", "x_dora_bias", "x_lora_lorabias"])]
+fn a_mixed_batch_is_each_text_alone(#[case] which: &str, #[case] names: &[&str]) {
+    let mut model = with(which, names);
     let text = Inputs::load().ids[0].clone();
-    let names =
-        ["dora", BASE, "lora", "x_lora_mts", "ia3", "vera", "dora", "adalora", BASE, "x_lora_emb", "x_vera_noproj"];
-    let mixed = model.mixed_batch(&names).unwrap();
+    let mixed = model.mixed_batch(names).unwrap();
     let rows: Vec<Vec<u32>> = (0..names.len()).map(|i| text.iter().map(|id| (id + i as u32) % 64).collect()).collect();
     let together = logits(&mixed, &rows);
     assert_eq!(mixed.adapters_by_row(), names);
@@ -45,13 +53,21 @@ fn a_mixed_batch_is_each_text_alone() {
     let prompts: Vec<Vec<u32>> = rows.iter().enumerate().map(|(i, row)| row[..3 + i % 4].to_vec()).collect();
     let texts = mixed.generate(&prompts, &options, go_on).unwrap();
 
-    for (i, name) in names.into_iter().enumerate() {
-        model.set_adapter(if name == BASE { &[] } else { std::slice::from_ref(&name) }).unwrap();
+    for (i, name) in names.iter().enumerate() {
+        model.set_adapter(if *name == BASE { &[] } else { std::slice::from_ref(name) }).unwrap();
         let alone = logits(&model, &rows[i..=i]);
         assert_close(name, &of_text(&together, i), &alone, 1e-5);
         let text = model.generate(&prompts[i..=i], &options, go_on).unwrap();
         assert_eq!(texts[i], text[0], "{name}");
     }
+}
+
+#[test]
+#[should_panic(expected = "2 adapter names for a batch of another size")]
+fn a_mixed_batch_of_another_size_is_not_run() {
+    let mixed = all().mixed_batch(&["lora", "ia3"]).unwrap();
+    let rows: Vec<Vec<u32>> = Inputs::load().ids.iter().cycle().take(3).map(|row| row[..5].to_vec()).collect();
+    logits(&mixed, &rows);
 }
 
 #[test]

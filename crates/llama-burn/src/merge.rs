@@ -119,7 +119,7 @@ mod tests {
     use std::path::Path;
 
     use burn::tensor::TensorData;
-    use peft_burn::{LoraConfig, PeftConfig, TargetModules, TensorRng};
+    use peft_burn::{AdaLoraConfig, Ia3Config, LoraConfig, PeftConfig, TargetModules, TensorRng, VeraConfig};
 
     use super::*;
     use crate::{Input, LlamaConfig};
@@ -129,14 +129,14 @@ mod tests {
         "rms_norm_eps": 1e-6, "tie_word_embeddings": true, "initializer_range": 0.3, "unknown_key": [1, 2]}"#;
 
     /// A tied base, an adapter with random values on it, and the logits of both together.
-    fn make(dir: &Path, config: LoraConfig) -> Vec<f32> {
+    fn make(dir: &Path, config: impl Into<PeftConfig>) -> Vec<f32> {
         let device = Device::flex();
         let shape = LlamaConfig::from_json(CONFIG, Path::new("config.json")).unwrap();
         let mut model = Llama::random(shape, 1, &device);
         model.save(dir.join("base"), None).unwrap();
         std::fs::write(dir.join("base/config.json"), CONFIG).unwrap();
         std::fs::write(dir.join("base/tokenizer.json"), "{\"any\": 1}").unwrap();
-        model.add_adapter("x", &PeftConfig::Lora(config), 3).unwrap();
+        model.add_adapter("x", &config.into(), 3).unwrap();
         let shapes: Vec<_> = model.adapter_params("x").unwrap().iter().map(|(_, param)| param.shape()).collect();
         for ((key, mut param), shape) in model.adapter_params_mut("x").unwrap().into_iter().zip(shapes) {
             let values = TensorRng::new(5, &key).normal(shape.iter().product(), 0.2);
@@ -160,6 +160,15 @@ mod tests {
         LoraConfig { r: 2, target_modules: TargetModules::list(targets.to_vec()), ..LoraConfig::default() }
     }
 
+    /// DoRA, VeRA, AdaLoRA and IA3.
+    fn every_method(targets: &[&str]) -> [PeftConfig; 4] {
+        let target_modules = TargetModules::list(targets.to_vec());
+        let adalora = AdaLoraConfig { init_r: 3, target_r: 2, target_modules, ..AdaLoraConfig::default() };
+        let vera = VeraConfig { r: 4, target_modules: adalora.target_modules.clone(), ..VeraConfig::default() };
+        let ia3 = Ia3Config { target_modules: adalora.target_modules.clone(), ..Ia3Config::default() };
+        [LoraConfig { use_dora: true, ..lora(targets) }.into(), adalora.into(), vera.into(), ia3.into()]
+    }
+
     #[test]
     fn the_merged_directory_is_the_base_with_other_weights() {
         let dir = tempfile::tempdir().unwrap();
@@ -179,7 +188,8 @@ mod tests {
     fn an_adapter_on_one_end_of_a_tied_pair_unties_it() {
         let saved = LoraConfig { modules_to_save: Some(vec!["lm_head".into()]), ..lora(&["q_proj"]) };
         let embedding = LoraConfig { modules_to_save: Some(vec!["embed_tokens".into()]), ..lora(&["q_proj"]) };
-        for config in [lora(&["lm_head"]), lora(&["embed_tokens"]), saved, embedding] {
+        let loras = [lora(&["lm_head"]), lora(&["embed_tokens"]), saved, embedding].map(PeftConfig::from);
+        for config in loras.into_iter().chain(every_method(&["lm_head"])) {
             let dir = tempfile::tempdir().unwrap();
             let expected = make(dir.path(), config.clone());
             let [base, adapter, out] = ["base", "adapter", "out"].map(|name| dir.path().join(name));
@@ -201,7 +211,11 @@ mod tests {
             (saved("lm_head"), true),
             (saved("embed_tokens"), true),
             (LoraConfig { trainable_token_indices: rows.clone(), ..lora(&["q_proj"]) }, false),
-        ] {
+        ]
+        .into_iter()
+        .map(|(config, untied)| (PeftConfig::from(config), untied))
+        .chain(every_method(&["lm_head"]).map(|config| (config, true)))
+        {
             let dir = tempfile::tempdir().unwrap();
             let expected = make(dir.path(), config.clone());
             let mut model = Llama::from_dir(dir.path().join("base"), None, &Device::flex()).unwrap();

@@ -60,8 +60,7 @@ pub trait AdapterFiles: PeftModel {
         let resolution = resolve_saved(&config, &self.modules(), self.model_type())?;
         let file = TensorFile::open(&dir.join(WEIGHTS_NAME))?;
         let mut loaded = self.clone();
-        loaded.set_trainable(trainable);
-        warnings.extend(loaded.attach(name, resolution, 0)?);
+        warnings.extend(loaded.attach(name, resolution, 0, trainable)?);
         loaded.fill(name, &file)?;
         *self = loaded;
         Ok(warnings)
@@ -75,9 +74,10 @@ pub trait AdapterFiles: PeftModel {
     /// still there.
     fn hotswap_adapter(&mut self, dir: &Path, name: &str) -> Result<Vec<String>> {
         let mut swapped = self.clone();
+        let trainable = self.peft_state().is_trainable(name);
         swapped.delete_adapter(name)?;
         let active = self.active_adapters().to_vec();
-        let warnings = swapped.load_adapter(dir, name, self.trains_adapters())?;
+        let warnings = swapped.load_adapter(dir, name, trainable)?;
         swapped.set_adapter(&active.iter().map(String::as_str).collect::<Vec<_>>())?;
         *self = swapped;
         Ok(warnings)

@@ -61,6 +61,14 @@ impl<'a> LayerRef<'a> {
         self.linear().and_then(|layer| layer.adapters().get(name)).is_some_and(|a| a.bias.is_some())
     }
 
+    /// The names that are active here, and those that are merged, whether the layer has them or not.
+    pub(crate) fn active_and_merged(self) -> [&'a [String]; 2] {
+        match self {
+            Self::Linear(layer) => [layer.adapters().active_names(), layer.adapters().merged()],
+            Self::Embedding(layer) => [layer.adapters().active_names(), layer.adapters().merged()],
+        }
+    }
+
     /// What the base's weight is held in.
     pub(crate) fn dtype(self) -> DType {
         match self {
@@ -95,10 +103,10 @@ impl<'a> LayerMut<'a> {
         }
     }
 
-    pub(crate) fn set_active(self, names: &[String], trainable: bool) {
+    pub(crate) fn set_active(self, names: &[String], trained: &[String]) {
         match self {
-            Self::Linear(layer) => layer.adapters_mut().set_active(names, trainable),
-            Self::Embedding(layer) => layer.adapters_mut().set_active(names, trainable),
+            Self::Linear(layer) => layer.adapters_mut().set_active(names, trained),
+            Self::Embedding(layer) => layer.adapters_mut().set_active(names, trained),
         }
     }
 

@@ -63,7 +63,7 @@ pub use param::{ParamMut, ParamRef};
 pub use random::TensorRng;
 pub use reparam::{AdaptedLayers, AdaptedParam, ParamAdapter};
 pub use report::*;
-pub use status::{AdapterStatus, LayerStatus, ModelStatus};
+pub use status::{AdapterStatus, LayerStatus, ModelStatus, Trained};
 pub use summary::{AdaptedModule, AdapterSummary};
 pub use task_arithmetic::MajoritySign;
 pub use weighted::{Combination, Weighting, add_weighted_adapter};

@@ -22,7 +22,6 @@ pub struct PeftState {
     active: Vec<String>,
     disabled: bool,
     merged: Vec<String>,
-    inference: bool,
     by_row: Vec<String>,
 }
 
@@ -31,11 +30,18 @@ struct AdapterState {
     config: PeftConfig,
     adapted: Vec<String>,
     saved: Vec<String>,
+    /// Not trained while active either.
+    frozen: bool,
 }
 
 impl PeftState {
     pub(crate) fn has(&self, name: &str) -> bool {
         self.adapters.contains_key(name)
+    }
+
+    /// Whether `name` is trained while it is active.
+    pub(crate) fn is_trainable(&self, name: &str) -> bool {
+        self.adapters.get(name).is_some_and(|adapter| !adapter.frozen)
     }
 
     pub(crate) fn set_config(&mut self, name: &str, config: PeftConfig) {
@@ -95,11 +101,11 @@ pub trait PeftModel: AdaptableModel {
     /// An invalid configuration, names that match nothing, a name that is taken or has a dot: before anything changes.
     fn add_adapter(&mut self, name: &str, config: &PeftConfig, seed: u64) -> Result<Vec<String>> {
         let resolution = resolve(config, &self.modules(), self.model_type())?;
-        self.attach(name, resolution, seed)
+        self.attach(name, resolution, seed, true)
     }
 
     #[doc(hidden)]
-    fn attach(&mut self, name: &str, resolution: Resolution, seed: u64) -> Result<Vec<String>> {
+    fn attach(&mut self, name: &str, resolution: Resolution, seed: u64, trainable: bool) -> Result<Vec<String>> {
         let (max_in, max_out) = resolution.largest_features();
         let Resolution { config, adapted, modules_to_save, warnings } = resolution;
         let state = self.peft_state();
@@ -143,12 +149,13 @@ pub trait PeftModel: AdaptableModel {
                 }
             }
         }
-        self.peft_state_mut().adapters.insert(name.into(), AdapterState { config, adapted, saved });
+        self.peft_state_mut().adapters.insert(name.into(), AdapterState { config, adapted, saved, frozen: !trainable });
         self.set_adapter(&[name])?;
         Ok(warnings)
     }
 
-    /// Makes these adapters the active ones, in this order, and trains them (PEFT's `set_adapter`).
+    /// Makes these adapters the active ones, in this order (PEFT's `set_adapter`). The others are frozen; of these, one
+    /// that was loaded frozen stays so until [`Self::set_trainable`].
     ///
     /// # Errors
     /// A name that is not attached; adapters of which two have a weight or a bias of their own for one layer.
@@ -165,20 +172,26 @@ pub trait PeftModel: AdaptableModel {
     fn apply_active(&mut self) {
         self.peft_state_mut().by_row.clear();
         let state = self.peft_state();
-        let trainable = !state.inference;
         let active = if state.disabled { Vec::new() } else { state.active.clone() };
-        self.layers_mut().into_iter().for_each(|(_, layer)| layer.set_active(&active, trainable));
+        let trained: Vec<String> = active.iter().filter(|name| state.is_trainable(name)).cloned().collect();
+        self.layers_mut().into_iter().for_each(|(_, layer)| layer.set_active(&active, &trained));
     }
 
-    /// Whether the active adapters are trained (`true`, as after [`Self::add_adapter`]) or frozen.
+    /// Sets whether the adapters that are active now are trained (`true`, as after [`Self::add_adapter`]) or frozen. Each
+    /// keeps it when others become active.
     fn set_trainable(&mut self, trainable: bool) {
-        self.peft_state_mut().inference = !trainable;
+        let state = self.peft_state_mut();
+        for name in &state.active {
+            if let Some(adapter) = state.adapters.get_mut(name) {
+                adapter.frozen = !trainable;
+            }
+        }
         self.apply_active();
     }
 
-    /// Whether the active adapters are trained.
+    /// Whether any active adapter is trained.
     fn trains_adapters(&self) -> bool {
-        !self.peft_state().inference
+        self.active_adapters().iter().any(|name| self.peft_state().is_trainable(name))
     }
 
     /// Switches every adapter off, merged ones too, until [`Self::enable_adapters`].
@@ -227,7 +240,7 @@ pub trait PeftModel: AdaptableModel {
 
     #[doc(hidden)]
     fn set_by_row(&mut self, names: &[&str]) {
-        self.peft_state_mut().inference = true;
+        self.peft_state_mut().adapters.values_mut().for_each(|adapter| adapter.frozen = true);
         self.apply_active();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         self.layers_mut().into_iter().for_each(|(_, layer)| layer.set_by_row(&names));
@@ -398,7 +411,7 @@ pub trait PeftModel: AdaptableModel {
                 } else {
                     n
                 };
-                if state.active.contains(name) && !state.inference {
+                if state.active.contains(name) && !adapter.frozen {
                     trainable += n;
                 }
             }

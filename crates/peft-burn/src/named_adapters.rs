@@ -67,6 +67,11 @@ impl<A: LayerAdapter> NamedAdapters<A> {
         self.active.iter().filter(|name| !self.merged.contains(name)).filter_map(|name| self.get(name))
     }
 
+    /// The names that were made active, whether the layer has them or not.
+    pub fn active_names(&self) -> &[String] {
+        &self.active
+    }
+
     /// The names folded into the base at present.
     pub fn merged(&self) -> &[String] {
         &self.merged
@@ -80,18 +85,18 @@ impl<A: LayerAdapter> NamedAdapters<A> {
 
     /// Takes the adapter `name` off. The layer must be unmerged first.
     pub fn remove(&mut self, name: &str) -> Option<A> {
-        let at = self.all.iter().position(|(n, _)| n == name)?;
         self.active.retain(|n| n != name);
+        let at = self.all.iter().position(|(n, _)| n == name)?;
         Some(self.all.remove(at).1)
     }
 
-    /// Sets which adapters take part, in this order; names that the layer lacks do nothing. Active adapters are
-    /// trainable and the others are frozen.
-    pub fn set_active(&mut self, names: &[String], trainable: bool) {
+    /// Sets which adapters take part, in this order; names that the layer lacks do nothing. Those of `trained` are trained
+    /// and the others are frozen.
+    pub fn set_active(&mut self, names: &[String], trained: &[String]) {
         self.active = names.to_vec();
         self.by_row.clear();
         for (name, adapter) in &mut self.all {
-            let on = trainable && names.contains(name);
+            let on = trained.contains(name);
             if on {
                 adapter.prepare_training();
             }

@@ -25,6 +25,7 @@ use crate::named_adapters::LayerAdapter;
 use crate::param::ParamMut;
 use crate::report::TrainableReport;
 use crate::targets::ModuleInfo;
+use crate::targets::resolve;
 
 /// The one adapter's name on [`AdaptedLayers`].
 const NAME: &str = "default";
@@ -179,9 +180,9 @@ impl ParamAdapter {
     /// whole modules that are no linear layers.
     pub fn attach<M: Module>(model: M, config: &PeftConfig, seed: u64) -> Result<(M, Self)> {
         let mut layers = AdaptedLayers::of(&model)?;
+        let resolution = resolve(config, &layers.modules(), layers.model_type())?;
         // Frozen here, so that nothing is kept for AdaLoRA's allocator, which does not run.
-        layers.set_trainable(false);
-        let warnings = layers.add_adapter(NAME, config, seed)?;
+        let warnings = layers.attach(NAME, resolution, seed, false)?;
         Self::put_on(model, layers, warnings, true)
     }
 

@@ -7,6 +7,31 @@ use crate::layer::LayerRef;
 use crate::model::PeftModel;
 use crate::param::ParamRef;
 
+/// Whether the parameters of an adapter are trained (PEFT's `requires_grad`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trained {
+    /// All of them.
+    Yes,
+    /// None of them.
+    No,
+    /// Some are and some are not.
+    Irregular,
+}
+
+impl Trained {
+    fn of(each: impl IntoIterator<Item = Self>) -> Self {
+        let mut each = each.into_iter();
+        let first = each.next().unwrap_or(Self::No);
+        if each.all(|other| other == first) { first } else { Self::Irregular }
+    }
+}
+
+impl From<bool> for Trained {
+    fn from(trained: bool) -> Self {
+        if trained { Self::Yes } else { Self::No }
+    }
+}
+
 /// The adapters of one layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerStatus {
@@ -21,7 +46,7 @@ pub struct LayerStatus {
     /// Those of this layer that are folded into its weight.
     pub merged_adapters: Vec<String>,
     /// By adapter, whether it is trained.
-    pub requires_grad: BTreeMap<String, bool>,
+    pub requires_grad: BTreeMap<String, Trained>,
     /// All that this layer has.
     pub available_adapters: Vec<String>,
 }
@@ -46,7 +71,10 @@ pub struct ModelStatus {
     /// The adapters that are folded into the base.
     pub merged_adapters: Vec<String>,
     /// By adapter, whether it is trained.
-    pub requires_grad: BTreeMap<String, bool>,
+    pub requires_grad: BTreeMap<String, Trained>,
+    /// Layers whose active or merged adapters are not the model's, because they were changed past the model. Where PEFT says
+    /// `irregular` for the whole, this says which.
+    pub irregular_layers: Vec<String>,
     /// All adapters, alphabetically.
     pub available_adapters: Vec<String>,
 }
@@ -55,10 +83,12 @@ pub struct ModelStatus {
 pub trait AdapterStatus: PeftModel {
     /// The layers that have an adapter, in the model's order.
     fn layer_status(&self) -> Vec<LayerStatus> {
-        let trained = |params: Vec<(&str, ParamRef<'_>)>| params.iter().any(|(_, param)| param.requires_grad());
+        let trained = |params: Vec<(&str, ParamRef<'_>)>| {
+            Trained::of(params.iter().map(|(_, param)| Trained::from(param.requires_grad())))
+        };
         let mut all = Vec::new();
         for (name, layer) in self.layers() {
-            let adapters: Vec<(String, bool)> =
+            let adapters: Vec<(String, Trained)> =
                 layer.all_params().into_iter().map(|(name, params)| (name.to_owned(), trained(params))).collect();
             let module_type = match layer {
                 LayerRef::Linear(_) => "Linear",
@@ -70,13 +100,14 @@ pub trait AdapterStatus: PeftModel {
             let here = |names: &[String]| -> Vec<String> {
                 names.iter().filter(|name| adapters.iter().any(|(n, _)| n == *name)).cloned().collect()
             };
-            // What was merged before `disable_adapters` is not merged while they are off.
-            let merged = if self.adapters_disabled() { &[][..] } else { self.merged_adapters() };
+            let [active, merged] = layer.active_and_merged();
+            // What `enable_adapters` will make active again counts as active.
+            let active = if self.adapters_disabled() { self.active_adapters() } else { active };
             all.push(LayerStatus {
                 name,
                 module_type,
                 enabled: !self.adapters_disabled(),
-                active_adapters: here(self.active_adapters()),
+                active_adapters: here(active),
                 merged_adapters: here(merged),
                 available_adapters: adapters.iter().map(|(name, _)| name.clone()).collect(),
                 requires_grad: adapters.into_iter().collect(),
@@ -91,7 +122,12 @@ pub trait AdapterStatus: PeftModel {
         let names = self.adapter_names();
         let peft_type =
             |name: &String| Some((name.clone(), self.adapter_config(name).map(PeftConfig::peft_type).ok()?));
-        let requires_grad = |name: &String| layers.iter().any(|layer| layer.requires_grad.get(name) == Some(&true));
+        let requires_grad =
+            |name: &String| Trained::of(layers.iter().filter_map(|layer| layer.requires_grad.get(name).copied()));
+        let merged_adapters = if self.adapters_disabled() { &[][..] } else { self.merged_adapters() };
+        let mixed = !self.adapters_by_row().is_empty();
+        let active = if self.adapters_disabled() || mixed { &[][..] } else { self.active_adapters() };
+        let irregular = |layer: LayerRef<'_>| layer.active_and_merged() != [active, merged_adapters];
         let report = self.trainable_parameters();
         ModelStatus {
             base_model_type: self.model_type().to_owned(),
@@ -101,8 +137,9 @@ pub trait AdapterStatus: PeftModel {
             num_adapter_layers: layers.len(),
             enabled: !self.adapters_disabled(),
             active_adapters: self.active_adapters().to_vec(),
-            merged_adapters: if self.adapters_disabled() { Vec::new() } else { self.merged_adapters().to_vec() },
+            merged_adapters: merged_adapters.to_vec(),
             requires_grad: names.iter().map(|name| (name.clone(), requires_grad(name))).collect(),
+            irregular_layers: self.layers().into_iter().filter(|(_, l)| irregular(*l)).map(|(path, _)| path).collect(),
             available_adapters: names,
         }
     }

@@ -70,6 +70,18 @@ fn keys_of_each_kind_are_read() {
     let PeftConfig::Lora(config) = read("rslora") else { panic!() };
     assert_eq!(config.scaling_for("model.layers.0.self_attn.q_proj"), 4.0);
 
+    // PEFT's scalings of these patterns: a module's own alpha over the root of its own rank.
+    let patterned = |use_rslora| {
+        let json = json!({
+            "peft_type": "LORA", "r": 4, "lora_alpha": 6, "use_rslora": use_rslora,
+            "rank_pattern": {"q_proj": 9, "k_proj": 2}, "alpha_pattern": {"q_proj": 3, "v_proj": 5},
+        });
+        let PeftConfig::Lora(config) = strict(json).unwrap() else { panic!() };
+        ["q_proj", "v_proj", "k_proj"].map(|name| config.scaling_for(name))
+    };
+    assert_eq!(patterned(true), [1.0, 2.5, 4.242640687119285]);
+    assert_eq!(patterned(false), [0.3333333333333333, 1.25, 3.0]);
+
     let PeftConfig::Lora(config) = read("x_lora_layers") else { panic!() };
     assert_eq!(config.layers_to_transform, Some(OneOrMany::Many(vec![1])));
     assert_eq!(config.layers_pattern, Some(OneOrMany::One("layers".into())));
@@ -100,6 +112,16 @@ fn defaults_are_pefts() {
         assert_eq!(json["target_modules"], Value::Null);
         let (again, _) = PeftConfig::from_dir(dir_with(&json!({"peft_type": config.peft_type()}).to_string())).unwrap();
         assert_eq!(again, config);
+        // `default_configs`: what PEFT 0.21.2's own classes are made with, key by key.
+        let name = config.peft_type().to_lowercase();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/default_configs/{name}.json"));
+        let Value::Object(mut pefts) = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap() else {
+            panic!("{name}")
+        };
+        // A run's own number, and what says that a saved adapter is for inference.
+        pefts.extend([("inference_mode".to_owned(), json["inference_mode"].clone())]);
+        pefts.entry("total_step").and_modify(|steps| *steps = Value::Null);
+        assert_eq!(Value::Object(json), Value::Object(pefts), "{name}");
     }
 }
 

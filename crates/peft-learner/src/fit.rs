@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
-use burn::module::{Module, ParamGroup};
+use burn::module::Module;
 use burn::optim::AdamWConfig;
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::LossMetric;
@@ -21,11 +20,12 @@ use crate::config::TrainingConfig;
 use crate::data::{Batch, Example, Stream, eval_batches};
 use crate::error::{LearnerError, Result};
 use crate::loader::{EvalLoader, StepLoader};
+use crate::loraplus::learning_rates;
 use crate::metrics::{Metrics, MetricsWriter, read_metrics, truncate_after};
 use crate::plot::{loss_panel, triplets_panel, write_plot};
 use crate::progress::Progress;
 use crate::rank_plot::write_rank_plot;
-use crate::schedule::{Schedule, ScheduledLr};
+use crate::schedule::Schedule;
 use crate::step::{CausalLm, Evaluation, Run, RunState};
 
 /// How a model is trained.
@@ -146,11 +146,7 @@ pub fn fit(
     let epochs = loader.epochs(done);
     let mut trained = lm.model.clone();
     if epochs > 0 {
-        let mut scheduler = ModuleLrScheduler::new(ScheduledLr::new(schedule, training.learning_rate, done));
-        if let Some(ratio) = training.loraplus_lr_ratio {
-            let fast = ScheduledLr::new(schedule, training.learning_rate * ratio, done);
-            scheduler = scheduler.with_group(ParamGroup::from_predicate("lora_b"), fast);
-        }
+        let scheduler = learning_rates(training, &lm.model, options.adapter.as_deref(), schedule, done)?;
         let progress = run.state().progress.clone();
         let mut supervised = SupervisedTraining::<CausalLm>::new(
             &options.output,

@@ -27,6 +27,7 @@ pub mod evaluate;
 pub mod files;
 pub mod fit;
 mod loader;
+mod loraplus;
 pub mod loss;
 pub mod metrics;
 pub mod plot;

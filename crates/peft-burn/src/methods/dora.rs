@@ -249,6 +249,8 @@ mod tests {
         let (m, b) = (dora.magnitude().val(), dora.lora.lora_b.val());
         assert!(m.grad(&grads).unwrap().is_finite().all().into_scalar::<bool>());
         assert!(b.grad(&grads).unwrap().is_finite().all().into_scalar::<bool>());
+        let merged = dora.valid().merge(w.clone(), &w);
+        assert!(merged.is_finite().all().into_scalar::<bool>());
     }
 
     #[test]

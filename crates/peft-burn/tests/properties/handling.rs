@@ -2,15 +2,17 @@
 
 use std::path::Path;
 
+use burn::module::Module;
+use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
 use peft_burn::tensor_file::{TensorFile, write_tensors};
 use peft_burn::{
     AdaLoraConfig, AdapterFiles, AdapterStatus, Ia3Config, LayerMut, LoraConfig, ModuleNames, PeftConfig, PeftError,
-    PeftModel, TargetModules, TokenIndices, VeraConfig,
+    PeftModel, TargetModules, TokenIndices, Trained, VeraConfig,
 };
 
 use crate::common::Classifier;
-use crate::{perturb, scores};
+use crate::{configs, perturb, scores};
 
 fn lora(targets: &[&str]) -> LoraConfig {
     LoraConfig { r: 2, target_modules: TargetModules::list(targets.to_vec()), ..LoraConfig::default() }
@@ -43,7 +45,7 @@ fn the_status_follows_every_change() {
     );
     assert_eq!((status.num_adapter_layers, status.enabled), (5, true));
     assert_eq!((&status.available_adapters, &status.active_adapters), (&both, &strings(&["b"])));
-    assert_eq!(status.requires_grad.values().copied().collect::<Vec<_>>(), [false, true]);
+    assert_eq!(status.requires_grad.values().copied().collect::<Vec<_>>(), [Trained::No, Trained::Yes]);
     let report = model.trainable_parameters();
     assert_eq!((status.trainable_params, status.total_params), (report.trainable, report.all));
 
@@ -63,10 +65,10 @@ fn the_status_follows_every_change() {
 
     model.set_adapter(&["b", "a"]).unwrap();
     assert_eq!(model.model_status().active_adapters, strings(&["b", "a"]));
-    assert_eq!(model.layer_status()[1].requires_grad.values().copied().collect::<Vec<_>>(), [true, true]);
+    assert_eq!(model.layer_status()[1].requires_grad.values().copied().collect::<Vec<_>>(), [Trained::Yes; 2]);
     model.set_trainable(false);
     assert_eq!(model.model_status().trainable_params, 0);
-    assert!(!model.model_status().requires_grad["a"]);
+    assert_eq!(model.model_status().requires_grad["a"], Trained::No);
 
     model.merge_adapters(&["a"], true).unwrap();
     assert_eq!(model.model_status().merged_adapters, strings(&["a"]));
@@ -93,6 +95,87 @@ fn the_status_follows_every_change() {
         status.available_adapters.is_empty() && status.active_adapters.is_empty() && status.merged_adapters.is_empty()
     );
     assert_eq!((status.num_adapter_layers, status.trainable_params), (0, 0));
+}
+
+/// PEFT's `is_trainable`: what is loaded to be used is frozen, whatever is trained beside it.
+#[test]
+fn each_adapter_is_trained_or_frozen_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    two().save_adapter("a", dir.path()).unwrap();
+    let mut model = Classifier::random(1, [8, 6], 3, true);
+    model.add_adapter("trained", &lora(&["q_proj"]).into(), 1).unwrap();
+    let alone = model.trainable_parameters().trainable;
+    model.load_adapter(dir.path(), "frozen", false).unwrap();
+    let trained = |model: &Classifier| {
+        assert_eq!(model.model_status().irregular_layers, strings(&[]));
+        model.model_status().requires_grad.into_values().collect::<Vec<_>>()
+    };
+    assert_eq!((trained(&model), model.trainable_parameters().trainable), (vec![Trained::No; 2], 0));
+    model.set_adapter(&["trained"]).unwrap();
+    assert_eq!(trained(&model), [Trained::No, Trained::Yes]);
+    model.set_adapter(&["frozen", "trained"]).unwrap();
+    assert_eq!(trained(&model), [Trained::No, Trained::Yes]);
+    assert_eq!(model.trainable_parameters().trainable, alone);
+    assert!(model.trains_adapters());
+    // What training changes is what says that it is trained.
+    let before = [model.adapter_contents("frozen").unwrap(), model.adapter_contents("trained").unwrap()];
+    let training = model.clone().train();
+    let grads = GradientsParams::from_grads(training.forward(&[1, 2]).powi_scalar(2).mean().backward(), &training);
+    let after = AdamWConfig::new().init().step(1e-1, training, grads).valid();
+    assert_eq!(after.adapter_contents("frozen").unwrap(), before[0]);
+    assert_ne!(after.adapter_contents("trained").unwrap(), before[1]);
+
+    model.set_trainable(true);
+    assert_eq!(trained(&model), [Trained::Yes; 2]);
+    model.hotswap_adapter(dir.path(), "frozen").unwrap();
+    assert_eq!(trained(&model), [Trained::Yes; 2]);
+}
+
+#[test]
+fn layers_that_were_changed_past_the_model_are_named() {
+    let mut model = two();
+    assert_eq!(model.model_status().irregular_layers, strings(&[]));
+    let changed = "model.layers.1.self_attn.q_proj";
+    let on = strings(&["b"]);
+    for (path, layer) in peft_burn::AdaptableModel::layers_mut(&mut model) {
+        if let (true, LayerMut::Linear(linear)) = (path == changed, layer) {
+            linear.adapters_mut().set_active(&strings(&["a", "b"]), &on);
+        }
+    }
+    assert_eq!(model.model_status().irregular_layers, strings(&[changed]));
+    let status = model.layer_status().into_iter().find(|layer| layer.name == changed).unwrap();
+    assert_eq!(status.active_adapters, strings(&["a", "b"]));
+    for (path, layer) in peft_burn::AdaptableModel::layers_mut(&mut model) {
+        if let (true, LayerMut::Linear(linear)) = (path == changed, layer) {
+            linear.adapters_mut().set_active(&on, &[]);
+        }
+    }
+    let status = model.model_status();
+    assert_eq!((status.irregular_layers, status.requires_grad["b"]), (strings(&[]), Trained::Irregular));
+    model.set_adapter(&["b"]).unwrap();
+    assert_eq!(model.model_status().requires_grad["b"], Trained::Yes);
+}
+
+/// Every method's merge is checked before it is done: all layers at once, and the base stays as it is.
+#[test]
+fn a_safe_merge_names_every_layer_that_would_not_be_finite() {
+    for (name, config) in configs(2, 1, peft_burn::Bias::None, true) {
+        let mut model = Classifier::random(1, [8, 6], 3, false);
+        model.add_adapter(name, &config, 1).unwrap();
+        perturb(&mut model, name, 3);
+        for (key, mut param) in model.adapter_params_mut(name).unwrap() {
+            if key.contains("down_proj") {
+                let shape = param.view().shape();
+                param.set(TensorData::new(vec![f32::INFINITY; shape.iter().product()], shape));
+            }
+        }
+        let before = model.base_weights();
+        let error = model.merge_adapters(&[name], true).unwrap_err().to_string();
+        for layer in ["model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj"] {
+            assert!(error.contains("nothing was merged") && error.contains(layer), "{name}: {error}");
+        }
+        assert_eq!((model.base_weights(), model.merged_adapters()), (before, &[][..]), "{name}");
+    }
 }
 
 /// `change` fails with all of `parts` and leaves the model as it was.

@@ -20,9 +20,11 @@ pub struct TrainingConfig {
     pub group_by_length: bool,
     /// Peak learning rate.
     pub learning_rate: f64,
-    /// LoRA+: B matrices learn at this multiple of `learning_rate`.
+    /// LoRA+: B matrices and all vectors (magnitudes, scales, biases) learn at this multiple of `learning_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loraplus_lr_ratio: Option<f64>,
+    /// LoRA+: peak learning rate of LoRA on an embedding. Without `loraplus_lr_ratio` it means nothing.
+    pub loraplus_lr_embedding: f64,
     /// Shape of the learning rate over the run.
     pub lr_scheduler_type: LrSchedulerType,
     /// Steps over which the learning rate rises from 0.
@@ -62,6 +64,7 @@ impl TrainingConfig {
             group_by_length: section.or("group_by_length", default.group_by_length),
             learning_rate: section.or("learning_rate", default.learning_rate),
             loraplus_lr_ratio: section.get("loraplus_lr_ratio"),
+            loraplus_lr_embedding: section.or("loraplus_lr_embedding", default.loraplus_lr_embedding),
             lr_scheduler_type: section.or("lr_scheduler_type", default.lr_scheduler_type),
             warmup_steps: section.or("warmup_steps", default.warmup_steps),
             weight_decay: section.or("weight_decay", default.weight_decay),
@@ -98,6 +101,7 @@ impl Default for TrainingConfig {
             group_by_length: false,
             learning_rate: 2e-4,
             loraplus_lr_ratio: None,
+            loraplus_lr_embedding: 1e-6,
             lr_scheduler_type: LrSchedulerType::default(),
             warmup_steps: 0,
             weight_decay: 0.0,

@@ -37,7 +37,12 @@ pub(super) fn validate(config: &RunConfig, problems: &mut Problems) {
     for (key, value) in above {
         require(value > 0.0 && value.is_finite(), &format!("training.{key}"), "above 0", &value);
     }
-    for (key, value) in [("weight_decay", training.weight_decay), ("max_grad_norm", training.max_grad_norm)] {
+    let not_below_zero = [
+        ("weight_decay", training.weight_decay),
+        ("max_grad_norm", training.max_grad_norm),
+        ("loraplus_lr_embedding", training.loraplus_lr_embedding),
+    ];
+    for (key, value) in not_below_zero {
         require(value >= 0.0 && value.is_finite(), &format!("training.{key}"), "0 (off) or above", &value);
     }
     if let Some(steps) = training.max_steps {

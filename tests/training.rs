@@ -272,9 +272,9 @@ fn lora_plus_has_pefts_groups() {
         options.training.weight_decay = 0.0;
         let mut model = base("base");
         model.add_adapter("default", &dora.clone().into(), 7).unwrap();
-        // With B = 0 the gradient of A is 0, and A would stay where it is.
+        // While one side is 0 the gradient of the other is, and it would stay where it is.
         for (key, mut param) in model.adapter_params_mut("default").unwrap() {
-            if key.contains("_B") {
+            if key.contains("_B") || key.contains("embedding_A") {
                 let data = param.view().to_data();
                 let values = peft_burn::TensorRng::new(1, &key).normal(data.num_elements(), 0.1);
                 param.set(burn::tensor::TensorData::new(values, data.shape().clone()));

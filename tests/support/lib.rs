@@ -9,6 +9,8 @@ struct Readme;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+#[cfg(any(feature = "metal", feature = "vulkan", feature = "webgpu"))]
+use burn::tensor::DeviceKind;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use llama_burn::{AttentionMask, Input, Llama};
 use peft_burn::tensor_file::TensorFile;
@@ -28,9 +30,24 @@ pub fn goldens() -> Vec<String> {
     names
 }
 
-/// The device that the suite runs on.
+/// The device that the suite runs on: the CPU, or the one that `PEFT_TEST_DEVICE` names, which must be one of the features
+/// that the tests are built with.
 pub fn device() -> Device {
-    Device::flex()
+    let name = std::env::var("PEFT_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    match name.as_str() {
+        "cpu" => Device::flex(),
+        #[cfg(feature = "cuda")]
+        "cuda" => Device::cuda(0),
+        #[cfg(feature = "rocm")]
+        "rocm" => Device::rocm(0),
+        #[cfg(feature = "metal")]
+        "metal" => Device::metal(DeviceKind::DefaultDevice),
+        #[cfg(feature = "vulkan")]
+        "vulkan" => Device::vulkan(DeviceKind::DefaultDevice),
+        #[cfg(feature = "webgpu")]
+        "webgpu" => Device::webgpu(DeviceKind::DefaultDevice),
+        other => panic!("PEFT_TEST_DEVICE={other}: the tests are built without the feature of that name"),
+    }
 }
 
 /// All tensors of a file.

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use burn::tensor::Device;
+#[cfg(any(feature = "cuda", feature = "rocm", feature = "metal", feature = "vulkan", feature = "webgpu"))]
+use burn::tensor::DeviceType;
 
 use crate::failure::{Failure, Result};
 
@@ -24,23 +26,85 @@ pub enum DeviceName {
     WebGpu,
 }
 
+/// Every kind of device that there is, the first of each.
+pub const ALL: [DeviceName; 6] = [
+    DeviceName::Cpu,
+    DeviceName::Cuda(0),
+    DeviceName::Rocm(0),
+    DeviceName::Metal,
+    DeviceName::Vulkan,
+    DeviceName::WebGpu,
+];
+
 impl DeviceName {
     /// The device itself.
     ///
     /// # Errors
-    /// A device that is not compiled in, with the Cargo feature that brings it.
+    /// A device that is not compiled in, with the Cargo feature that brings it, or one that this machine has not.
     pub fn open(self) -> Result<Device> {
+        let Some(mut present) = self.present() else {
+            return Err(Failure::new(
+                format!("this build of peft has no device `{self}`"),
+                format!("build it with `--features {}`, or use --device cpu", self.feature()),
+            ));
+        };
+        let wanted = self.number();
+        if wanted < present.len() {
+            return Ok(present.swap_remove(wanted));
+        }
+        Err(Failure::new(
+            format!("no device `{self}` was found: {} of its kind are here", present.len()),
+            format!("check {}; `peft devices` lists what is present; or use --device cpu", self.driver()),
+        ))
+    }
+
+    /// The devices of this kind on this machine, by number; `None` where the kind is not compiled in.
+    pub fn present(self) -> Option<Vec<Device>> {
         match self {
-            Self::Cpu => Ok(Device::flex()),
-            // Each GPU gets its arm, `#[cfg(feature = ...)]`, with the feature of that name.
-            absent => Err(Failure::new(
-                format!("this build of peft has no device `{absent}`"),
-                format!("build it with `--features {}`, or use --device cpu", absent.feature()),
-            )),
+            Self::Cpu => Some(vec![Device::flex()]),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => Some(Device::enumerate(DeviceType::Cuda).into_iter().collect()),
+            #[cfg(feature = "rocm")]
+            Self::Rocm(_) => Some(Device::enumerate(DeviceType::Rocm).into_iter().collect()),
+            #[cfg(feature = "metal")]
+            Self::Metal => Some(Device::enumerate(DeviceType::Metal).into_iter().collect()),
+            #[cfg(feature = "vulkan")]
+            Self::Vulkan => Some(Device::enumerate(DeviceType::Vulkan).into_iter().collect()),
+            #[cfg(feature = "webgpu")]
+            Self::WebGpu => Some(Device::enumerate(DeviceType::WebGpu).into_iter().collect()),
+            #[allow(unreachable_patterns, reason = "with every feature there is nothing left")]
+            _ => None,
         }
     }
 
-    fn feature(self) -> &'static str {
+    /// The same kind of device, another one of it. Kinds without numbers stay as they are.
+    pub fn at(self, number: usize) -> Self {
+        match self {
+            Self::Cuda(_) => Self::Cuda(number),
+            Self::Rocm(_) => Self::Rocm(number),
+            other => other,
+        }
+    }
+
+    fn number(self) -> usize {
+        match self {
+            Self::Cuda(number) | Self::Rocm(number) => number,
+            _ => 0,
+        }
+    }
+
+    fn driver(self) -> &'static str {
+        match self {
+            Self::Cpu => "the processor",
+            Self::Cuda(_) => "the NVIDIA driver (libcuda)",
+            Self::Rocm(_) => "the AMD driver and ROCm's libraries",
+            Self::Metal => "that this is a Mac with a GPU",
+            Self::Vulkan | Self::WebGpu => "the Vulkan driver of the GPU (`vulkaninfo` shows it)",
+        }
+    }
+
+    /// The Cargo feature that compiles it in.
+    pub fn feature(self) -> &'static str {
         match self {
             Self::Cpu => "default",
             Self::Cuda(_) => "cuda",
@@ -104,10 +168,14 @@ mod tests {
     #[test]
     fn a_device_that_is_not_compiled_in_names_its_feature() {
         assert!(DeviceName::Cpu.open().is_ok());
-        for device in [DeviceName::Metal, DeviceName::Rocm(0)] {
+        for device in ALL.into_iter().chain([DeviceName::Cuda(9999)]) {
             if let Err(failure) = device.open() {
                 let text = format!("{failure:?}");
-                assert!(text.contains(&format!("--features {}", device.feature())), "{text}");
+                let way_out = match device.present() {
+                    None => format!("--features {}", device.feature()),
+                    Some(_) => device.driver().to_owned(),
+                };
+                assert!(text.contains(&way_out), "{text}");
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod convert;
+mod devices;
 mod eval;
 mod generate;
 mod inspect;
@@ -24,6 +25,7 @@ pub enum Command {
     Convert(convert::Convert),
     Inspect(inspect::Inspect),
     Bench(bench::Bench),
+    Devices(devices::Devices),
 }
 
 impl Command {
@@ -38,6 +40,7 @@ impl Command {
             Self::Convert(command) => command.run(),
             Self::Inspect(command) => command.run(),
             Self::Bench(command) => command.run(),
+            Self::Devices(command) => command.run(),
         }
     }
 }

@@ -261,6 +261,29 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
+fn devices_tells_what_is_here_and_what_would_bring_the_rest() {
+    let place = Place::new();
+    let text = place.ok("devices").out;
+    let cpu = text.lines().find(|line| line.starts_with("cpu ")).unwrap();
+    assert!(cpu.contains("threads") && cpu.contains("f32"), "{text}");
+    let all = place.ok("devices --json").json();
+    let all = all["devices"].as_array().unwrap();
+    let kinds: Vec<_> = all.iter().map(|d| d["device"].as_str().unwrap().split(':').next().unwrap()).collect();
+    for kind in ["cpu", "cuda", "rocm", "metal", "vulkan", "webgpu"] {
+        assert!(kinds.contains(&kind), "{kinds:?}");
+    }
+    for device in all {
+        let name = device["device"].as_str().unwrap();
+        if device["compiled"] == json!(false) {
+            let feature = name.split(':').next().unwrap();
+            assert!(text.contains(&format!("not compiled in: build with --features {feature}")), "{text}");
+        }
+        // Whatever is listed as present can be used, and only that.
+        assert_eq!(device["present"] == json!(true), !device["dtypes"].as_array().unwrap().is_empty(), "{name}");
+    }
+}
+
+#[test]
 fn bench_prints_the_keys_of_the_reference() {
     let place = Place::new();
     place.random_model("model");

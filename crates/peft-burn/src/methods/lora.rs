@@ -4,16 +4,15 @@
 //! training; they are made by [`Lora::merge`] alone.
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Tensor};
 
-use super::dropout;
+use super::{dropout, lora_init};
 use crate::config::InitLoraWeights;
-use crate::error::{PeftError, Result};
+use crate::error::Result;
 use crate::low_rank::LowRank;
 use crate::ops;
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
-use crate::svd::svd;
 
 /// What one LoRA layer is made from.
 #[derive(Clone, Debug)]
@@ -53,31 +52,8 @@ impl Lora {
     /// A rank that the initialisation cannot have: above the matrix's for PiSSA and OLoRA, odd for orthogonal.
     pub fn init(spec: &LoraSpec, weight: &Tensor<2>, rng: &mut TensorRng) -> Result<(Self, Option<Tensor<2>>)> {
         let device = weight.device();
-        let [out, inp] = weight.dims();
-        let r = spec.r;
-        let bound = 1.0 / (inp as f32).sqrt();
-        let zeros = || vec![0.0; out * r];
-        let random = |a: Vec<f32>, b: Vec<f32>| {
-            (
-                Tensor::from_data(from_host(a, [r, inp]), (&device, DType::F32)),
-                Tensor::from_data(from_host(b, [out, r]), (&device, DType::F32)),
-            )
-        };
-        let (a, b) = match &spec.init {
-            InitLoraWeights::Default => random(rng.uniform(r * inp, bound), zeros()),
-            InitLoraWeights::Gaussian => random(rng.normal(r * inp, 1.0 / r as f32), zeros()),
-            InitLoraWeights::Random => {
-                let a = rng.uniform(r * inp, bound);
-                random(a, rng.uniform(out * r, 1.0 / (r as f32).sqrt()))
-            }
-            InitLoraWeights::Orthogonal => orthogonal(r, inp, out, rng, &device)?,
-            InitLoraWeights::Pissa => pissa(weight, r, spec.scaling, None, rng)?,
-            InitLoraWeights::PissaNiter(n) => pissa(weight, r, spec.scaling, Some(*n), rng)?,
-            InitLoraWeights::Olora => olora(weight, r)?,
-            InitLoraWeights::Other(name) => {
-                return Err(PeftError::Unsupported(format!("init_lora_weights = \"{name}\"")));
-            }
-        };
+        let out = weight.dims()[0];
+        let (a, b) = lora_init::draw(spec, weight, rng)?;
         let residual = spec.init.changes_base_weight().then(|| {
             let w = weight.clone().cast(DType::F32);
             (w - b.clone().matmul(a.clone()).mul_scalar(spec.scaling)).cast(weight.dtype())
@@ -157,96 +133,19 @@ impl Lora {
     }
 }
 
-fn from_host<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> burn::tensor::TensorData {
-    burn::tensor::TensorData::new(values, shape)
-}
-
-/// A = √(S/s)·Vᵀ and B = U·√(S/s) of the leading `r` singular triplets: exact, or by `n` subspace iterations
-/// (`pissa_niter_n`; Halko et al. 2011), which is faster for a large weight.
-fn pissa(
-    weight: &Tensor<2>,
-    r: usize,
-    scaling: f64,
-    n: Option<usize>,
-    rng: &mut TensorRng,
-) -> Result<(Tensor<2>, Tensor<2>)> {
-    let [out, inp] = weight.dims();
-    check_rank("pissa", r, out.min(inp))?;
-    let weight = weight.clone().detach().cast(DType::F32);
-    let (u, s, vt) = match n {
-        None => svd(weight),
-        Some(n) => {
-            let orthogonal = |m: Tensor<2>| burn::linalg::qr(m, true).0;
-            let probe = from_host(rng.normal(inp * r, 1.0), [inp, r]);
-            let mut q = orthogonal(weight.clone().matmul(Tensor::from_data(probe, (&weight.device(), DType::F32))));
-            for _ in 0..n {
-                q = orthogonal(weight.clone().matmul(orthogonal(weight.clone().transpose().matmul(q))));
-            }
-            let (u, s, vt) = svd(q.clone().transpose().matmul(weight));
-            (q.matmul(u), s, vt)
-        }
-    };
-    let root = s.narrow(0, 0, r).div_scalar(scaling).sqrt();
-    let a = vt.slice([0..r, 0..inp]) * root.clone().reshape([r, 1]);
-    let b = u.slice([0..out, 0..r]) * root.reshape([1, r]);
-    Ok((a, b))
-}
-
-/// A = R\[:r\] and B = Q\[:, :r\] of W = Q·R.
-fn olora(weight: &Tensor<2>, r: usize) -> Result<(Tensor<2>, Tensor<2>)> {
-    let [out, inp] = weight.dims();
-    check_rank("olora", r, out.min(inp))?;
-    let (q, upper) = burn::linalg::qr(weight.clone().detach().cast(DType::F32), true);
-    Ok((upper.slice([0..r, 0..inp]), q.slice([0..out, 0..r])))
-}
-
-/// A from the odd rows and B from the even rows of an orthogonal r×r matrix, each through a random map, over 10.
-fn orthogonal(
-    r: usize,
-    inp: usize,
-    out: usize,
-    rng: &mut TensorRng,
-    device: &Device,
-) -> Result<(Tensor<2>, Tensor<2>)> {
-    if !r.is_multiple_of(2) {
-        return Err(PeftError::Unsupported(format!(
-            "init_lora_weights = \"orthogonal\" needs an even rank, and r is {r}"
-        )));
-    }
-    let half = r / 2;
-    let mut normal = |rows: usize, cols: usize| {
-        Tensor::<2>::from_data(from_host(rng.normal(rows * cols, 1.0), [rows, cols]), (device, DType::F32))
-    };
-    let (q, _) = burn::linalg::qr(normal(r, r), true);
-    let pairs = q.reshape([half, 2, r]);
-    let even = pairs.clone().slice([0..half, 0..1, 0..r]).reshape([half, r]);
-    let odd = pairs.slice([0..half, 1..2, 0..r]).reshape([half, r]);
-    let a = normal(inp, half).matmul(odd).transpose().div_scalar(10.0);
-    let b = normal(half, out).transpose().matmul(even).div_scalar(10.0);
-    Ok((a, b))
-}
-
-fn check_rank(init: &str, r: usize, limit: usize) -> Result<()> {
-    if r > limit {
-        return Err(PeftError::Unsupported(format!(
-            "init_lora_weights = \"{init}\" takes r of W's directions, and a weight has only {limit}: lower r from {r}"
-        )));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use burn::tensor::Tolerance;
+    use burn::tensor::{Device, TensorData};
 
     fn spec(init: InitLoraWeights) -> LoraSpec {
         LoraSpec { r: 4, scaling: 2.0, dropout: 0.0, bias: false, init }
     }
 
     fn weight(out: usize, inp: usize) -> Tensor<2> {
-        let data = from_host(TensorRng::new(1, "w").normal(out * inp, 0.3), [out, inp]);
+        let data = TensorData::new(TensorRng::new(1, "w").normal(out * inp, 0.3), [out, inp]);
         Tensor::from_data(data, &Device::flex())
     }
 

@@ -1,0 +1,104 @@
+//! What a training step holds in memory beside the weights: generous bounds, so that it cannot creep back.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use llama_burn::{Llama, LlamaConfig};
+use peak_alloc::PeakAlloc;
+use peft_burn::{LoraConfig, OneOrMany, PeftConfig, PeftModel, TargetModules, VeraConfig};
+use peft_burn_workspace::device;
+use peft_learner::data::{Batch, Example, eval_batches};
+use peft_learner::step::batch_loss;
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+const MIB: f64 = 1024.0 * 1024.0;
+const VOCAB: usize = 16_384;
+const HIDDEN: usize = 128;
+
+fn model(layers: usize) -> Llama {
+    let json = format!(
+        r#"{{"model_type": "llama", "vocab_size": {VOCAB}, "hidden_size": {HIDDEN}, "intermediate_size": 256,
+        "num_hidden_layers": {layers}, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 4096, "rms_norm_eps": 1e-6, "tie_word_embeddings": true}}"#
+    );
+    Llama::random(LlamaConfig::from_json(&json, Path::new("config.json")).unwrap(), 1, &device())
+}
+
+fn lora() -> LoraConfig {
+    LoraConfig {
+        r: 8,
+        target_modules: TargetModules::list(["q_proj", "k_proj", "v_proj", "o_proj"]),
+        ..LoraConfig::default()
+    }
+}
+
+fn adapted(layers: usize, config: impl Into<PeftConfig>) -> Llama {
+    let mut model = model(layers);
+    model.add_adapter("default", &config.into(), 1).unwrap();
+    model.train()
+}
+
+/// One row of `tokens` tokens, of which all but the first are targets.
+fn batch(tokens: usize) -> Batch {
+    let input_ids: Vec<u32> = (0..tokens).map(|i| (i * 7919 % VOCAB) as u32).collect();
+    let labels = input_ids.iter().map(|&id| id as i32).collect();
+    eval_batches(&[Example { input_ids, labels }], 1, 0).next().unwrap()
+}
+
+/// The peak of what `work` holds above what there was before, in MiB.
+fn peak<T>(work: impl FnOnce() -> T) -> f64 {
+    let before = MEMORY.current_usage() as f64;
+    MEMORY.reset_peak_usage();
+    let result = work();
+    let peak = MEMORY.peak_usage() as f64;
+    drop(result);
+    (peak - before) / MIB
+}
+
+/// Forward, loss and backward.
+fn step(model: &Llama, tokens: usize) -> f64 {
+    let batch = batch(tokens);
+    peak(|| GradientsParams::from_grads(batch_loss(model, &batch).backward(), model))
+}
+
+/// One test, since the allocator is one.
+#[test]
+fn a_step_holds_no_more_than_it_must() {
+    let four = adapted(4, lora());
+    // The first step also makes what is kept for good, such as the rotation's table.
+    step(&four, 2048);
+
+    // The logits of 2,048 positions alone are 128 MiB, and their gradient as much again.
+    let long = step(&four, 2048);
+    let logits = (2048 * VOCAB * 4) as f64 / MIB;
+    assert!(long < 0.75 * logits, "{long:.1} MiB, the logits would be {logits:.1}");
+
+    // Attention's scores would make it grow with the square: 16 times.
+    let short = step(&four, 512);
+    assert!(long < 5.0 * short, "{long:.1} MiB for 2048 tokens, {short:.1} for 512");
+
+    // Nothing is kept below the lowest adapted layer.
+    let top = adapted(4, LoraConfig { layers_to_transform: Some(OneOrMany::One(3)), ..lora() });
+    let top = step(&top, 2048);
+    assert!(top < 0.6 * long, "{top:.1} MiB with the last layer adapted, {long:.1} with all");
+
+    // Recomputed layers keep their inputs alone.
+    let mut deep = adapted(12, lora());
+    let kept = step(&deep, 1024);
+    deep.set_gradient_checkpointing(true);
+    let recomputed = step(&deep, 1024);
+    assert!(recomputed < 0.55 * kept, "{recomputed:.1} MiB recomputed, {kept:.1} kept");
+
+    // VeRA's pair is one for all layers and projections.
+    let r = 2048;
+    let target_modules = TargetModules::list(["q_proj", "o_proj"]);
+    let mut base = model(12);
+    let config = PeftConfig::from(VeraConfig { r, target_modules, ..VeraConfig::default() });
+    let pair = (2 * r * HIDDEN * 4) as f64 / MIB;
+    let attached = peak(|| base.add_adapter("default", &config, 1).unwrap());
+    assert!(attached < 2.0 * pair, "{attached:.1} MiB for 24 layers of one pair of {pair:.1}");
+}

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example lora && cargo run --release --example ia3
-//! cargo run --release --example serve_many -- datasets/world "PROMPT" runs/lora/adapter runs/ia3/adapter
+//! cargo run --release --example serve_many -- datasets/world $'A parcel for Freya: two coats.\nLabel:' runs/lora/adapter runs/ia3/adapter
 //! ```
 
 use std::ops::ControlFlow;

@@ -9,7 +9,7 @@ prints one JSON object on stdout:
     method, device, dtype, batch, seq, trainable, step_ms (median of the timed steps),
     steps_ms (all), tokens_per_s, peak_rss_mb (host), peak_gpu_mb (0 on CPU), load_s, first_loss, last_loss
 
-Work of one step: forward with labels = input_ids, backward, AdamW step, zero_grad (and update_and_allocate for
+Work of one step: forward with labels = input_ids (after --prompt tokens), backward, AdamW step, zero_grad (and update_and_allocate for
 AdaLoRA). Tokens are the same fixed pseudo-random ids for every method: id[i] = (i * 7919 + 13) % vocab.
 Needs: torch, transformers, peft (pip). `--random` builds the model from config.json with random weights.
 """
@@ -20,6 +20,7 @@ p.add_argument("--model", required=True)
 p.add_argument("--method", required=True, choices=["lora", "lora_all", "dora", "dora_all", "vera", "adalora", "ia3", "full", "base_forward"])
 p.add_argument("--batch", type=int, default=4)
 p.add_argument("--seq", type=int, default=128)
+p.add_argument("--prompt", type=int, default=0, help="leading tokens of a row that are no targets")
 p.add_argument("--steps", type=int, default=8)
 p.add_argument("--warmup", type=int, default=2)
 p.add_argument("--threads", type=int, default=os.cpu_count())
@@ -68,6 +69,8 @@ if a.grad_checkpointing:
 model.train()
 vocab = model.config.vocab_size
 ids = ((torch.arange(a.batch * a.seq) * 7919 + 13) % vocab).reshape(a.batch, a.seq).to(a.device)
+labels = ids.clone()
+labels[:, : a.prompt] = -100
 params = [q for q in model.parameters() if q.requires_grad]
 opt = None if a.method == "base_forward" else torch.optim.AdamW(params, lr=1e-4)
 run = torch.compile(model) if a.compile else model
@@ -82,9 +85,9 @@ for step in range(total):
     sync(); t = time.perf_counter()
     if opt is None:
         with torch.no_grad():
-            loss = run(input_ids=ids, labels=ids).loss
+            loss = run(input_ids=ids, labels=labels).loss
     else:
-        loss = run(input_ids=ids, labels=ids).loss
+        loss = run(input_ids=ids, labels=labels).loss
         loss.backward()
         opt.step()
         if a.method == "adalora":

@@ -144,6 +144,8 @@ pub struct BenchConfig {
     pub batch: usize,
     /// Tokens of a row.
     pub seq: usize,
+    /// Leading tokens of a row that are no targets, as a prompt's.
+    pub prompt: usize,
     /// Timed steps.
     pub steps: usize,
     /// Steps before them.
@@ -299,7 +301,9 @@ impl Batch {
         let id = |i: usize| ((i * 7919 + 13) % vocab) as u32;
         let rows: Vec<Vec<u32>> =
             (0..config.batch).map(|b| (0..config.seq).map(|t| id(b * config.seq + t)).collect()).collect();
-        let at: Vec<usize> = (0..config.batch * config.seq).filter(|i| (i + 1) % config.seq != 0).collect();
+        // The last token of a row predicts nothing, and the prompt is not predicted.
+        let predicts = |i: &usize| (i + 1) % config.seq >= config.prompt.max(1);
+        let at: Vec<usize> = (0..config.batch * config.seq).filter(predicts).collect();
         let ints = |values: Vec<i32>| Tensor::from_data(TensorData::new(values, [at.len()]), &config.device);
         Self {
             input: Input::from_rows(&rows, &config.device),

@@ -7,7 +7,7 @@ use clap::builder::PossibleValuesParser;
 use llama_burn::hub;
 use peft_learner::bench::{self, BenchConfig, BenchMethod, BenchReport};
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::model_args::{DeviceArgs, DtypeName};
 use crate::output::{self, count};
 
@@ -37,6 +37,9 @@ pub struct Bench {
     /// Tokens of a row
     #[arg(long, default_value_t = 128, value_name = "S")]
     seq: usize,
+    /// Leading tokens of a row that are no targets, as a prompt's; fewer than the row has
+    #[arg(long, default_value_t = 0, value_name = "P")]
+    prompt: usize,
     /// Steps that are timed
     #[arg(long, default_value_t = 8, value_name = "N")]
     steps: usize,
@@ -58,6 +61,10 @@ pub struct Bench {
 
 impl Bench {
     pub fn run(self) -> Result {
+        if self.prompt >= self.seq {
+            let cause = format!("--prompt {} leaves no target in rows of {} tokens", self.prompt, self.seq);
+            return Err(Failure::new(cause, "make --seq larger, or --prompt smaller"));
+        }
         let device = self.device.open()?;
         // A directory with config.json alone is enough for made-up weights.
         let model: PathBuf = hub::resolve(&self.model, None)?;
@@ -67,6 +74,7 @@ impl Bench {
             method: self.method.parse()?,
             batch: self.batch,
             seq: self.seq,
+            prompt: self.prompt,
             steps: self.steps,
             warmup: self.warmup,
             dtype: self.dtype.into(),

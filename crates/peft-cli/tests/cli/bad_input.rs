@@ -20,6 +20,12 @@ fn wrong_usage_is_status_two() {
 }
 
 #[test]
+fn a_bench_without_targets_is_refused() {
+    let line = "bench --model m --method lora --seq 8 --prompt 8";
+    Place::new().run(line).fails_with(&["--prompt 8 leaves no target in rows of 8 tokens", "--seq larger"]);
+}
+
+#[test]
 fn a_device_that_is_not_compiled_in_names_its_feature() {
     let place = Place::new();
     for line in ["train run.toml --device rocm:1", "eval --model m --data d --device rocm:1"] {

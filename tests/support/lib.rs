@@ -45,7 +45,7 @@ pub fn device() -> Device {
         #[cfg(feature = "vulkan")]
         "vulkan" => Device::vulkan(DeviceKind::DefaultDevice),
         #[cfg(feature = "webgpu")]
-        "webgpu" => Device::webgpu(DeviceKind::DefaultDevice),
+        "webgpu" => Device::wgpu(DeviceKind::DefaultDevice),
         other => panic!("PEFT_TEST_DEVICE={other}: the tests are built without the feature of that name"),
     }
 }

@@ -70,8 +70,9 @@ impl DeviceName {
             Self::Metal => Some(Device::enumerate(DeviceType::Metal).into_iter().collect()),
             #[cfg(feature = "vulkan")]
             Self::Vulkan => Some(Device::enumerate(DeviceType::Vulkan).into_iter().collect()),
+            // Burn's `WebGpu` is the browser's; outside of one, WebGPU is wgpu over an interface of the system's.
             #[cfg(feature = "webgpu")]
-            Self::WebGpu => Some(Device::enumerate(DeviceType::WebGpu).into_iter().collect()),
+            Self::WebGpu => Some(Device::enumerate(DeviceType::Wgpu).into_iter().collect()),
             #[allow(unreachable_patterns, reason = "with every feature there is nothing left")]
             _ => None,
         }

@@ -1,7 +1,7 @@
 //! In terms of ordinary tensor operations, for every backend: a block of queries at a time.
 
 use burn::backend::tensor::{BoolTensor, FloatTensor};
-use burn::backend::{Backend, TensorMetadata};
+use burn::backend::{Backend, TensorMetadata, get_device_settings};
 use burn::tensor::{FloatDType, Shape, Slice, TensorData};
 
 use super::AttentionShape;
@@ -71,7 +71,10 @@ impl Block<'_> {
                 hidden.extend((0..keys).map(|key| !sees.contains(&key)));
             }
         }
-        B::bool_from_data(TensorData::new(hidden, [rows, 1, queries, keys]), device)
+        // Backends store truth values each in its own way, and take them in no other.
+        let stored = get_device_settings::<B>(device).bool_dtype;
+        let hidden = TensorData::new(hidden, [rows, 1, queries, keys]).convert_dtype(stored.into());
+        B::bool_from_data(hidden, device)
     }
 
     /// The attention weights, `[batch, kv_heads, group·queries, keys]`, in f32 or f64.

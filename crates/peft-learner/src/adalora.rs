@@ -15,6 +15,8 @@ pub(crate) struct Pruning {
     last_mask: usize,
     /// Whether pruned triplets leave memory after it.
     shrink: bool,
+    /// Triplets that the last mask kept, once a step has asked.
+    live: Option<usize>,
 }
 
 /// What a step came to, beside its loss.
@@ -22,7 +24,7 @@ pub(crate) struct Pruning {
 pub(crate) struct Allocated {
     /// Triplets allowed.
     pub budget: usize,
-    /// Entries of all E that are not zero.
+    /// Triplets that the last mask kept; all of them before the first.
     pub live: usize,
 }
 
@@ -49,7 +51,7 @@ pub(crate) fn plan(
     }
     let last_mask = total_steps.saturating_sub(config.tfinal);
     set_total_step(model, name, total_steps)?;
-    Ok(Some(Pruning { adapter: name.to_owned(), last_mask, shrink }))
+    Ok(Some(Pruning { adapter: name.to_owned(), last_mask, shrink, live: None }))
 }
 
 /// Begins the phases of the adapter `name` anew over `steps` steps, if it is AdaLoRA.
@@ -80,7 +82,7 @@ impl Pruning {
 
     /// What follows optimiser step `step`: importance, budget, mask, and the cut after the last mask.
     pub fn allocate(
-        &self,
+        &mut self,
         model: &mut Llama,
         optimizer: &mut ModuleOptimizer,
         kept: &GradientsParams,
@@ -90,7 +92,13 @@ impl Pruning {
         if self.shrink && step == self.last_mask {
             methods::shrink(model, &self.adapter, optimizer)?;
         }
-        let live = methods::live_triplets(model, &self.adapter)?.into_scalar::<f64>() as usize;
+        // Mask steps bring the mask to the host, and the first step after a resume; no other step reads it.
+        let live = match (allocation.mask, self.live) {
+            (Some(mask), _) => mask.kept.values().flatten().filter(|kept| **kept).count(),
+            (None, Some(live)) => live,
+            (None, None) => methods::kept_triplets(model, &self.adapter)?,
+        };
+        self.live = Some(live);
         Ok(Allocated { budget: allocation.budget, live })
     }
 }

@@ -45,7 +45,7 @@ pub struct StepReport {
     /// AdaLoRA: triplets allowed at this step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<usize>,
-    /// AdaLoRA: non-zero entries of all E after the step.
+    /// AdaLoRA: triplets that the last mask kept; all of them before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live_triplets: Option<usize>,
 }

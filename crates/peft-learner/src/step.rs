@@ -206,11 +206,14 @@ impl TrainStep for CausalLm {
         }
         let (next, allocated) = match run.pruning.clone() {
             None => (optim.step(lr, self, grads), None),
-            Some(pruning) => {
+            Some(mut pruning) => {
                 let kept = pruning.keep(&self.model, &grads);
                 let mut next = optim.step(lr, self, grads);
                 match kept.and_then(|kept| pruning.allocate(&mut next.model, optim, &kept, step)) {
-                    Ok(allocated) => (next, Some(allocated)),
+                    Ok(allocated) => {
+                        run.pruning = Some(pruning);
+                        (next, Some(allocated))
+                    }
                     Err(error) => {
                         run.fail(error);
                         return next;

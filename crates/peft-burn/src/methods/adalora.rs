@@ -10,7 +10,7 @@ use super::{Importance, Method, dropout};
 use crate::config::{AdaLoraConfig, InitLoraWeights, PeftConfig};
 use crate::error::{PeftError, Result};
 use crate::low_rank::LowRank;
-use crate::model::{PeftModel, device_of};
+use crate::model::PeftModel;
 use crate::ops;
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
@@ -112,18 +112,6 @@ impl AdaLora {
         LowRank::new(a, self.lora_b.val().select(1, live), self.scaling)
     }
 
-    /// ‖A·Aᵀ − I‖ + ‖Bᵀ·B − I‖, Frobenius norms: `[1]`. `None` for rank 0.
-    fn orthogonality(&self) -> Option<Tensor<1>> {
-        let r = self.rank();
-        let (a, b) = (self.lora_a.val(), self.lora_b.val());
-        let norm = |gram: Tensor<2>| {
-            let square = (gram.clone() - Tensor::eye(r, &gram.device())).powi_scalar(2).sum();
-            // The root has no gradient at zero.
-            square.clamp_min(1e-30).sqrt()
-        };
-        (r > 0).then(|| norm(a.clone().matmul(a.transpose())) + norm(b.clone().transpose().matmul(b)))
-    }
-
     /// Begins to keep what pruning needs.
     pub(crate) fn track(&mut self) {
         if self.importance.is_none() {
@@ -199,18 +187,6 @@ pub(super) fn layers_mut<'a, M: PeftModel>(model: &'a mut M, name: &str) -> Vec<
     found.collect()
 }
 
-/// The orthogonality term, `[1]`: `orth_reg_weight` times the mean, over every A and B of the adapter `name`, of how far
-/// it is from orthogonal. It belongs to the training loss and to no other.
-///
-/// # Errors
-/// A name that is not attached, or an adapter of another method.
-pub fn orthogonal_regularization<M: PeftModel>(model: &M, name: &str) -> Result<Tensor<1>> {
-    let (config, layers) = layers(model, name)?;
-    let count = 2.0 * layers.len() as f64;
-    let sum = layers.iter().filter_map(|(_, layer)| layer.orthogonality()).reduce(|a, b| a + b);
-    Ok(sum.unwrap_or_else(|| Tensor::zeros([1], &device_of(model))).mul_scalar(config.orth_reg_weight / count))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -248,25 +224,5 @@ mod tests {
         let adalora = adalora(Some(vec![true, false, true]));
         assert_eq!(adalora.rank(), 2);
         assert_eq!(adalora.of_all(&[false, true]), [false, false, true]);
-    }
-
-    #[test]
-    fn orthogonal_factors_cost_nothing_and_have_a_finite_gradient() {
-        let mut adalora = adalora(None).train();
-        for (name, mut param) in adalora.params_mut() {
-            let eye = |rows: usize, columns: usize| {
-                let values = (0..rows * columns).map(|i| if i / columns == i % columns { 1.0_f32 } else { 0.0 });
-                TensorData::new(values.collect(), [rows, columns])
-            };
-            param.set(match name {
-                "lora_A" => eye(3, 5),
-                "lora_B" => eye(4, 3),
-                _ => continue,
-            });
-        }
-        let term = adalora.orthogonality().unwrap();
-        assert!(term.clone().into_scalar::<f32>() < 1e-6);
-        let grad = adalora.lora_a.val().grad(&term.backward()).unwrap();
-        assert!(grad.is_finite().all().into_scalar::<bool>());
     }
 }

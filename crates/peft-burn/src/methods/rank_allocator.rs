@@ -112,6 +112,21 @@ pub fn live_triplets<M: PeftModel>(model: &M, name: &str) -> Result<Tensor<1>> {
     Ok(counts.unwrap_or_else(|| Tensor::zeros([1], &crate::model::device_of(model))))
 }
 
+/// How many triplets the last mask of the adapter `name` kept; all of them before the first. Read from the device.
+///
+/// # Errors
+/// A name that is not attached, or an adapter of another method.
+pub fn kept_triplets<M: PeftModel>(model: &M, name: &str) -> Result<usize> {
+    let (_, found) = layers(model, name)?;
+    let all: usize = found.iter().map(|(_, layer)| layer.rank()).sum();
+    let masks = found.iter().filter(|(_, l)| l.rank() > 0).filter_map(|(_, l)| l.importance.as_ref());
+    let masks: Vec<_> = masks.map(|importance| importance.mask().inner()).collect();
+    if masks.is_empty() {
+        return Ok(all);
+    }
+    Ok(Tensor::cat(masks, 0).into_data().iter::<f32>().filter(|kept| *kept != 0.0).count())
+}
+
 /// The gradients of A, E and B; `None` for a layer at rank 0.
 fn gradients(path: &str, layer: &AdaLora, grads: &GradientsParams) -> Result<Option<[Tensor<2>; 3]>> {
     if layer.rank() == 0 {

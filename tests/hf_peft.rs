@@ -6,9 +6,13 @@ use std::process::Command;
 
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
-use burn::tensor::FloatDType;
+use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 use llama_burn::Llama;
-use peft_burn::{AdapterFiles, Combination, PeftModel, Weighting, add_weighted_adapter, convert_to_lora};
+use peft_burn::targets::ModuleInfo;
+use peft_burn::{
+    AdaptableModel, AdapterFiles, Combination, LayerMut, LayerRef, PeftLinear, PeftModel, PeftState, Weighting,
+    add_weighted_adapter, convert_to_lora,
+};
 use peft_burn_workspace::{
     Inputs, adapted, as_labels, assert_close, device, golden, goldens, loss, meta, orthogonal, relative_error, tensors,
 };
@@ -145,5 +149,95 @@ fn peft_opens_what_we_convert_and_combine() {
     for (name, logits) in ours {
         let theirs = tensors(&dir.path().join(format!("{name}.out")));
         assert_close(&name, &logits, &theirs["logits"], 1e-5);
+    }
+}
+
+/// Transformers' `LlamaForSequenceClassification`: the last token's hidden state, scored.
+#[derive(Module, Debug)]
+struct Classifier {
+    llama: Llama,
+    score: PeftLinear,
+    #[module(skip)]
+    adapters: PeftState,
+}
+
+impl AdaptableModel for Classifier {
+    fn model_type(&self) -> &str {
+        "llama"
+    }
+
+    fn layers(&self) -> Vec<(String, LayerRef<'_>)> {
+        let mut all = self.llama.layers();
+        all.retain(|(path, _)| path != "lm_head");
+        all.push(("score".to_owned(), LayerRef::Linear(&self.score)));
+        all
+    }
+
+    fn layers_mut(&mut self) -> Vec<(String, LayerMut<'_>)> {
+        let mut all = self.llama.layers_mut();
+        all.retain(|(path, _)| path != "lm_head");
+        all.push(("score".to_owned(), LayerMut::Linear(&mut self.score)));
+        all
+    }
+
+    fn modules(&self) -> Vec<ModuleInfo> {
+        let mut all = self.llama.modules();
+        all.retain(|module| module.path != "lm_head");
+        all.push(ModuleInfo::output_head("score", self.score.dims()[0], self.score.dims()[1]));
+        all
+    }
+
+    fn peft_state(&self) -> &PeftState {
+        &self.adapters
+    }
+
+    fn peft_state_mut(&mut self) -> &mut PeftState {
+        &mut self.adapters
+    }
+}
+
+impl Classifier {
+    fn new(labels: usize) -> Self {
+        let llama = Llama::from_dir(golden("base"), None, &device()).unwrap();
+        let score = PeftLinear::new(Tensor::zeros([labels, llama.config().hidden_size], &device()), None);
+        Self { llama, score, adapters: PeftState::default() }
+    }
+
+    fn forward(&self, inputs: &Inputs) -> Tensor<2> {
+        let (rows, seq) = (inputs.ids.len(), inputs.ids[0].len());
+        let last: Vec<i32> = (1..=rows).map(|row| (row * seq - 1) as i32).collect();
+        let last = Tensor::<1, Int>::from_data(TensorData::new(last, [rows]), &device());
+        self.score.forward(self.llama.hidden(&inputs.input(), None).select(0, last))
+    }
+}
+
+/// A classifier that PEFT saved scores here as it does there, and so does what we train of it and save.
+#[test]
+fn peft_and_we_open_each_others_classifiers() {
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let inputs = Inputs::load();
+    let theirs = golden("x_seq_cls").join("adapter");
+    let mut model = Classifier::new(3);
+    let plain = model.forward(&inputs).into_data();
+    model.load_adapter(&theirs, "default", true).unwrap();
+    let mut scores = vec![("theirs", theirs, model.forward(&inputs).into_data())];
+    assert_ne!(scores[0].2, plain);
+    let mut model = model.train();
+    let mut optimizer = AdamWConfig::new().init();
+    for _ in 0..3 {
+        let loss = model.forward(&inputs).powi_scalar(2).mean();
+        let grads = GradientsParams::from_grads(loss.backward(), &model);
+        model = optimizer.step(1e-2, model, grads);
+    }
+    let model = model.valid();
+    model.save_adapter("default", &dir.path().join("ours")).unwrap();
+    scores.push(("ours", dir.path().join("ours"), model.forward(&inputs).into_data()));
+    assert_ne!(scores[1].2, scores[0].2);
+    let job = |(name, adapter, _): &(&str, PathBuf, TensorData)| json!({"base": golden("base"), "adapter": adapter, "out": dir.path().join(format!("{name}.out")), "labels": 3});
+    run(&python, dir.path(), &json!(scores.iter().map(job).collect::<Vec<_>>()));
+    for (name, _, scores) in scores {
+        let expected = tensors(&dir.path().join(format!("{name}.out")));
+        assert_close(name, &scores, &expected["logits"], 1e-5);
     }
 }

@@ -4,14 +4,16 @@
 //! Burn lets such an adapter change a parameter and nothing else: the effective weight is made anew in every forward
 //! pass, which costs time and memory that [`PeftLinear`] does not need, and what depends on a layer's input or output
 //! cannot be had. [`ParamAdapter::attach`] lists what is refused. A parameter has one adapter at a time, and Burn takes none
-//! off: keep a clone of the model from before, which shares the memory. AdaLoRA trains its triplets and its regulariser
-//! ([`orthogonal_regularization`](crate::methods::orthogonal_regularization) of [`ParamAdapter::layers`]); nothing prunes them.
+//! off: keep a clone of the model from before, which shares the memory. AdaLoRA's regulariser and its gradients are had from
+//! [`ParamAdapter::layers`] ([`orthogonal_regularization`](crate::methods::orthogonal_regularization),
+//! [`keep_gradients`](crate::methods::keep_gradients)), and [`ParamAdapter::update_and_allocate`] prunes it.
 
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId, Reparameterization, Reparameterizer};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId, Reparameterization, Reparameterizer};
+use burn::optim::GradientsParams;
 use burn::tensor::{DType, Tensor};
 
 use crate::config::PeftConfig;
@@ -19,7 +21,7 @@ use crate::error::{PeftError, Result};
 use crate::files::AdapterFiles;
 use crate::layer::{LayerMut, LayerRef};
 use crate::linear::{LinearAdapter, PeftLinear};
-use crate::methods::Method;
+use crate::methods::{self, Allocation, Method};
 use crate::model::{AdaptableModel, PeftModel, PeftState};
 use crate::named_adapters::LayerAdapter;
 use crate::param::ParamMut;
@@ -181,7 +183,7 @@ impl ParamAdapter {
     pub fn attach<M: Module>(model: M, config: &PeftConfig, seed: u64) -> Result<(M, Self)> {
         let mut layers = AdaptedLayers::of(&model)?;
         let resolution = resolve(config, &layers.modules(), layers.model_type())?;
-        // Frozen here, so that nothing is kept for AdaLoRA's allocator, which does not run.
+        // Frozen for now, so that what AdaLoRA's allocator keeps stays here and is in no record of the model.
         let warnings = layers.attach(NAME, resolution, seed, false)?;
         Self::put_on(model, layers, warnings, true)
     }
@@ -277,6 +279,33 @@ impl ParamAdapter {
             "reading this adapter out of a model that it is not on; not found: {}",
             missing.join(", ")
         )))
+    }
+
+    /// AdaLoRA's part of a training step, as [`methods::update_and_allocate`]: to be called once an optimiser step, after
+    /// it, with the gradients that it used and its number, counted from 1. Averages and masks are kept here and not in the
+    /// model's records.
+    ///
+    /// # Errors
+    /// As [`Self::layers`] and [`methods::update_and_allocate`]; then nothing has changed.
+    pub fn update_and_allocate<M: Module>(
+        &mut self,
+        model: M,
+        grads: &GradientsParams,
+        step: usize,
+    ) -> Result<(M, Allocation)> {
+        let mut layers = self.layers(&model)?;
+        let allocation = methods::update_and_allocate(&mut layers, NAME, grads, step)?;
+        let mut new = BTreeMap::new();
+        for (key, param) in layers.adapter_params_mut(NAME)? {
+            if let ParamMut::Two(param) = param {
+                new.insert(key, param.val().detach());
+            }
+        }
+        // Of what the allocator knows of, masks change E alone.
+        let masked = self.keys.iter().filter(|(_, key)| key.ends_with("lora_E"));
+        let values = masked.filter_map(|(path, key)| Some((path.clone(), new.remove(key)?))).collect();
+        self.layers = layers;
+        Ok((model.map(&mut Writer { values, place: Vec::new() }), allocation))
     }
 
     /// Writes the adapter as it is in `model` as PEFT does.
@@ -424,6 +453,30 @@ impl ModuleVisitor for Reader<'_> {
             self.one.insert(key.clone(), param.clone());
         } else if let Some(param) = param.downcast_ref::<Param<Tensor<2>>>() {
             self.two.insert(key.clone(), param.clone());
+        }
+    }
+}
+
+/// New values of an adapter's parameters in a model, by path.
+struct Writer {
+    values: BTreeMap<String, Tensor<2>>,
+    place: Vec<(String, String)>,
+}
+
+impl ModuleMapper for Writer {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.place.push((name.to_owned(), container_type.to_owned()));
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.place.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let new = self.values.remove(&path(&self.place)).and_then(cast_to::<_, Tensor<D>>);
+        match new {
+            Some(new) => param.map(|old| if old.is_require_grad() { new.require_grad() } else { new }),
+            None => param,
         }
     }
 }

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
-use peft_burn::methods::orthogonal_regularization;
+use peft_burn::methods::{keep_gradients, orthogonal_regularization, update_and_allocate};
 use peft_burn::{
     AdaLoraConfig, AdapterFiles, Bias, Ia3Config, InitLoraWeights, LoraConfig, ModuleNames, ParamAdapter, PeftConfig,
     PeftLinear, PeftModel, PeftState, TargetModules, TensorRng, VeraConfig, layers,
@@ -162,6 +162,51 @@ fn every_method_does_to_plain_layers_what_it_does_to_its_own() {
         assert!(file(&dir.path().join("restored")) == file(&dir.path().join("plain")), "{name}");
         assert_close(&model.materialize().forward(input(9)).into_data(), &expected, 1e-5);
     }
+}
+
+#[test]
+fn adalora_is_pruned_on_plain_layers_as_on_its_own() {
+    const STEPS: usize = 12;
+    let target_modules = TargetModules::list(["up", "down"]);
+    let phases = AdaLoraConfig { tinit: 2, tfinal: 3, delta_t: 2, total_step: Some(STEPS), ..AdaLoraConfig::default() };
+    let config = PeftConfig::AdaLora(AdaLoraConfig { init_r: 4, target_r: 2, target_modules, ..phases });
+    let plain = Plain::new();
+    let mut own = Own::from(&plain);
+    own.add_adapter("default", &config, 5).unwrap();
+    let (model, mut adapter) = ParamAdapter::attach(plain, &config, 5).unwrap();
+    let (mut model, mut own) = (model.train(), own.train());
+    let (mut ours, mut theirs) = (AdamWConfig::new().init(), AdamWConfig::new().init());
+    for step in 1..=STEPS {
+        let target = input(100).slice([0..7, 0..3]);
+        let loss = |y: Tensor<2>| (y - target.clone()).powi_scalar(2).mean();
+        let own_loss = loss(own.forward(input(0))) + orthogonal_regularization(&own, "default").unwrap();
+        let layers = adapter.layers(&model).unwrap();
+        let model_loss = loss(model.forward(input(0))) + orthogonal_regularization(&layers, "default").unwrap();
+        let own_grads = GradientsParams::from_grads(own_loss.backward(), &own);
+        let grads = GradientsParams::from_grads(model_loss.backward(), &model);
+        let own_kept = keep_gradients(&own, "default", &own_grads).unwrap();
+        let kept = keep_gradients(&layers, "default", &grads).unwrap();
+        own = ours.step(1e-2, own, own_grads);
+        model = theirs.step(1e-2, model, grads);
+        let expected = update_and_allocate(&mut own, "default", &own_kept, step).unwrap();
+        let (next, allocation) = adapter.update_and_allocate(model, &kept, step).unwrap();
+        model = next;
+        assert_eq!(allocation.budget, expected.budget);
+        assert_eq!(allocation.mask.map(|m| m.kept), expected.mask.map(|m| m.kept), "step {step}");
+    }
+    let (model, own) = (model.valid(), own.valid());
+    assert_close(&model.forward(input(9)).into_data(), &own.forward(input(9)).into_data(), 1e-4);
+    let layers = adapter.layers(&model).unwrap();
+    let (config, tensors) = layers.adapter_contents("default").unwrap();
+    let (expected, own_tensors) = own.adapter_contents("default").unwrap();
+    assert_eq!(config, expected);
+    let PeftConfig::AdaLora(config) = config else { panic!("AdaLoRA") };
+    let kept: usize = config.rank_pattern.unwrap().values().flatten().filter(|kept| **kept).count();
+    assert_eq!(kept, 4 * 2, "the budget is met");
+    let shapes = |all: &std::collections::BTreeMap<String, TensorData>| {
+        all.iter().map(|(key, data)| (key.clone(), data.shape().to_vec())).collect::<Vec<_>>()
+    };
+    assert_eq!(shapes(&tensors), shapes(&own_tensors));
 }
 
 #[test]

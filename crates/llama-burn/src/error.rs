@@ -45,6 +45,14 @@ pub enum LlamaError {
         /// What this crate can load.
         supported: String,
     },
+    /// Weights of a dtype that the device cannot hold or compute with.
+    #[error("{device} does not support {dtype}; load the model as f32, or use another device")]
+    UnsupportedDtype {
+        /// The device, as Burn shows it.
+        device: String,
+        /// The dtype, such as `bf16`.
+        dtype: String,
+    },
     /// A weight file that is truncated or otherwise not safetensors.
     #[error("{}: not a usable safetensors file: {message}", path.display())]
     Safetensors {

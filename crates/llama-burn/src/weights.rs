@@ -61,8 +61,17 @@ impl Checkpoint {
         let data =
             file.map_or_else(|| Err(LlamaError::MissingFiles { files: vec![name.into()] }), |f| Ok(f.read(name)?))?;
         let dtype = dtype.map_or(data.dtype(), DType::from);
+        check_dtype(dtype, device)?;
         Ok(Tensor::from_data(data.convert_dtype(dtype), (device, dtype)))
     }
+}
+
+/// Refuses a dtype that `device` does not support.
+pub(crate) fn check_dtype(dtype: DType, device: &Device) -> Result<()> {
+    if device.supports_dtype(dtype) {
+        return Ok(());
+    }
+    Err(LlamaError::UnsupportedDtype { device: format!("{device:?}"), dtype: dtype.name().to_owned() })
 }
 
 impl Llama {
@@ -72,7 +81,7 @@ impl Llama {
     ///
     /// # Errors
     /// A file that is missing or broken, a configuration of another architecture, and tensors that do not fit it: all
-    /// missing, unexpected and misshapen ones at once.
+    /// missing, unexpected and misshapen ones at once; a dtype that the device does not support.
     pub fn from_dir(dir: impl AsRef<Path>, dtype: Option<FloatDType>, device: &Device) -> Result<Self> {
         let dir = dir.as_ref();
         let config = LlamaConfig::from_dir(dir)?;
@@ -206,5 +215,20 @@ impl LlamaConfig {
             }
         }
         shapes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dtype_that_the_device_lacks_is_refused_by_name() {
+        let device = Device::flex();
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            assert!(check_dtype(dtype, &device).is_ok());
+        }
+        let error = check_dtype(DType::Flex32, &device).map_err(|e| e.to_string());
+        assert!(matches!(error, Err(text) if text.contains("does not support flex32; load the model as f32")));
     }
 }

@@ -12,7 +12,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::Tensor;
-use peft_burn::ops::flex::{self, all_f32, contiguous, values};
+use peft_burn::ops::flex::{self, all_bf16, all_f32, contiguous, narrowed, values, widened};
 
 mod composed;
 mod cpu;
@@ -86,6 +86,9 @@ impl AttentionOps for Flex {
         v: FloatTensor<Self>,
         shape: AttentionShape,
     ) -> FloatTensor<Self> {
+        if all_bf16(&[&q, &k, &v]) {
+            return narrowed(Self::causal_attention(widened(q), widened(k), widened(v), shape));
+        }
         if !all_f32(&[&q, &k, &v]) {
             return composed::forward::<Self>(q, k, v, &shape);
         }
@@ -101,6 +104,11 @@ impl AttentionOps for Flex {
         v: FloatTensor<Self>,
         shape: AttentionShape,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        if all_bf16(&[&grad, &q, &k, &v]) {
+            let [grad, q, k, v] = [grad, q, k, v].map(widened);
+            let (dq, dk, dv) = Self::causal_attention_backward(grad, q, k, v, shape);
+            return (narrowed(dq), narrowed(dk), narrowed(dv));
+        }
         if !all_f32(&[&grad, &q, &k, &v]) {
             return composed::backward::<Self>(grad, q, k, v, &shape);
         }

@@ -7,7 +7,9 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{FloatDType, Shape, Tensor};
-use peft_burn::ops::flex::{self, all_f32, contiguous, dims2, owned, values, values_mut};
+use peft_burn::ops::flex::{
+    self, all_bf16, all_f32, contiguous, dims2, narrowed, owned, values, values_mut, widened,
+};
 use peft_burn::ops::rows::each_row;
 use peft_burn::ops::simd;
 
@@ -98,6 +100,9 @@ fn inverse(x: &[f32], eps: f32) -> f32 {
 
 impl RmsNormOps for Flex {
     fn rms_norm(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+        if all_bf16(&[&x, &gain]) {
+            return narrowed(Self::rms_norm(widened(x), widened(gain), eps));
+        }
         if !all_f32(&[&x, &gain]) {
             return composed::rms_norm::<Self>(x, gain, eps);
         }
@@ -126,6 +131,9 @@ impl RmsNormOps for Flex {
         gain: FloatTensor<Self>,
         eps: f64,
     ) -> FloatTensor<Self> {
+        if all_bf16(&[&grad, &x, &gain]) {
+            return narrowed(Self::rms_norm_backward(widened(grad), widened(x), widened(gain), eps));
+        }
         if !all_f32(&[&grad, &x, &gain]) {
             return composed::rms_norm_backward::<Self>(grad, x, gain, eps);
         }

@@ -7,7 +7,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{Shape, Slice, Tensor};
-use peft_burn::ops::flex::{all_f32, contiguous, dims2, owned, values, values_mut};
+use peft_burn::ops::flex::{all_bf16, all_f32, contiguous, dims2, narrowed, owned, values, values_mut, widened};
 use peft_burn::ops::rows::each_row;
 
 /// Rotation of the heads of x (`[n, heads·d]`): each pair `(x[i], x[i + d/2])` turns by the angle whose cosine and sine are
@@ -50,6 +50,9 @@ impl RopeOps for burn::backend::Cube {}
 
 impl RopeOps for Flex {
     fn rope(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>, inverse: bool) -> FloatTensor<Self> {
+        if all_bf16(&[&x, &cos, &sin]) {
+            return narrowed(Self::rope(widened(x), widened(cos), widened(sin), inverse));
+        }
         if !all_f32(&[&x, &cos, &sin]) {
             return composed::<Self>(x, cos, sin, inverse);
         }

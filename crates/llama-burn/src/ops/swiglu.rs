@@ -7,7 +7,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::Tensor;
-use peft_burn::ops::flex::{self, all_f32, contiguous, owned, values, values_mut};
+use peft_burn::ops::flex::{self, all_bf16, all_f32, contiguous, narrowed, owned, values, values_mut, widened};
 use peft_burn::ops::rows::{each_row, each_row2};
 use peft_burn::ops::simd::sigmoid;
 
@@ -61,6 +61,9 @@ const WIDTH: usize = 1 << 10;
 
 impl SwigluOps for Flex {
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        if all_bf16(&[&gate, &up]) {
+            return narrowed(Self::swiglu(widened(gate), widened(up)));
+        }
         if !all_f32(&[&gate, &up]) {
             return composed::swiglu::<Self>(gate, up);
         }
@@ -88,6 +91,10 @@ impl SwigluOps for Flex {
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if all_bf16(&[&grad, &gate, &up]) {
+            let (gate, up) = Self::swiglu_backward(widened(grad), widened(gate), widened(up));
+            return (narrowed(gate), narrowed(up));
+        }
         if !all_f32(&[&grad, &gate, &up]) {
             return composed::swiglu_backward::<Self>(grad, gate, up);
         }

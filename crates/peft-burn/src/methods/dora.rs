@@ -9,6 +9,7 @@ use burn::tensor::{DType, Tensor};
 
 use super::{Lora, LoraSpec, Magnitude, dropout};
 use crate::error::Result;
+use crate::ops::scale_columns;
 use crate::param::{ParamMut, ParamRef};
 use crate::random::TensorRng;
 
@@ -54,19 +55,19 @@ impl Dora {
     ///
     /// With dropout PEFT computes the correction from the base weight and the dropped input, and so does this.
     pub fn apply(&self, product: Tensor<2>, x: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
-        let c = self.factor(base).unsqueeze::<2>();
+        let c = self.factor(base);
         let p = self.lora.dropout;
         if p == 0.0 || !self.lora.lora_a.val().is_require_grad() {
-            return (product + self.lora.low_rank(x)) * c;
+            return scale_columns(product + self.lora.low_rank(x), c);
         }
         let x = dropout(x, p, true);
         let dropped = x.clone().cast(base.dtype()).matmul(base.clone().transpose()).cast(DType::F32);
-        product + (dropped.clone() + self.lora.low_rank(x)) * c - dropped
+        product + scale_columns(dropped.clone() + self.lora.low_rank(x), c) - dropped
     }
 
     /// What [`Self::apply`] makes of `x·Wᵀ`, as one operation and a scaling, where there is one.
     pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>, base: &Tensor<2>) -> Option<Tensor<2>> {
-        Some(self.lora.project(x, weight)? * self.factor(base).unsqueeze::<2>())
+        Some(scale_columns(self.lora.project(x, weight)?, self.factor(base)))
     }
 
     /// Multiplies the scaling of the direction's update.

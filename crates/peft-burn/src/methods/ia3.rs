@@ -1,8 +1,9 @@
 //! (IA)³ (Liu et al. 2022, arXiv:2205.05638): `y = l ∘ (x·Wᵀ + b)`, or `y = (x ∘ l)·Wᵀ + b` for feedforward modules.
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 
+use crate::ops::scale_columns;
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
 
@@ -29,23 +30,29 @@ impl Ia3 {
         self.feedforward
     }
 
+    /// l without its second dimension: `[in]` or `[out]`.
+    fn vector(&self) -> Tensor<1> {
+        let l = self.ia3_l.val();
+        let n = l.shape().num_elements();
+        l.reshape([n])
+    }
+
     /// What everything before this adapter reads for `x` (`[n, in]`), in x's dtype.
     pub(crate) fn scale_input(&self, x: Tensor<2>) -> Tensor<2> {
         if !self.feedforward {
             return x;
         }
-        let dtype = x.dtype();
-        (x.cast(DType::F32) * self.ia3_l.val()).cast(dtype)
+        scale_columns(x, self.vector())
     }
 
     /// What `product` (`[n, out]`, f32) becomes.
     pub(crate) fn scale_output(&self, product: Tensor<2>) -> Tensor<2> {
-        if self.feedforward { product } else { product * self.ia3_l.val().transpose() }
+        if self.feedforward { product } else { scale_columns(product, self.vector()) }
     }
 
     /// What the bias (`[out]`, f32) becomes.
     pub(crate) fn scale_bias(&self, bias: Tensor<1>) -> Tensor<1> {
-        if self.feedforward { bias } else { bias * self.ia3_l.val().squeeze_dim(1) }
+        if self.feedforward { bias } else { bias * self.vector() }
     }
 
     /// The weight `[out, in]` (f32) with the adapter folded in.

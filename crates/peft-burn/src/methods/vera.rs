@@ -80,7 +80,8 @@ impl Vera {
 
     /// The update for `low` = [`Self::project`]`(x)`: `[n, out]`.
     pub fn expand(&self, low: Tensor<2>) -> Tensor<2> {
-        ops::linear(low * self.lambda_d.val().unsqueeze(), self.b()) * self.lambda_b.val().unsqueeze()
+        let low = ops::scale_columns(low, self.lambda_d.val());
+        ops::scale_columns(ops::linear(low, self.b()), self.lambda_b.val())
     }
 
     /// The update for `x` (`[n, in]`, f32): `[n, out]`.

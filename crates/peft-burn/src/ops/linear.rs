@@ -9,13 +9,14 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::Tensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::tensor::{DType, Tensor};
 
-use super::flex::{self, all_f32, contiguous, dense, dims2, mat, values};
+use super::flex::{self, all_bf16, all_f32, contiguous, dense, dims2, mat, narrowed, values, widened};
 use super::matrix::{Mat, Product, product, sum_of_products};
 
-/// Linear maps of rows: x `[n, in]`, W `[out, in]`, A `[r, in]`, B `[out, r]`, all of one dtype.
+/// Linear maps of rows: x `[n, in]`, W `[out, in]`, A `[r, in]`, B `[out, r]`. x and W are of one dtype, and so are A and B:
+/// the same, or f32 where that one is less precise. What A and B make is then computed in f32, and the sum is rounded.
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
 pub trait ProjectionOps: Backend {
     /// `x·Wᵀ`: `[n, out]`.
@@ -68,7 +69,8 @@ pub trait ProjectionOps: Backend {
 
 /// The operations in terms of ordinary tensor operations, for every backend.
 mod composed {
-    use super::{Backend, FloatTensor};
+    use super::{Backend, FloatTensor, TensorMetadata};
+    use crate::ops::cast;
 
     pub(super) fn linear<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
         B::float_matmul(x, B::float_transpose(weight))
@@ -81,9 +83,11 @@ mod composed {
         b: FloatTensor<B>,
         scale: f32,
     ) -> (FloatTensor<B>, FloatTensor<B>) {
-        let low = linear::<B>(x.clone(), a);
+        let (dtype, precise) = (x.dtype(), a.dtype());
+        let low = linear::<B>(cast::<B>(x.clone(), precise), a);
         let update = linear::<B>(B::float_mul_scalar(low.clone(), scale.into()), b);
-        (B::float_add(linear::<B>(x, weight), update), low)
+        let product = cast::<B>(linear::<B>(x, weight), precise);
+        (cast::<B>(B::float_add(product, update), dtype), low)
     }
 
     pub(super) fn lora_factors_backward<B: Backend>(
@@ -93,6 +97,7 @@ mod composed {
         b: FloatTensor<B>,
         scale: f32,
     ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+        let (grad, x) = (cast::<B>(grad, b.dtype()), cast::<B>(x, b.dtype()));
         let low_grad = B::float_mul_scalar(B::float_matmul(grad.clone(), b), scale.into());
         let a_grad = B::float_matmul(B::float_transpose(low_grad.clone()), x);
         let b_grad = B::float_matmul(B::float_transpose(grad), B::float_mul_scalar(low, scale.into()));
@@ -105,7 +110,9 @@ mod composed {
         low_grad: FloatTensor<B>,
         a: FloatTensor<B>,
     ) -> FloatTensor<B> {
-        B::float_add(B::float_matmul(grad, weight), B::float_matmul(low_grad, a))
+        let (dtype, precise) = (grad.dtype(), a.dtype());
+        let x_grad = cast::<B>(B::float_matmul(grad, weight), precise);
+        cast::<B>(B::float_add(x_grad, B::float_matmul(low_grad, a)), dtype)
     }
 }
 
@@ -114,6 +121,9 @@ impl ProjectionOps for burn::backend::Cube {}
 
 impl ProjectionOps for Flex {
     fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        if all_bf16(&[&x, &weight]) {
+            return narrowed(Self::project(widened(x), widened(weight)));
+        }
         if !all_f32(&[&x, &weight]) {
             return composed::linear::<Self>(x, weight);
         }
@@ -124,6 +134,9 @@ impl ProjectionOps for Flex {
     }
 
     fn project_backward(grad: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        if all_bf16(&[&grad, &weight]) {
+            return narrowed(Self::project_backward(widened(grad), widened(weight)));
+        }
         if !all_f32(&[&grad, &weight]) {
             return Self::float_matmul(grad, weight);
         }
@@ -140,6 +153,10 @@ impl ProjectionOps for Flex {
         b: FloatTensor<Self>,
         scale: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if all_bf16(&[&x, &weight]) && all_f32(&[&a, &b]) {
+            let (y, low) = Self::lora_linear(widened(x), widened(weight), a, b, scale);
+            return (narrowed(y), low);
+        }
         if !all_f32(&[&x, &weight, &a, &b]) {
             return composed::lora_linear::<Self>(x, weight, a, b, scale);
         }
@@ -159,6 +176,9 @@ impl ProjectionOps for Flex {
         b: FloatTensor<Self>,
         scale: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        if all_bf16(&[&grad, &x]) && all_f32(&[&low, &b]) {
+            return Self::lora_factors_backward(widened(grad), widened(x), low, b, scale);
+        }
         if !all_f32(&[&grad, &x, &low, &b]) {
             return composed::lora_factors_backward::<Self>(grad, x, low, b, scale);
         }
@@ -177,6 +197,9 @@ impl ProjectionOps for Flex {
         low_grad: FloatTensor<Self>,
         a: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
+        if all_bf16(&[&grad, &weight]) && all_f32(&[&low_grad, &a]) {
+            return narrowed(Self::lora_input_backward(widened(grad), widened(weight), low_grad, a));
+        }
         if !all_f32(&[&grad, &weight, &low_grad, &a]) {
             return composed::lora_input_backward::<Self>(grad, weight, low_grad, a);
         }
@@ -277,7 +300,8 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as ProjectionOps>::project(x.into_dispatch(), weight.into_dispatch()))
 }
 
-/// `x·Wᵀ + s·(x·Aᵀ)·Bᵀ` for x `[n, in]`, W `[out, in]`, A `[r, in]` and B `[out, r]` of one dtype. W gets no gradient.
+/// `x·Wᵀ + s·(x·Aᵀ)·Bᵀ` for x `[n, in]`, W `[out, in]`, A `[r, in]` and B `[out, r]`: x and W of
+/// one dtype, A and B of the same or of f32. W gets no gradient.
 pub fn lora_linear(x: Tensor<2>, weight: Tensor<2>, a: Tensor<2>, b: Tensor<2>, scale: f64) -> Tensor<2> {
     let (y, _) = <Dispatch as ProjectionOps>::lora_linear(
         x.into_dispatch(),
@@ -289,7 +313,7 @@ pub fn lora_linear(x: Tensor<2>, weight: Tensor<2>, a: Tensor<2>, b: Tensor<2>, 
     Tensor::from_dispatch(y)
 }
 
-/// [`lora_linear`] where it can be had: all of one dtype, and W not trained.
+/// [`lora_linear`] where it can be had: with dtypes that fit, and W not trained.
 pub(crate) fn try_lora_linear(
     x: &Tensor<2>,
     weight: &Tensor<2>,
@@ -297,8 +321,8 @@ pub(crate) fn try_lora_linear(
     b: Tensor<2>,
     scale: f64,
 ) -> Option<Tensor<2>> {
-    let one_dtype = [x.dtype(), weight.dtype(), b.dtype()].iter().all(|d| *d == a.dtype());
-    (one_dtype && !weight.is_tracked()).then(|| lora_linear(x.clone(), weight.clone(), a, b, scale))
+    let fits = x.dtype() == weight.dtype() && a.dtype() == b.dtype() && [x.dtype(), DType::F32].contains(&a.dtype());
+    (fits && !weight.is_tracked()).then(|| lora_linear(x.clone(), weight.clone(), a, b, scale))
 }
 
 #[cfg(test)]
@@ -306,7 +330,7 @@ pub(crate) fn try_lora_linear(
 mod tests {
     use super::*;
     use crate::random::TensorRng;
-    use burn::tensor::{DType, Device, TensorData, Tolerance};
+    use burn::tensor::{Device, TensorData, Tolerance};
 
     fn random(rng: &mut TensorRng, shape: [usize; 2]) -> Tensor<2> {
         let data = TensorData::new(rng.normal(shape[0] * shape[1], 1.0), shape);
@@ -355,6 +379,39 @@ mod tests {
                 });
                 assert_same(fused, composed);
             }
+        }
+    }
+
+    #[test]
+    fn a_bf16_base_takes_f32_adapters_fused_and_composed() {
+        let rng = &mut TensorRng::new(4, "mixed");
+        for (n, inp, out, r) in [(3, 5, 7, 2), (130, 65, 200, 16)] {
+            let (x, w) = (random(rng, [n, inp]).cast(DType::BF16), random(rng, [out, inp]).cast(DType::BF16));
+            let inputs = [random(rng, [r, inp]), random(rng, [out, r])];
+            let precise = [x.clone(), w.clone()].map(|t| t.cast(DType::F32));
+            let expected = evaluate(&inputs, |t| {
+                lora_linear(precise[0].clone(), precise[1].clone(), t[0].clone(), t[1].clone(), 0.5)
+            });
+            // A view of `[in, out]` is another way to the same values, and f64's factors go the composed way.
+            for w in [w.clone(), w.clone().transpose().reshape([inp, out]).transpose()] {
+                let found = evaluate(&inputs, |t| {
+                    lora_linear(x.clone(), w.clone(), t[0].clone(), t[1].clone(), 0.5).cast(DType::F32)
+                });
+                near(&found, &expected);
+            }
+            let composed = evaluate(&inputs, |t| {
+                let [a, b] = [0, 1].map(|i| t[i].clone().cast(DType::F64));
+                lora_linear(x.clone(), w.clone(), a, b, 0.5).cast(DType::F32)
+            });
+            near(&composed, &expected);
+        }
+    }
+
+    /// Within bf16's precision of the largest value.
+    fn near(found: &[TensorData], expected: &[TensorData]) {
+        for (found, expected) in found.iter().zip(expected) {
+            let largest = expected.iter::<f32>().fold(0.0f32, |m, v| m.max(v.abs()));
+            found.assert_approx_eq::<f32>(expected, Tolerance::absolute(largest * 0.02));
         }
     }
 

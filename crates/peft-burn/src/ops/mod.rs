@@ -4,11 +4,22 @@
 //! every backend has it, an implementation for `Autodiff` that keeps only what its backward reads, and one for `Flex`
 //! that works on slices.
 
+mod columns;
 pub mod flex;
 mod linear;
 pub mod matrix;
 pub mod rows;
 pub mod simd;
 
+pub use columns::{ColumnOps, scale_columns};
 pub(crate) use linear::try_lora_linear;
 pub use linear::{ProjectionOps, linear, lora_linear};
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::DType;
+
+/// `x` in `dtype`, without a copy where it is in it already.
+fn cast<B: Backend>(x: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    if x.dtype() == dtype { x } else { B::float_cast(x, dtype.into()) }
+}

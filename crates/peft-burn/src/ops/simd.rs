@@ -1,5 +1,7 @@
 //! Loops compiled for the widest vectors that the processor has.
 
+use burn::tensor::bf16;
+
 /// Runs `f` compiled for AVX-512 or AVX2 with FMA where the processor has them. `f` and what it calls must be inlined
 /// (`#[inline(always)]`) to profit.
 #[inline]
@@ -30,6 +32,22 @@ fn avx512<R>(f: impl FnOnce() -> R) -> R {
 #[target_feature(enable = "avx2,fma")]
 fn avx2<R>(f: impl FnOnce() -> R) -> R {
     f()
+}
+
+/// A bf16 as f32: its bits are the upper half.
+#[inline(always)]
+pub fn widen(x: bf16) -> f32 {
+    f32::from_bits(u32::from(x.to_bits()) << 16)
+}
+
+/// The bf16 nearest to `x`, of two the even one; NaN stays NaN. Without a branch, so that loops become vector code.
+#[inline(always)]
+pub fn narrow(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    // A NaN whose upper half is not one would round to infinity.
+    let quiet = bits >> 16 | 0x40;
+    bf16::from_bits(if x.is_nan() { quiet } else { rounded } as u16)
 }
 
 /// `eˣ` within 2 units in the last place, without a branch or a call, so that loops over it become vector code. 0 below

@@ -190,9 +190,14 @@ impl PeftLinear {
             method.scale_input(x)
         });
         // The first adapter and the base's product are one operation where there is one for them.
-        let fused = methods.first().and_then(|(method, base)| method.project(&base_input, &weight, base));
+        let last = methods.len() == 1 && bias.is_none();
+        let fused = methods.first().and_then(|(method, base)| method.project(&base_input, &weight, base, last));
         let applied = usize::from(fused.is_some());
-        let mut product = fused.unwrap_or_else(|| linear(base_input, weight, None)).cast(DType::F32);
+        let product = fused.unwrap_or_else(|| linear(base_input, weight, None));
+        if last && applied == 1 {
+            return product.cast(dtype);
+        }
+        let mut product = product.cast(DType::F32);
         let mut bias = bias.map(|b| b.cast(DType::F32));
         for (at, ((method, base), x)) in methods.into_iter().zip(inputs.into_iter().rev()).enumerate() {
             if at >= applied {

@@ -287,6 +287,25 @@ mod tests {
     }
 
     #[test]
+    fn a_bf16_head_in_parts_is_the_f32_one_of_the_same_values() {
+        // The second head is widened in two parts.
+        for (n, width, vocab) in [(33, 8, 50), (3, 600, 7001)] {
+            let t = |like: &Tensor<2>| targets(n, vocab, like);
+            let half = |seed, shape| (random(seed, shape) * 0.1).cast(DType::BF16).cast(DType::F32).detach();
+            let inputs = [half(1, [n, width]), half(2, [vocab, width])];
+            let single =
+                evaluate(&inputs, |x| cross_entropy(x[0].clone(), x[1].clone(), t(&x[0]), 0.3).reshape([1, 1]));
+            let found = evaluate(&inputs, |x| {
+                let [hidden, weight] = [0, 1].map(|i| x[i].clone().cast(DType::BF16));
+                cross_entropy(hidden, weight, t(&x[0]), 0.3).reshape([1, 1])
+            });
+            found[0].assert_approx_eq::<f32>(&single[0], burn::tensor::Tolerance::rel_abs(1e-5, 1e-5));
+            // The gradients are rounded to bf16, and nothing else is.
+            assert_same(&found, &single, 0.005);
+        }
+    }
+
+    #[test]
     fn one_gradient_alone_and_none() {
         let [hidden, weight] = [random(1, [5, 8]), random(2, [9, 8])];
         let t = targets(5, 9, &hidden);

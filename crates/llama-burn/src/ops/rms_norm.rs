@@ -7,9 +7,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{FloatDType, Shape, Tensor};
-use peft_burn::ops::flex::{
-    self, all_bf16, all_f32, contiguous, dims2, narrowed, owned, values, values_mut, widened,
-};
+use peft_burn::ops::flex::{self, all_bf16, all_f32, contiguous, dims2, narrowed, owned, values, values_mut, widened};
 use peft_burn::ops::rows::each_row;
 use peft_burn::ops::simd;
 

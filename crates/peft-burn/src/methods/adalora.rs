@@ -81,12 +81,12 @@ impl AdaLora {
     }
 
     /// What [`Self::apply`] makes of `x·Wᵀ`, as one operation, where there is one.
-    pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>) -> Option<Tensor<2>> {
+    pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>, rounded: bool) -> Option<Tensor<2>> {
         if self.rank() == 0 || self.dropout > 0.0 && self.lora_a.val().is_require_grad() {
             return None;
         }
         let a = self.lora_a.val() * self.lora_e.val();
-        ops::try_lora_linear(x, weight, a, self.lora_b.val(), self.scaling)
+        ops::try_lora_linear(x, weight, a, self.lora_b.val(), self.scaling, rounded)
     }
 
     /// The weight `[out, in]` (f32) with the adapter folded in.

@@ -67,7 +67,7 @@ impl Dora {
 
     /// What [`Self::apply`] makes of `x·Wᵀ`, as one operation and a scaling, where there is one.
     pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>, base: &Tensor<2>) -> Option<Tensor<2>> {
-        Some(scale_columns(self.lora.project(x, weight)?, self.factor(base)))
+        Some(scale_columns(self.lora.project(x, weight, false)?, self.factor(base)))
     }
 
     /// Multiplies the scaling of the direction's update.

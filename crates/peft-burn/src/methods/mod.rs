@@ -140,11 +140,18 @@ impl Method {
     }
 
     /// `x·Wᵀ` with the method's contribution as one operation, where there is one for it; `base` as for [`Self::apply`].
-    pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>, base: &Tensor<2>) -> Option<Tensor<2>> {
+    /// It may be in x's dtype if `rounded`, else it is in f32.
+    pub(crate) fn project(
+        &self,
+        x: &Tensor<2>,
+        weight: &Tensor<2>,
+        base: &Tensor<2>,
+        rounded: bool,
+    ) -> Option<Tensor<2>> {
         match self {
-            Self::Lora(lora) => lora.project(x, weight),
+            Self::Lora(lora) => lora.project(x, weight, rounded),
             Self::Dora(dora) => dora.project(x, weight, base),
-            Self::AdaLora(adalora) => adalora.project(x, weight),
+            Self::AdaLora(adalora) => adalora.project(x, weight, rounded),
             Self::Vera(_) | Self::Ia3(_) => None,
         }
     }

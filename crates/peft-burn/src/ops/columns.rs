@@ -203,9 +203,8 @@ mod tests {
             for (dtype, tolerance) in [(DType::F32, 1e-4), (DType::F64, 1e-6), (DType::BF16, 0.05)] {
                 for trained in [[true, true], [true, false], [false, true]] {
                     let fused = evaluate(shape, dtype, trained, scale_columns);
-                    let plain = evaluate(shape, dtype, trained, |x, c| {
-                        (x.cast(c.dtype()) * c.unsqueeze::<2>()).cast(dtype)
-                    });
+                    let plain =
+                        evaluate(shape, dtype, trained, |x, c| (x.cast(c.dtype()) * c.unsqueeze::<2>()).cast(dtype));
                     for (fused, plain) in fused.iter().zip(&plain) {
                         let (fused, plain) = (fused.clone().convert::<f64>(), plain.clone().convert::<f64>());
                         fused.assert_approx_eq::<f64>(&plain, Tolerance::rel_abs(tolerance, tolerance * 10.0));

@@ -143,7 +143,8 @@ mod tests {
     fn bf16_is_widened_exactly_and_rounded_to_nearest_even() {
         let edges = [0.0, -0.0, 1.0, f32::MAX, f32::MIN_POSITIVE, f32::INFINITY, f32::NEG_INFINITY, 1e-45];
         let ties = (0..1000).map(|i| f32::from_bits(0x3f80_0000 + i * 0x4000));
-        let values: Vec<f32> = edges.into_iter().chain(ties).chain((0..70_000).map(|i| (i as f32).sin() * 100.0)).collect();
+        let values: Vec<f32> =
+            edges.into_iter().chain(ties).chain((0..70_000).map(|i| (i as f32).sin() * 100.0)).collect();
         let rounded: Vec<bf16> = values.iter().map(|&v| bf16::from_f32(v)).collect();
         let half = narrowed(tensor(values.clone(), [values.len()]));
         assert_eq!(halves(&half), rounded);

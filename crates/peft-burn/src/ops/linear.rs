@@ -16,7 +16,7 @@ use super::flex::{self, all_bf16, all_f32, contiguous, dense, dims2, mat, narrow
 use super::matrix::{Mat, Product, product, sum_of_products};
 
 /// Linear maps of rows: x `[n, in]`, W `[out, in]`, A `[r, in]`, B `[out, r]`. x and W are of one dtype, and so are A and B:
-/// the same, or f32 where that one is less precise. What A and B make is then computed in f32, and the sum is rounded.
+/// the same, or f32 where that one is less precise; the sum with what A and B make is then f32 too, and rounded at the end.
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
 pub trait ProjectionOps: Backend {
     /// `x·Wᵀ`: `[n, out]`.
@@ -31,7 +31,8 @@ pub trait ProjectionOps: Backend {
         Self::float_matmul(grad, weight)
     }
 
-    /// `x·Wᵀ + s·low·Bᵀ`, and `low = x·Aᵀ` (`[n, r]`), which backward reads. W is a constant.
+    /// `x·Wᵀ + s·low·Bᵀ`, and `low = x·Aᵀ` (`[n, r]`), which backward reads. W is a constant. The sum is in x's dtype if
+    /// `rounded`, else in A's.
     #[fusion(default)]
     fn lora_linear(
         x: FloatTensor<Self>,
@@ -39,8 +40,9 @@ pub trait ProjectionOps: Backend {
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         scale: f32,
+        rounded: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        composed::lora_linear::<Self>(x, weight, a, b, scale)
+        composed::lora_linear::<Self>(x, weight, a, b, scale, rounded)
     }
 
     /// The gradients of [`lora_linear`](Self::lora_linear) with respect to A, B and `low`.
@@ -82,8 +84,10 @@ mod composed {
         a: FloatTensor<B>,
         b: FloatTensor<B>,
         scale: f32,
+        rounded: bool,
     ) -> (FloatTensor<B>, FloatTensor<B>) {
-        let (dtype, precise) = (x.dtype(), a.dtype());
+        let precise = a.dtype();
+        let dtype = if rounded { x.dtype() } else { precise };
         let low = linear::<B>(cast::<B>(x.clone(), precise), a);
         let update = linear::<B>(B::float_mul_scalar(low.clone(), scale.into()), b);
         let product = cast::<B>(linear::<B>(x, weight), precise);
@@ -110,8 +114,8 @@ mod composed {
         low_grad: FloatTensor<B>,
         a: FloatTensor<B>,
     ) -> FloatTensor<B> {
-        let (dtype, precise) = (grad.dtype(), a.dtype());
-        let x_grad = cast::<B>(B::float_matmul(grad, weight), precise);
+        let (dtype, precise) = (weight.dtype(), a.dtype());
+        let x_grad = cast::<B>(B::float_matmul(cast::<B>(grad, dtype), weight), precise);
         cast::<B>(B::float_add(x_grad, B::float_matmul(low_grad, a)), dtype)
     }
 }
@@ -152,13 +156,14 @@ impl ProjectionOps for Flex {
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         scale: f32,
+        rounded: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         if all_bf16(&[&x, &weight]) && all_f32(&[&a, &b]) {
-            let (y, low) = Self::lora_linear(widened(x), widened(weight), a, b, scale);
-            return (narrowed(y), low);
+            let (y, low) = Self::lora_linear(widened(x), widened(weight), a, b, scale, rounded);
+            return (if rounded { narrowed(y) } else { y }, low);
         }
         if !all_f32(&[&x, &weight, &a, &b]) {
-            return composed::lora_linear::<Self>(x, weight, a, b, scale);
+            return composed::lora_linear::<Self>(x, weight, a, b, scale, rounded);
         }
         let ([n, inp], [out, r]) = (dims2(&x), dims2(&b));
         let (x, weight, a, b) = (contiguous(x), dense(weight), contiguous(a), contiguous(b));
@@ -176,7 +181,7 @@ impl ProjectionOps for Flex {
         b: FloatTensor<Self>,
         scale: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        if all_bf16(&[&grad, &x]) && all_f32(&[&low, &b]) {
+        if all_bf16(&[&x]) && all_f32(&[&low, &b]) {
             return Self::lora_factors_backward(widened(grad), widened(x), low, b, scale);
         }
         if !all_f32(&[&grad, &x, &low, &b]) {
@@ -197,7 +202,7 @@ impl ProjectionOps for Flex {
         low_grad: FloatTensor<Self>,
         a: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        if all_bf16(&[&grad, &weight]) && all_f32(&[&low_grad, &a]) {
+        if all_bf16(&[&weight]) && all_f32(&[&low_grad, &a]) {
             return narrowed(Self::lora_input_backward(widened(grad), widened(weight), low_grad, a));
         }
         if !all_f32(&[&grad, &weight, &low_grad, &a]) {
@@ -231,10 +236,11 @@ impl<B: ProjectionOps, C: CheckpointStrategy> ProjectionOps for Autodiff<B, C> {
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         scale: f32,
+        rounded: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let ((x, x_node), weight) = (x.into_parts(), weight.into_primitive());
         let ((a, a_node), (b, b_node)) = (a.into_parts(), b.into_parts());
-        let (y, low) = B::lora_linear(x.clone(), weight.clone(), a.clone(), b.clone(), scale);
+        let (y, low) = B::lora_linear(x.clone(), weight.clone(), a.clone(), b.clone(), scale, rounded);
         let y = match LoraBackward.prepare::<C>([x_node, a_node, b_node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(LoraState { x, weight, a, b, low: low.clone(), scale }, y),
             OpsKind::UnTracked(prep) => prep.finish(y),
@@ -302,13 +308,23 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 
 /// `x·Wᵀ + s·(x·Aᵀ)·Bᵀ` for x `[n, in]`, W `[out, in]`, A `[r, in]` and B `[out, r]`: x and W of
 /// one dtype, A and B of the same or of f32. W gets no gradient.
-pub fn lora_linear(x: Tensor<2>, weight: Tensor<2>, a: Tensor<2>, b: Tensor<2>, scale: f64) -> Tensor<2> {
+///
+/// The sum is in x's dtype if `rounded`, else in A's.
+pub fn lora_linear(
+    x: Tensor<2>,
+    weight: Tensor<2>,
+    a: Tensor<2>,
+    b: Tensor<2>,
+    scale: f64,
+    rounded: bool,
+) -> Tensor<2> {
     let (y, _) = <Dispatch as ProjectionOps>::lora_linear(
         x.into_dispatch(),
         weight.into_dispatch(),
         a.into_dispatch(),
         b.into_dispatch(),
         scale as f32,
+        rounded,
     );
     Tensor::from_dispatch(y)
 }
@@ -320,9 +336,10 @@ pub(crate) fn try_lora_linear(
     a: Tensor<2>,
     b: Tensor<2>,
     scale: f64,
+    rounded: bool,
 ) -> Option<Tensor<2>> {
     let fits = x.dtype() == weight.dtype() && a.dtype() == b.dtype() && [x.dtype(), DType::F32].contains(&a.dtype());
-    (fits && !weight.is_tracked()).then(|| lora_linear(x.clone(), weight.clone(), a, b, scale))
+    (fits && !weight.is_tracked()).then(|| lora_linear(x.clone(), weight.clone(), a, b, scale, rounded))
 }
 
 #[cfg(test)]
@@ -371,8 +388,9 @@ mod tests {
             let inputs = [random(rng, [n, inp]), random(rng, [r, inp]), random(rng, [out, r])];
             // As Hugging Face stores it, and a view of Burn's `[in, out]`.
             for weight in [random(rng, [out, inp]), random(rng, [inp, out]).transpose()] {
-                let fused =
-                    evaluate(&inputs, |t| lora_linear(t[0].clone(), weight.clone(), t[1].clone(), t[2].clone(), 0.5));
+                let fused = evaluate(&inputs, |t| {
+                    lora_linear(t[0].clone(), weight.clone(), t[1].clone(), t[2].clone(), 0.5, true)
+                });
                 let composed = evaluate(&inputs, |t| {
                     let low = t[0].clone().matmul(t[1].clone().transpose());
                     t[0].clone().matmul(weight.clone().transpose()) + low.matmul(t[2].clone().transpose()) * 0.5
@@ -390,18 +408,25 @@ mod tests {
             let inputs = [random(rng, [r, inp]), random(rng, [out, r])];
             let precise = [x.clone(), w.clone()].map(|t| t.cast(DType::F32));
             let expected = evaluate(&inputs, |t| {
-                lora_linear(precise[0].clone(), precise[1].clone(), t[0].clone(), t[1].clone(), 0.5)
+                lora_linear(precise[0].clone(), precise[1].clone(), t[0].clone(), t[1].clone(), 0.5, true)
             });
-            // A view of `[in, out]` is another way to the same values, and f64's factors go the composed way.
+            // The same values, as Hugging Face stores them and as a view of `[in, out]`.
             for w in [w.clone(), w.clone().transpose().reshape([inp, out]).transpose()] {
                 let found = evaluate(&inputs, |t| {
-                    lora_linear(x.clone(), w.clone(), t[0].clone(), t[1].clone(), 0.5).cast(DType::F32)
+                    lora_linear(x.clone(), w.clone(), t[0].clone(), t[1].clone(), 0.5, true).cast(DType::F32)
                 });
                 near(&found, &expected);
+                let unrounded = evaluate(&inputs, |t| {
+                    let y = lora_linear(x.clone(), w.clone(), t[0].clone(), t[1].clone(), 0.5, false);
+                    assert_eq!(y.dtype(), DType::F32);
+                    y
+                });
+                near(&unrounded, &found);
             }
+            // f64 goes the composed way.
             let composed = evaluate(&inputs, |t| {
                 let [a, b] = [0, 1].map(|i| t[i].clone().cast(DType::F64));
-                lora_linear(x.clone(), w.clone(), a, b, 0.5).cast(DType::F32)
+                lora_linear(x.clone(), w.clone(), a, b, 0.5, true).cast(DType::F32)
             });
             near(&composed, &expected);
         }

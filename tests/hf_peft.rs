@@ -102,12 +102,21 @@ fn peft_opens_adapters_of_a_bf16_base() {
         ours.push(model.forward(&inputs.input()).into_data());
     }
     run(&python, dir.path(), &json!(jobs));
+    // The fused operations round at fewer places than PyTorch does, so the two errors are independent: two such errors of
+    // one size lie its square root of two apart, and ours must not be the larger one.
+    let mut errors = [0.0, 0.0];
     for (name, ours) in methods.into_iter().zip(ours) {
         let theirs = &tensors(&dir.path().join(format!("{name}.out")))["logits"];
         let exact = &tensors(&golden(name).join("forward.safetensors"))["logits"];
         let (difference, rounding) = (relative_error(&ours, theirs), relative_error(theirs, exact));
-        assert!(difference <= rounding, "{name}: {difference:.2e} from PEFT, which is {rounding:.2e} from exact");
+        assert!(
+            difference <= rounding * std::f64::consts::SQRT_2,
+            "{name}: {difference:.2e} from PEFT, which is {rounding:.2e} from exact"
+        );
+        errors[0] += relative_error(&ours, exact);
+        errors[1] += rounding;
     }
+    assert!(errors[0] <= errors[1], "further from exact than PEFT, over all methods: {errors:?}");
 }
 
 /// Adapters of every method converted to LoRA, and a combination: PEFT computes with them what we do.

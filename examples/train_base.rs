@@ -68,6 +68,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         adapter: None,
         resume: output.join("checkpoints").exists(),
         dashboard: true,
+        devices: Vec::new(),
     };
     let (model, report) = fit(model, Stream::new(Arc::new(train), stream)?, &valid, pad_id, &options)?;
     model.save(output.join("model"), Some(FloatDType::F16))?;

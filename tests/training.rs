@@ -5,6 +5,8 @@
 mod adalora;
 #[path = "training/own_model.rs"]
 mod own_model;
+#[path = "training/replicas.rs"]
+mod replicas;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -83,6 +85,7 @@ fn options(output: &Path, total_steps: usize) -> FitOptions {
         adapter: Some("default".into()),
         resume: false,
         dashboard: false,
+        devices: Vec::new(),
     }
 }
 

@@ -122,19 +122,33 @@ impl ParamMut<'_> {
 
 /// Puts `data` in the place of the parameter's values, in the parameter's own dtype.
 pub(crate) fn replace<const D: usize>(param: &mut Param<Tensor<D>>, data: TensorData) {
+    let id = param.id;
     *param = param.clone().map(|old| {
         let new = Tensor::from_data(data, (&old.device(), old.dtype()));
-        if old.is_require_grad() { new.require_grad() } else { new }
+        as_trained(new, old.is_require_grad(), is_distributed(&old), id)
     });
 }
 
 /// Puts `f` of the parameter's values in their place; identity and training state stay.
 pub(crate) fn update<const D: usize>(param: &mut Param<Tensor<D>>, f: impl FnOnce(Tensor<D>) -> Tensor<D>) {
+    let id = param.id;
     *param = param.clone().map(|old| {
-        let trained = old.is_require_grad();
+        let (trained, distributed) = (old.is_require_grad(), is_distributed(&old));
         let new = f(old.detach().set_require_grad(false)).detach();
-        if trained { new.require_grad() } else { new }
+        as_trained(new, trained, distributed, id)
     });
+}
+
+/// Burn asks for autodiff before it looks for the mark.
+fn is_distributed<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.is_autodiff() && tensor.is_distributed()
+}
+
+/// Burn marks the parameters whose gradients it adds up across devices; a new value must bear the mark as well, or the
+/// replicas drift apart from here on.
+fn as_trained<const D: usize>(new: Tensor<D>, trained: bool, distributed: bool, id: ParamId) -> Tensor<D> {
+    let new = if trained { new.require_grad() } else { new };
+    if distributed { new.set_distributed(id) } else { new }
 }
 
 /// A parameter made from numbers on the host.

@@ -3,6 +3,7 @@
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
 use llama_burn::Llama;
+use peft_burn::methods::RankMask;
 use peft_burn::{PeftConfig, PeftError, PeftModel, methods};
 
 use crate::error::{LearnerError, Result};
@@ -80,15 +81,17 @@ impl Pruning {
         Ok(methods::keep_gradients(model, &self.adapter, grads)?)
     }
 
-    /// What follows optimiser step `step`: importance, budget, mask, and the cut after the last mask.
+    /// What follows optimiser step `step`: importance, budget, mask, and the cut after the last mask. `agree` makes one
+    /// mask of those of all replicas.
     pub fn allocate(
         &mut self,
         model: &mut Llama,
         optimizer: &mut ModuleOptimizer,
         kept: &GradientsParams,
         step: usize,
+        agree: impl FnOnce(RankMask) -> RankMask,
     ) -> Result<Allocated> {
-        let allocation = methods::update_and_allocate(model, &self.adapter, kept, step)?;
+        let allocation = methods::update_and_agree(model, &self.adapter, kept, step, agree)?;
         if self.shrink && step == self.last_mask {
             methods::shrink(model, &self.adapter, optimizer)?;
         }

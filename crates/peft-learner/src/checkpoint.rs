@@ -30,6 +30,17 @@ pub struct TrainerState {
     /// The triplets that AdaLoRA still has in memory, by `<path>.lora_E`; absent while it has all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub triplets: Option<BTreeMap<String, Vec<bool>>>,
+    /// Devices that the run is spread over: the rows of a step follow from it. Absent for one.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub devices: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(devices: &usize) -> bool {
+    *devices == 1
 }
 
 /// The `checkpoints` folder of a run.
@@ -38,12 +49,19 @@ pub struct Checkpoints {
     dir: PathBuf,
     /// How many are kept.
     limit: usize,
+    /// Devices of the run.
+    devices: usize,
 }
 
 impl Checkpoints {
     /// The checkpoints in `dir`, of which the newest `limit` are kept (0: all).
     pub fn new(dir: impl Into<PathBuf>, limit: usize) -> Self {
-        Self { dir: dir.into(), limit }
+        Self { dir: dir.into(), limit, devices: 1 }
+    }
+
+    /// The same, of a run that is spread over so many devices.
+    pub fn of_devices(self, devices: usize) -> Self {
+        Self { devices, ..self }
     }
 
     /// Complete checkpoints with their steps, oldest first. Half-written ones are not among them.
@@ -139,7 +157,7 @@ impl Checkpoints {
             }
             _ => None,
         };
-        let state = TrainerState { global_step: step, seed, triplets };
+        let state = TrainerState { global_step: step, seed, triplets, devices: self.devices };
         let state = serde_json::to_vec_pretty(&state).unwrap_or_default();
         write_whole(part.join(STATE), &state)
     }
@@ -148,7 +166,7 @@ impl Checkpoints {
     /// there is no checkpoint.
     ///
     /// # Errors
-    /// A checkpoint that is damaged, or of another adapter.
+    /// A checkpoint that is damaged, of another adapter, or of a run on another number of devices.
     pub fn restore(
         &self,
         model: CausalLm,
@@ -159,6 +177,9 @@ impl Checkpoints {
         let broken = |file: &str, message: String| LearnerError::Checkpoint { path: dir.join(file), message };
         let text = std::fs::read(dir.join(STATE)).map_err(LearnerError::io("read", dir.join(STATE)))?;
         let state: TrainerState = serde_json::from_slice(&text).map_err(|e| broken(STATE, e.to_string()))?;
+        if state.devices != self.devices {
+            return Err(LearnerError::DevicesChanged { were: state.devices, are: self.devices });
+        }
         let record = ModuleRecord::load(dir.join(MODEL)).map_err(|e| broken(MODEL, e.to_string()))?;
         let mut model = model;
         if let (Some(name), Some(triplets)) = (adapter, &state.triplets) {

@@ -105,6 +105,29 @@ pub enum LearnerError {
         /// The adapter's probability.
         dropout: f64,
     },
+    /// Several devices of which Burn cannot add up the gradients.
+    #[error(
+        "cannot train on {devices} devices together: Burn adds up gradients across devices by a collective that it has for \
+         CUDA GPUs alone, each of them named once; train on one device, or on several CUDA GPUs"
+    )]
+    NoCollective {
+        /// How many there are.
+        devices: usize,
+    },
+    /// Gradient checkpointing on several devices.
+    #[error(
+        "`training.gradient_checkpointing` does not go with several devices: Burn adds up the gradients of parameters that \
+         it sees in the graph, and layers that run again in backward hide theirs; set it to false, or train on one device"
+    )]
+    CheckpointedReplicas,
+    /// A run is resumed on another number of devices than it began with.
+    #[error("the checkpoint is of a run on {were} device(s), and this one has {are}; go on with as many as before")]
+    DevicesChanged {
+        /// Then.
+        were: usize,
+        /// Now.
+        are: usize,
+    },
     /// A stream of batches that cannot exist, such as one over no examples.
     #[error("cannot make batches: {0}")]
     Stream(String),

@@ -1,5 +1,6 @@
 //! Training a model on a stream, through Burn's `SupervisedTraining`.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,9 +8,10 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::optim::AdamWConfig;
+use burn::tensor::Device;
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::LossMetric;
-use burn::train::{Interrupter, Learner, SupervisedTraining};
+use burn::train::{CustomLearningStrategy, Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use llama_burn::Llama;
 use peft_burn::PeftModel;
 use peft_burn::methods::kept_ranks;
@@ -25,8 +27,9 @@ use crate::metrics::{Metrics, MetricsWriter, read_metrics, truncate_after};
 use crate::plot::{loss_panel, triplets_panel, write_plot};
 use crate::progress::Progress;
 use crate::rank_plot::write_rank_plot;
+use crate::replicas::{Replicas, check, strategy};
 use crate::schedule::Schedule;
-use crate::step::{CausalLm, Evaluation, Run, RunState};
+use crate::step::{CausalLm, Evaluation, Numbers, Run, RunState};
 
 /// How a model is trained.
 #[derive(Clone, Debug)]
@@ -43,8 +46,11 @@ pub struct FitOptions {
     pub adapter: Option<String>,
     /// Go on from the newest checkpoint in `output`, if there is one.
     pub resume: bool,
-    /// Burn's dashboard where stdout is a terminal.
+    /// Burn's dashboard where stdout is a terminal and the device a single one.
     pub dashboard: bool,
+    /// Devices that each train on a part of every step's rows; none or one: where the model is. The stream's steps then
+    /// have `gradient_accumulation_steps` micro-batches for each of them.
+    pub devices: Vec<Device>,
 }
 
 /// What a run came to.
@@ -65,27 +71,61 @@ pub struct FitReport {
 /// Trains `model` on `stream`, evaluating on `valid`, and returns it in validation mode.
 ///
 /// # Errors
-/// AdaLoRA's phases that do not fit the run, before anything is written; a file that cannot be written, or a loss that is
-/// not finite: the last checkpoint is kept then, and named.
+/// AdaLoRA's phases that do not fit the run, and devices that cannot train together, before anything is written; a file
+/// that cannot be written, or a loss that is not finite: the last checkpoint is kept then, and named.
 pub fn fit(
-    mut model: Llama,
+    model: Llama,
     stream: Stream,
     valid: &[Example],
     pad_id: u32,
     options: &FitOptions,
 ) -> Result<(Llama, FitReport)> {
+    check(&options.devices)?;
+    launch(model, stream, valid, pad_id, options, strategy(&options.devices))
+}
+
+/// As [`fit`], through a strategy other than Burn's own. It drives one replica for each of `options.devices`, each on a
+/// thread of its own as Burn's distributed strategy does, and hands every one the sum of all their gradients.
+///
+/// # Errors
+/// As [`fit`].
+pub fn fit_with(
+    model: Llama,
+    stream: Stream,
+    valid: &[Example],
+    pad_id: u32,
+    options: &FitOptions,
+    strategy: CustomLearningStrategy<CausalLm>,
+) -> Result<(Llama, FitReport)> {
+    launch(model, stream, valid, pad_id, options, Some(TrainingStrategy::Custom(strategy)))
+}
+
+fn launch(
+    mut model: Llama,
+    stream: Stream,
+    valid: &[Example],
+    pad_id: u32,
+    options: &FitOptions,
+    strategy: Option<TrainingStrategy<CausalLm>>,
+) -> Result<(Llama, FitReport)> {
     let training = &options.training;
+    let replicas = Replicas::new(options.devices.len().max(1));
+    if replicas.count > 1 && training.gradient_checkpointing {
+        return Err(LearnerError::CheckpointedReplicas);
+    }
     let total_steps = options.total_steps;
     let started = Instant::now();
     let pruning = plan(&mut model, options.adapter.as_deref(), total_steps, training.shrink_after_pruning)?;
     std::fs::create_dir_all(&options.output).map_err(LearnerError::io("create", &options.output))?;
     let metrics_path = options.output.join("metrics.jsonl");
-    let checkpoints = Checkpoints::new(options.output.join("checkpoints"), training.save_total_limit);
+    let checkpoints =
+        Checkpoints::new(options.output.join("checkpoints"), training.save_total_limit).of_devices(replicas.count);
     checkpoints.clear_unfinished();
     let batches: Vec<Batch> = eval_batches(valid, training.per_device_train_batch_size, pad_id).collect();
     let interrupter = Interrupter::new();
     let schedule = Schedule::new(training, total_steps);
-    let dashboard = options.dashboard && std::io::stdout().is_terminal();
+    // The dashboard stops a run between any two replicas: the others would wait for ever.
+    let dashboard = options.dashboard && replicas.count == 1 && std::io::stdout().is_terminal();
     let progress = |done: usize| match dashboard {
         // Burn's dashboard takes the whole terminal.
         true => Progress::to_writer(total_steps, done, Box::new(std::io::sink())),
@@ -107,9 +147,11 @@ pub fn fit(
         progress: progress(0),
         checkpoints: checkpoints.clone(),
         interrupter: interrupter.clone(),
-        micro: 0,
-        loss: None,
-        orthogonal: None,
+        replicas: replicas.clone(),
+        loss: BTreeMap::new(),
+        orthogonal: BTreeMap::new(),
+        numbers: Numbers::default(),
+        mask: None,
         tokens: 0,
         started,
         evaluation: Evaluation { batches: batches.len(), ..Evaluation::default() },
@@ -142,6 +184,8 @@ pub fn fit(
         total_steps,
         eval_steps: if training.eval_steps == 0 { total_steps.max(1) } else { training.eval_steps },
         accumulation: training.gradient_accumulation_steps,
+        replica: 0,
+        replicas: replicas.count,
     };
     let epochs = loader.epochs(done);
     let mut trained = lm.model.clone();
@@ -161,6 +205,9 @@ pub fn fit(
         .metrics((LossMetric::new(),));
         if !dashboard {
             supervised = supervised.renderer(Box::new(progress.clone()));
+        }
+        if let Some(strategy) = strategy {
+            supervised = supervised.with_training_strategy(strategy);
         }
         let result = supervised.launch(Learner::new(lm, optim, scheduler));
         progress.finish();

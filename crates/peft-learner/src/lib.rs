@@ -33,6 +33,7 @@ pub mod metrics;
 pub mod plot;
 pub mod progress;
 pub mod rank_plot;
+mod replicas;
 pub mod run;
 pub mod schedule;
 pub mod step;

@@ -18,7 +18,12 @@ pub(crate) struct StepLoader {
     pub total_steps: usize,
     /// Steps between evaluations.
     pub eval_steps: usize,
+    /// Micro-batches that a replica adds up in a step.
     pub accumulation: usize,
+    /// Which of the run's replicas reads here.
+    pub replica: usize,
+    /// How many there are: every so-many-th micro-batch of a step is a replica's.
+    pub replicas: usize,
 }
 
 impl StepLoader {
@@ -44,7 +49,7 @@ impl DataLoader<Batch> for StepLoader {
     }
 
     fn num_items(&self) -> usize {
-        self.next_steps().len() * self.accumulation
+        self.next_steps().len() * self.accumulation * self.replicas
     }
 
     fn to_device(&self, _device: &Device) -> Arc<dyn DataLoader<Batch>> {
@@ -52,8 +57,11 @@ impl DataLoader<Batch> for StepLoader {
         Arc::new(self.clone())
     }
 
-    fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<Batch>> {
-        Arc::new(self.clone())
+    /// The share of one replica. Burn cuts all items into as many stretches as there are replicas, but a stretch would
+    /// be other steps, and replicas work on the same: where the stretch begins only tells whose share is asked for.
+    fn slice(&self, start: usize, _end: usize) -> Arc<dyn DataLoader<Batch>> {
+        let replica = start * self.replicas / self.num_items().max(1);
+        Arc::new(Self { replica, ..self.clone() })
     }
 }
 
@@ -71,7 +79,8 @@ impl Iterator for Steps<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         if self.ready.is_empty() {
             let step = self.steps.next()?;
-            self.ready = self.loader.stream.step(step).into();
+            let batches = self.loader.stream.step(step).into_iter();
+            self.ready = batches.skip(self.loader.replica).step_by(self.loader.replicas).collect();
         }
         self.given += 1;
         self.ready.pop_front().map(Ok)

@@ -16,6 +16,7 @@ use crate::data::{
 use crate::error::{LearnerError, Problems, Result};
 use crate::files::write_whole;
 use crate::fit::{FitOptions, FitReport, fit};
+use crate::replicas;
 
 /// The name of the adapter that a run trains.
 pub const ADAPTER: &str = "default";
@@ -170,13 +171,31 @@ pub fn train(
     device: &Device,
     note: impl FnMut(&str),
 ) -> Result<(Base, RunReport)> {
+    train_on(config, options, std::slice::from_ref(device), note)
+}
+
+/// As [`train`], on several devices, each of which has a replica of the model and a part of every step's rows.
+///
+/// # Errors
+/// As [`train`]; no device, and devices that cannot train together.
+pub fn train_on(
+    config: &RunConfig,
+    options: RunOptions,
+    devices: &[Device],
+    note: impl FnMut(&str),
+) -> Result<(Base, RunReport)> {
+    let first = devices.first().ok_or(LearnerError::NoCollective { devices: 0 })?;
+    replicas::check(devices)?;
+    if devices.len() > 1 && config.training.gradient_checkpointing {
+        return Err(LearnerError::CheckpointedReplicas);
+    }
     check_output(config, options.existing)?;
     let adapter = match &config.adapter {
         AdapterSource::Config(map) => Some(PeftConfig::from_map(map.clone())?),
         AdapterSource::From(_) => None,
     };
-    let base = Base::load(&config.model.path, Some(config.model.dtype.into()), device)?;
-    train_base(config, base, adapter, options, note)
+    let base = Base::load(&config.model.path, Some(config.model.dtype.into()), first)?;
+    train_loaded(config, base, adapter, options, devices, note)
 }
 
 /// As [`train`], on a model that is in memory already. `adapter` is the configuration of a new adapter; without it, the
@@ -186,11 +205,23 @@ pub fn train(
 /// As [`train`].
 pub fn train_base(
     config: &RunConfig,
+    base: Base,
+    adapter: Option<PeftConfig>,
+    options: RunOptions,
+    note: impl FnMut(&str),
+) -> Result<(Base, RunReport)> {
+    train_loaded(config, base, adapter, options, &[], note)
+}
+
+fn train_loaded(
+    config: &RunConfig,
     mut base: Base,
     adapter: Option<PeftConfig>,
     options: RunOptions,
+    devices: &[Device],
     mut note: impl FnMut(&str),
 ) -> Result<(Base, RunReport)> {
+    let parts = devices.len().max(1);
     check_output(config, options.existing)?;
     let (train, train_report) = base.examples(&config.data.train, config.data.max_length)?;
     note(&train_report.describe(&config.data.train));
@@ -203,8 +234,8 @@ pub fn train_base(
         None => (Vec::new(), None),
     };
     let pad_id = base.pad_id();
-    let stream = Stream::new(Arc::new(train), stream_config(config, pad_id))?;
-    let total_steps = config.training.total_steps(stream.rows_per_epoch());
+    let stream = Stream::new(Arc::new(train), stream_config(config, pad_id, parts))?;
+    let total_steps = config.training.total_steps(stream.rows_per_epoch(), parts);
     // The configuration alone tells this only where it says `max_steps`.
     let warmup_steps = config.training.warmup_steps;
     if warmup_steps > total_steps {
@@ -246,6 +277,7 @@ pub fn train_base(
         adapter: Some(ADAPTER.to_owned()),
         resume: options.existing == Existing::Resume,
         dashboard: options.dashboard,
+        devices: devices.to_vec(),
     };
     let (model, fit) = fit(base.model, stream, &valid, pad_id, &options)?;
     let place = output.join("adapter");
@@ -255,11 +287,11 @@ pub fn train_base(
     Ok((base, report))
 }
 
-fn stream_config(config: &RunConfig, pad_id: u32) -> StreamConfig {
+fn stream_config(config: &RunConfig, pad_id: u32, parts: usize) -> StreamConfig {
     let training = &config.training;
     StreamConfig {
         batch_size: training.per_device_train_batch_size,
-        accumulation: training.gradient_accumulation_steps,
+        accumulation: training.gradient_accumulation_steps * parts,
         shuffle: config.data.shuffle,
         group_by_length: training.group_by_length,
         packing: config.data.packing,

@@ -1,5 +1,6 @@
 //! One optimiser step, as Burn's training loop calls it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -10,14 +11,16 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn::train::metric::{Adaptor, LossInput};
 use burn::train::{InferenceStep, Interrupter, ItemLazy, TrainOutput, TrainStep};
 use llama_burn::{AttentionMask, Input, Llama};
+use peft_burn::methods::RankMask;
 
-use crate::adalora::Pruning;
+use crate::adalora::{Allocated, Pruning};
 use crate::checkpoint::Checkpoints;
 use crate::data::Batch;
 use crate::error::{LearnerError, Result};
 use crate::loss::cross_entropy;
 use crate::metrics::{EvalReport, Metrics, MetricsWriter, StepReport};
 use crate::progress::Progress;
+use crate::replicas::Replicas;
 use crate::schedule::Schedule;
 
 /// What a step needs to know of its run, and leaves behind for the next.
@@ -36,12 +39,15 @@ pub(crate) struct RunState {
     pub progress: Progress,
     pub checkpoints: Checkpoints,
     pub interrupter: Interrupter,
-    /// Micro-batches of the present step so far.
-    pub micro: usize,
-    /// The present step's loss so far, without any regulariser, on the device.
-    pub loss: Option<Tensor<1>>,
-    /// The present step's regulariser, on the device.
-    pub orthogonal: Option<Tensor<1>>,
+    pub replicas: Replicas,
+    /// The loss of each micro-batch of the present step so far, without any regulariser, on the device.
+    pub loss: BTreeMap<usize, Tensor<1>>,
+    /// The present step's regulariser, on the device, by the micro-batch that brought it.
+    pub orthogonal: BTreeMap<usize, Tensor<1>>,
+    /// What they came to, once all are in.
+    pub numbers: Numbers,
+    /// AdaLoRA: the mask that the replicas apply in the present step.
+    pub mask: Option<RankMask>,
     pub tokens: usize,
     pub started: Instant,
     /// The present evaluation: batches left, loss so far.
@@ -52,6 +58,14 @@ pub(crate) struct RunState {
     pub adapter: Option<String>,
     /// What is done for it, if it is AdaLoRA.
     pub pruning: Option<Pruning>,
+}
+
+/// What the host reads of a step.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Numbers {
+    pub task: f64,
+    pub orthogonal: f64,
+    pub grad_norm: f64,
 }
 
 /// A running evaluation.
@@ -81,12 +95,22 @@ impl Run {
     pub fn state(&self) -> MutexGuard<'_, RunState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The mask that all replicas apply: the leading one's. Equal gradients make equal masks, but GPUs of two models may
+    /// round differently, and one triplet pruned on one replica alone would part them for good.
+    fn agree(&self, own: RankMask, leads: bool) -> RankMask {
+        let replicas = self.state().replicas.clone();
+        if leads {
+            self.state().mask = Some(own.clone());
+        }
+        replicas.meet();
+        self.state().mask.clone().unwrap_or(own)
+    }
 }
 
 impl RunState {
-    /// Ends the run with `error`; what was saved stays.
+    /// Ends the run with `error`, at the end of its step; what was saved stays.
     fn fail(&mut self, error: LearnerError) {
-        self.interrupter.stop(Some(&error.to_string()));
         self.error.get_or_insert(error);
     }
 }
@@ -153,20 +177,25 @@ impl TrainStep for CausalLm {
         let device = self.model.device();
         let mut run = self.run.state();
         // Dropout is a function of seed, step and micro-batch: a resumed run draws what an uninterrupted one does.
-        // Burn has one generator a backend: two runs with dropout in one process disturb each other.
+        // Burn has one generator a backend: two runs with dropout in one process, and two replicas, disturb each other.
         if run.dropout {
-            device.seed(mix(run.seed, run.step as u64, run.micro as u64));
+            device.seed(mix(run.seed, run.step as u64, batch.micro as u64));
         }
         // A regulariser is of the step, not of its micro-batches: the first one brings it.
-        let pruning = run.pruning.clone().filter(|_| run.micro == 0);
-        run.micro += 1;
+        let pruning = run.pruning.clone().filter(|_| batch.micro == 0);
         run.tokens += batch.tokens();
+        let alone = run.replicas.count == 1;
         drop(run);
         let mut loss = batch_loss(&self.model, &batch);
         let value = loss.clone().without_autodiff();
+        if !alone && !loss.is_tracked() {
+            // Every replica goes backward: the others wait for its share of the gradients, be it zero.
+            let nothing = self.model.hidden(&input(&batch, &device), None).sum().cast(DType::F32);
+            loss = loss + nothing.mul_scalar(0.0);
+        }
         match pruning.map(|pruning| pruning.orthogonal(&self.model)) {
             Some(Ok(orthogonal)) => {
-                self.run.state().orthogonal = Some(orthogonal.clone().without_autodiff());
+                self.run.state().orthogonal.insert(batch.micro, orthogonal.clone().without_autodiff());
                 loss = loss + orthogonal;
             }
             Some(Err(error)) => self.run.state().fail(error),
@@ -174,78 +203,118 @@ impl TrainStep for CausalLm {
         }
         let grads =
             if loss.is_tracked() { GradientsParams::from_grads(loss.backward(), self) } else { GradientsParams::new() };
-        let mut run = self.run.state();
-        run.loss = Some(match run.loss.take() {
-            Some(sum) => sum + value.clone(),
-            None => value.clone(),
-        });
+        self.run.state().loss.insert(batch.micro, value.clone());
         let share = batch.num_targets().max(1) as f64 / batch.step_targets.max(1) as f64;
         TrainOutput { grads, item: LmOutput { loss: value.div_scalar(share) } }
     }
 
     fn optimize(self, optim: &mut ModuleOptimizer, lr: ModuleLearningRate, grads: GradientsParams) -> Self {
         let run = self.run.clone();
-        let mut run = run.state();
-        if run.error.is_some() {
-            return self;
+        let (replicas, max_grad_norm) = {
+            let run = run.state();
+            (run.replicas.clone(), run.max_grad_norm)
+        };
+        let (grads, norm) = clip(&self, grads, max_grad_norm);
+        // All micro-batches of the step are in once every replica is here.
+        let leads = replicas.meet();
+        if leads {
+            run.state().read(norm);
         }
-        let (grads, norm) = clip(&self, grads, run.max_grad_norm);
-        let device = self.model.device().inner();
-        let zero = || Tensor::zeros([1], (&device, DType::F32));
-        let loss = run.loss.take().unwrap_or_else(zero);
-        let orthogonal = run.orthogonal.take().unwrap_or_else(zero);
-        // The host reads them in one transfer.
-        let numbers: Vec<f64> = Tensor::cat(vec![loss, orthogonal, norm], 0).into_data().iter::<f64>().collect();
-        let (task, orthogonal, grad_norm) = (numbers[0], numbers[1], numbers[2]);
-        let loss = task + orthogonal;
-        let step = run.step + 1;
-        if !(loss.is_finite() && grad_norm.is_finite()) {
-            let last_good = run.checkpoints.latest();
-            run.fail(LearnerError::NotFinite { step, loss, grad_norm, last_good });
-            return self;
+        replicas.meet();
+        let sound = run.state().error.is_none();
+        let next = if sound { self.apply(optim, lr, grads, leads) } else { self };
+        if leads {
+            // Here and nowhere else, where no replica can go on to a step that another one will not make.
+            let run = run.state();
+            run.error.iter().for_each(|error| run.interrupter.stop(Some(&error.to_string())));
         }
-        let (next, allocated) = match run.pruning.clone() {
+        replicas.meet();
+        next
+    }
+}
+
+impl CausalLm {
+    /// The optimiser step, AdaLoRA's part, and what the run keeps of it, which the leading replica writes.
+    fn apply(self, optim: &mut ModuleOptimizer, lr: ModuleLearningRate, grads: GradientsParams, leads: bool) -> Self {
+        let run = self.run.clone();
+        let (pruning, step) = {
+            let run = run.state();
+            (run.pruning.clone(), run.step + 1)
+        };
+        let (next, allocated) = match pruning {
             None => (optim.step(lr, self, grads), None),
             Some(mut pruning) => {
                 let kept = pruning.keep(&self.model, &grads);
                 let mut next = optim.step(lr, self, grads);
-                match kept.and_then(|kept| pruning.allocate(&mut next.model, optim, &kept, step)) {
-                    Ok(allocated) => {
-                        run.pruning = Some(pruning);
-                        (next, Some(allocated))
-                    }
+                let agree = |mask| run.agree(mask, leads);
+                match kept.and_then(|kept| pruning.allocate(&mut next.model, optim, &kept, step, agree)) {
+                    Ok(allocated) => (next, Some((pruning, allocated))),
                     Err(error) => {
-                        run.fail(error);
+                        run.state().fail(error);
                         return next;
                     }
                 }
             }
         };
-        let seconds = run.started.elapsed().as_secs_f64();
+        if leads {
+            run.state().close_step(step, &next, optim, allocated);
+        }
+        next
+    }
+}
+
+impl RunState {
+    /// Reads loss and norm of the step from the devices, in one transfer, and ends the run if they are not finite.
+    fn read(&mut self, norm: Tensor<1>) {
+        let device = norm.device();
+        let total = |parts: BTreeMap<usize, Tensor<1>>| {
+            let sum = parts.into_values().map(|part| part.to_device(&device)).reduce(|a, b| a + b);
+            sum.unwrap_or_else(|| Tensor::zeros([1], (&device, DType::F32)))
+        };
+        let (task, orthogonal) = (total(std::mem::take(&mut self.loss)), total(std::mem::take(&mut self.orthogonal)));
+        let numbers: Vec<f64> = Tensor::cat(vec![task, orthogonal, norm], 0).into_data().iter::<f64>().collect();
+        self.numbers = Numbers { task: numbers[0], orthogonal: numbers[1], grad_norm: numbers[2] };
+        let (loss, grad_norm) = (numbers[0] + numbers[1], numbers[2]);
+        if self.error.is_none() && !(loss.is_finite() && grad_norm.is_finite()) {
+            let last_good = self.checkpoints.latest();
+            self.fail(LearnerError::NotFinite { step: self.step + 1, loss, grad_norm, last_good });
+        }
+    }
+
+    /// Writes down step `step`, which led to `model`.
+    fn close_step(
+        &mut self,
+        step: usize,
+        model: &CausalLm,
+        optim: &ModuleOptimizer,
+        allocated: Option<(Pruning, Allocated)>,
+    ) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        let Numbers { task, orthogonal, grad_norm } = self.numbers;
+        let (pruning, allocated) = allocated.unzip();
         let report = StepReport {
             step,
-            loss,
-            learning_rate: run.learning_rate * run.schedule.multiplier(run.step),
+            loss: task + orthogonal,
+            learning_rate: self.learning_rate * self.schedule.multiplier(self.step),
             grad_norm,
-            tokens: run.tokens,
-            tokens_per_second: run.tokens as f64 / seconds.max(1e-9),
+            tokens: self.tokens,
+            tokens_per_second: self.tokens as f64 / seconds.max(1e-9),
             task_loss: allocated.map(|_| task),
             orthogonal_loss: allocated.map(|_| orthogonal),
             budget: allocated.map(|a| a.budget),
             live_triplets: allocated.map(|a| a.live),
         };
-        (run.step, run.micro, run.tokens) = (step, 0, 0);
-        run.progress.update(&report);
-        let mut result = run.metrics.write(&Metrics::Train(report));
-        if result.is_ok() && run.save_steps > 0 && (step.is_multiple_of(run.save_steps) || step == run.total_steps) {
-            result = save(&mut run, &next, optim);
+        (self.step, self.tokens) = (step, 0);
+        self.pruning = pruning.or(self.pruning.take());
+        self.progress.update(&report);
+        let mut result = self.metrics.write(&Metrics::Train(report));
+        if result.is_ok() && self.save_steps > 0 && (step.is_multiple_of(self.save_steps) || step == self.total_steps) {
+            result = save(self, model, optim);
         }
         if let Err(error) = result {
-            run.fail(error);
+            self.fail(error);
         }
-        run.started = Instant::now();
-        drop(run);
-        next
+        self.started = Instant::now();
     }
 }
 

@@ -27,7 +27,9 @@ pub use importance::Importance;
 pub use lora::{Lora, LoraSpec};
 pub use magnitude::Magnitude;
 pub use orthogonality::orthogonal_regularization;
-pub use rank_allocator::{Allocation, RankMask, keep_gradients, kept_triplets, live_triplets, update_and_allocate};
+pub use rank_allocator::{
+    Allocation, RankMask, keep_gradients, kept_triplets, live_triplets, update_and_agree, update_and_allocate,
+};
 pub use rank_pattern::{KeptRank, kept_ranks, rank_pattern};
 pub use schedule::{BudgetSchedule, set_total_step};
 pub use shrink::{held_triplets, shrink, shrink_to};

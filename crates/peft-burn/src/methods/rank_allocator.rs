@@ -48,6 +48,21 @@ pub fn update_and_allocate<M: PeftModel>(
     grads: &GradientsParams,
     step: usize,
 ) -> Result<Allocation> {
+    update_and_agree(model, name, grads, step, |mask| mask)
+}
+
+/// As [`update_and_allocate`], for a replica of several: at mask steps `agree` is given the replica's own mask and returns
+/// the one that all of them apply.
+///
+/// # Errors
+/// As [`update_and_allocate`].
+pub fn update_and_agree<M: PeftModel>(
+    model: &mut M,
+    name: &str,
+    grads: &GradientsParams,
+    step: usize,
+    agree: impl FnOnce(RankMask) -> RankMask,
+) -> Result<Allocation> {
     let (config, found) = layers(model, name)?;
     let config = config.clone();
     let triplets = found.iter().map(|(_, l)| l.rank()).sum();
@@ -67,7 +82,7 @@ pub fn update_and_allocate<M: PeftModel>(
         }
     }
     let budget = schedule.budget(step);
-    let mask = schedule.masks(step).then(|| rank(model, name, &paths, triplets - budget));
+    let mask = schedule.masks(step).then(|| agree(rank(model, name, &paths, triplets - budget)));
     if let Some(mask) = &mask {
         for (layer, path) in layers_mut(model, name).into_iter().zip(&paths) {
             if let Some(importance) = layer.importance.as_mut().filter(|_| !mask.kept[path].is_empty()) {

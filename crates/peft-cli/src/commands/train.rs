@@ -9,8 +9,8 @@ use peft_learner::metrics::Metrics;
 use peft_learner::run::{self, Existing, RunOptions, RunReport};
 use serde_json::{Value, json};
 
+use crate::device::DeviceName;
 use crate::failure::Result;
-use crate::model_args::DeviceArgs;
 use crate::output::{self, quoted};
 
 const EXAMPLE: &str = r#"Example: a shorter run of the same file
@@ -59,8 +59,9 @@ pub struct Train {
     /// Show a bar rather than the dashboard, also in a terminal
     #[arg(long)]
     no_dashboard: bool,
-    #[command(flatten)]
-    device: DeviceArgs,
+    /// cpu, cuda, cuda:N, rocm, rocm:N, metal, vulkan or webgpu; several CUDA GPUs as cuda:0,cuda:1
+    #[arg(long, default_value = "cpu", value_name = "DEVICE", value_delimiter = ',')]
+    device: Vec<DeviceName>,
     /// Print one JSON object at the end
     #[arg(long)]
     json: bool,
@@ -68,7 +69,7 @@ pub struct Train {
 
 impl Train {
     pub fn run(self) -> Result {
-        let device = self.device.open()?;
+        let devices = self.device.iter().map(|device| device.open()).collect::<Result<Vec<_>>>()?;
         let config = RunConfig::load(&self.config, &self.set)?;
         let existing = match (self.resume, self.overwrite) {
             (true, _) => Existing::Resume,
@@ -76,7 +77,7 @@ impl Train {
             _ => Existing::Refuse,
         };
         let options = RunOptions { existing, dashboard: !self.json && !self.no_dashboard };
-        let (_, report) = run::train(&config, options, &device, |text| output::note(text))?;
+        let (_, report) = run::train_on(&config, options, &devices, |text| output::note(text))?;
         report.warnings.iter().for_each(output::warn);
         if self.json { output::json(&to_json(&config, &report)) } else { show(&config, &report) }
     }

@@ -12,9 +12,9 @@ pub struct TrainingConfig {
     pub max_steps: Option<usize>,
     /// Passes over the training rows.
     pub num_train_epochs: f64,
-    /// Rows a micro-batch.
+    /// Rows a micro-batch; on several devices each has micro-batches of its own.
     pub per_device_train_batch_size: usize,
-    /// Micro-batches an optimiser step.
+    /// Micro-batches an optimiser step, on each device.
     pub gradient_accumulation_steps: usize,
     /// Rows of similar length share a micro-batch.
     pub group_by_length: bool,
@@ -82,10 +82,10 @@ impl TrainingConfig {
         config
     }
 
-    /// Optimiser steps of a run over `rows` rows (packed rows count as one): `max_steps`, or as many as it takes to
-    /// read all rows `num_train_epochs` times.
-    pub fn total_steps(&self, rows: usize) -> usize {
-        let rows_a_step = self.per_device_train_batch_size * self.gradient_accumulation_steps;
+    /// Optimiser steps of a run over `rows` rows (packed rows count as one) on `devices` devices: `max_steps`, or as many
+    /// as it takes to read all rows `num_train_epochs` times.
+    pub fn total_steps(&self, rows: usize, devices: usize) -> usize {
+        let rows_a_step = self.per_device_train_batch_size * self.gradient_accumulation_steps * devices;
         let by_epochs = (self.num_train_epochs * rows as f64 / rows_a_step as f64).ceil() as usize;
         self.max_steps.unwrap_or(by_epochs.max(1))
     }
@@ -138,10 +138,11 @@ mod tests {
     #[test]
     fn steps_come_from_epochs_unless_given() {
         let mut training = TrainingConfig { gradient_accumulation_steps: 2, ..TrainingConfig::default() };
-        assert_eq!(training.total_steps(20), 8, "60 rows, 8 a step");
+        assert_eq!(training.total_steps(20, 1), 8, "60 rows, 8 a step");
+        assert_eq!(training.total_steps(20, 2), 4, "60 rows, 16 a step");
         training.num_train_epochs = 0.01;
-        assert_eq!(training.total_steps(20), 1);
+        assert_eq!(training.total_steps(20, 1), 1);
         training.max_steps = Some(100);
-        assert_eq!(training.total_steps(20), 100);
+        assert_eq!(training.total_steps(20, 1), 100);
     }
 }

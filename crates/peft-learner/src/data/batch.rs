@@ -58,6 +58,8 @@ pub struct Batch {
     pub target_ids: Vec<i32>,
     /// Targets in the whole optimiser step that this micro-batch is part of (a lone batch: its own).
     pub step_targets: usize,
+    /// Which micro-batch of its step this is, from 0.
+    pub micro: usize,
 }
 
 impl Batch {
@@ -102,6 +104,7 @@ impl Batch {
             segments: Some(segments),
             positions: Some(positions),
             step_targets: target_ids.len(),
+            micro: 0,
             targets,
             target_positions,
             target_ids,
@@ -119,10 +122,12 @@ impl Batch {
     }
 }
 
-/// Tells every batch of one optimiser step how many targets the step has.
+/// Tells every batch of one optimiser step its place in it, and how many targets the step has.
 pub(crate) fn share_step_targets(batches: &mut [Batch]) {
     let total = batches.iter().map(Batch::num_targets).sum();
-    batches.iter_mut().for_each(|batch| batch.step_targets = total);
+    for (micro, batch) in batches.iter_mut().enumerate() {
+        (batch.step_targets, batch.micro) = (total, micro);
+    }
 }
 
 #[cfg(test)]

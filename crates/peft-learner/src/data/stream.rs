@@ -15,7 +15,7 @@ use crate::error::{LearnerError, Result};
 pub struct StreamConfig {
     /// Rows a micro-batch.
     pub batch_size: usize,
-    /// Micro-batches an optimiser step.
+    /// Micro-batches an optimiser step, those of all devices together.
     pub accumulation: usize,
     /// A new order each epoch; otherwise file order, round and round.
     pub shuffle: bool,

@@ -160,10 +160,11 @@ fn alone(config: &PeftConfig, options: &FitOptions) -> (Llama, FitReport) {
 
 fn assert_same_run(config: &PeftConfig, options: impl Fn(&Path) -> FitOptions) -> Vec<Llama> {
     let dir = tempfile::tempdir().unwrap();
-    // Adam divides a gradient by its own size, also one that is all rounding: not so with a larger epsilon.
+    // Adam divides a gradient by its own size, also one that is all rounding: with the usual epsilon two single-device runs
+    // that cut a step's rows into other micro-batches differ by 1.1e-5 themselves.
     let options = |name: &str| {
         let mut options = options(&dir.path().join(name));
-        options.training.adam_epsilon = 1e-6;
+        options.training.adam_epsilon = 1e-4;
         options
     };
     let (two, two_report, replicas) = together(config, &options("two"));

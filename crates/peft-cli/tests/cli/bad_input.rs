@@ -35,6 +35,14 @@ fn a_device_that_is_not_compiled_in_names_its_feature() {
 }
 
 #[test]
+fn devices_without_a_collective_do_not_train_together() {
+    let place = Place::new();
+    place.run("train run.toml --device cpu,cpu").fails_with(&["2 devices together", "CUDA"]);
+    place.run("train run.toml --device cpu,rocm:1").fails_with(&["no device `rocm:1`", "--features rocm"]);
+    assert!(!place.path("run").exists());
+}
+
+#[test]
 fn a_model_that_is_missing_or_cut_short_is_named() {
     let place = Place::new();
     place.run("train run.toml --set model.path=./nowhere").fails_with(&["./nowhere", "no such directory"]);

@@ -22,12 +22,12 @@ fn bf16_base(#[values("lora", "dora", "vera", "adalora", "ia3")] name: &str) {
     }
     let logits = model.forward(&Inputs::load().input()).into_data();
     assert_eq!(logits.dtype(), DType::BF16);
-    // Both round at every step, each at its own places: we may be as far from the exact logits as PEFT is, and no
-    // farther than that from PEFT.
+    // Both round at every step, each at its own places: we may be as far from the exact logits as PEFT is, and from PEFT
+    // as far as two independent errors of that size lie apart, its square root of two.
     let rounding = relative_error(peft, exact);
     let (to_exact, to_peft) = (relative_error(&logits, exact), relative_error(&logits, peft));
     assert!(to_exact <= 1.25 * rounding, "{to_exact:.2e} from exact, PEFT {rounding:.2e}");
-    assert!(to_peft <= rounding, "{to_peft:.2e} from PEFT, which is {rounding:.2e} from exact");
+    assert!(to_peft <= rounding * std::f64::consts::SQRT_2, "{to_peft:.2e} from PEFT, which is {rounding:.2e} from exact");
 
     let original = model.named_weights();
     model.merge_adapters(&["default"], true).unwrap();

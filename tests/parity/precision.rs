@@ -27,7 +27,10 @@ fn bf16_base(#[values("lora", "dora", "vera", "adalora", "ia3")] name: &str) {
     let rounding = relative_error(peft, exact);
     let (to_exact, to_peft) = (relative_error(&logits, exact), relative_error(&logits, peft));
     assert!(to_exact <= 1.25 * rounding, "{to_exact:.2e} from exact, PEFT {rounding:.2e}");
-    assert!(to_peft <= rounding * std::f64::consts::SQRT_2, "{to_peft:.2e} from PEFT, which is {rounding:.2e} from exact");
+    assert!(
+        to_peft <= rounding * std::f64::consts::SQRT_2,
+        "{to_peft:.2e} from PEFT, which is {rounding:.2e} from exact"
+    );
 
     let original = model.named_weights();
     model.merge_adapters(&["default"], true).unwrap();

@@ -23,7 +23,7 @@ use burn::train::metric::LossMetric;
 use burn::train::{ClassificationOutput, InferenceStep, Learner, SupervisedTraining, TrainOutput, TrainStep};
 use peft_burn::methods::{keep_gradients, kept_ranks, live_triplets, orthogonal_regularization, update_and_allocate};
 use peft_burn::{
-    AdaLoraConfig, AdaptableModel, AdapterFiles, LayerMut, LayerRef, PeftConfig, PeftLinear, PeftModel, PeftState,
+    AdaLoraConfig, AdaptableModel, AdapterFiles, DeviceName, LayerMut, LayerRef, PeftConfig, PeftLinear, PeftModel, PeftState,
     TargetModules, TensorRng,
 };
 
@@ -204,8 +204,8 @@ fn train(net: Net, data: Vec<([f32; 2], i32)>, epochs: usize, lr: f64, folder: &
 }
 
 /// Learns the line, turns it, adapts to it. Returns the base's and the adapted network.
-pub fn run(epochs: usize, folder: &Path) -> Result<(Net, Net), Box<dyn Error>> {
-    let base = Net::new(&Device::flex()).train_base(true);
+pub fn run(epochs: usize, folder: &Path, device: &Device) -> Result<(Net, Net), Box<dyn Error>> {
+    let base = Net::new(device).train_base(true);
     let base = train(base, points(1, POINTS, 0.0), 30, 5e-3, folder)?.train_base(false);
     let steps = epochs * POINTS / BATCH;
     let config = AdaLoraConfig {
@@ -226,7 +226,8 @@ pub fn run(epochs: usize, folder: &Path) -> Result<(Net, Net), Box<dyn Error>> {
 #[allow(dead_code)] // The tests run this program, too, and have a `main` of their own.
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new("runs/adalora_own_model");
-    let (base, net) = run(30, folder)?;
+    let device = DeviceName::take_from(&mut std::env::args().collect())?.open()?;
+    let (base, net) = run(30, folder, &device)?;
     let unseen = points(9, 2000, 0.8);
     println!("{}", net.trainable_parameters());
     println!("on the turned line: {:.1}% right before", 100.0 * accuracy(&base, &unseen));

@@ -12,7 +12,7 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use peft_burn::{
-    AdaLoraConfig, Ia3Config, LoraConfig, ModuleNames, ParamAdapter, PeftConfig, PeftLinear, PeftModel, PeftState,
+    AdaLoraConfig, DeviceName, Ia3Config, LoraConfig, ModuleNames, ParamAdapter, PeftConfig, PeftLinear, PeftModel, PeftState,
     TargetModules, TensorRng, VeraConfig, layers,
 };
 
@@ -131,8 +131,8 @@ fn configs() -> Vec<(&'static str, PeftConfig)> {
     ]
 }
 
-fn main() -> Result<(), peft_burn::PeftError> {
-    let device = Device::flex();
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let device = DeviceName::take_from(&mut std::env::args().collect())?.open()?;
     device.seed(1);
     let base = train(Plain::new(&device), &table("old", 2000, 1, &device), 300, 3e-3);
     let (rows, held_out) = (table("new", 2000, 1, &device), table("new", 2000, 2, &device));

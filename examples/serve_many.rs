@@ -7,16 +7,16 @@
 
 use std::ops::ControlFlow;
 
-use burn::tensor::Device;
 use llama_burn::{GenerateOptions, Llama, Tokenizer};
-use peft_burn::{AdapterFiles, BASE, MixedBatch};
+use peft_burn::{AdapterFiles, BASE, DeviceName, MixedBatch};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let device = DeviceName::take_from(&mut arguments)?.open()?;
     let [folder, prompt, adapters @ ..] = &arguments[..] else {
-        return Err("usage: serve_many MODEL PROMPT ADAPTER...".into());
+        return Err("usage: serve_many MODEL PROMPT ADAPTER... [--device DEVICE]".into());
     };
-    let mut model = Llama::from_dir(folder, None, &Device::flex())?;
+    let mut model = Llama::from_dir(folder, None, &device)?;
     let tokenizer = Tokenizer::from_dir(folder)?;
     let mut names = vec![BASE.to_owned()];
     for (i, adapter) in adapters.iter().enumerate() {

@@ -11,7 +11,7 @@ mod island;
 use std::process::{Command, Stdio};
 
 use island::Outcome;
-use peft_burn::{AdaLoraConfig, Ia3Config, LoraConfig, ModuleNames, PeftConfig, TargetModules, VeraConfig};
+use peft_burn::{AdaLoraConfig, DeviceName, Ia3Config, LoraConfig, ModuleNames, PeftConfig, TargetModules, VeraConfig};
 use peft_learner::bench::peak_rss_mb;
 
 /// Each with the learning rate that it learns well with: the fewer numbers a method trains, the larger the steps.
@@ -45,19 +45,24 @@ fn methods() -> [(&'static str, PeftConfig, f64); 5] {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    if let Some(wanted) = std::env::args().nth(1) {
-        let found = methods().into_iter().find(|(name, ..)| *name == wanted);
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let device_name = DeviceName::take_from(&mut arguments)?;
+    let device = device_name.open()?;
+    if let Some(wanted) = arguments.first() {
+        let found = methods().into_iter().find(|(name, ..)| name == wanted);
         let (name, config, learning_rate) = found.ok_or_else(|| format!("there is no method {wanted}"))?;
-        let outcome = island::fine_tune(name, &config, learning_rate)?;
+        let outcome = island::fine_tune(name, &config, learning_rate, &device)?;
         println!("{}", serde_json::to_string(&(outcome, peak_rss_mb()))?);
         return Ok(());
     }
-    let (task, kept) = island::base_scores()?;
+    let (task, kept) = island::base_scores(&device)?;
     println!("| method | trained parameters | file (KB) | step (ms) | peak memory (MB) | new task | old questions |");
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: |");
     println!("| base | | | | | {:.1}% | {:.1}% |", 100.0 * task, 100.0 * kept);
     for (name, ..) in methods() {
-        let child = Command::new(std::env::current_exe()?).arg(name).stderr(Stdio::inherit()).output()?;
+        let mut child = Command::new(std::env::current_exe()?);
+        child.args([name, "--device", &device_name.to_string()]);
+        let child = child.stderr(Stdio::inherit()).output()?;
         if !child.status.success() {
             return Err(format!("{name} failed").into());
         }

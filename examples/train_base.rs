@@ -11,8 +11,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::FloatDType;
 use llama_burn::{Llama, LlamaConfig, Tokenizer};
+use peft_burn::DeviceName;
 use peft_learner::config::{LrSchedulerType, TrainingConfig};
 use peft_learner::data::{EncodeOptions, Example, Rows, Stream, StreamConfig, encode_rows};
 use peft_learner::evaluate::evaluate;
@@ -22,9 +23,10 @@ use peft_learner::run::Text;
 const MAX_LENGTH: usize = 256;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    let device = DeviceName::take_from(&mut args)?.open()?;
     let [corpus, output, rest @ ..] = args.as_slice() else {
-        return Err("usage: train_base CORPUS_FOLDER OUTPUT_FOLDER [STEPS]".into());
+        return Err("usage: train_base CORPUS_FOLDER OUTPUT_FOLDER [STEPS] [--device DEVICE]".into());
     };
     let steps = rest.first().map_or(Ok(5000), |s| s.parse())?;
     let (corpus, output) = (Path::new(corpus), Path::new(output));
@@ -58,7 +60,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         seed: 1,
     };
     let pad_id = stream.pad_id;
-    let mut model = Llama::random(config, 1, &Device::flex());
+    let mut model = Llama::random(config, 1, &device);
     model.set_base_trainable(true);
     let options = FitOptions {
         output: output.to_owned(),

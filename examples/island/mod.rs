@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use peft_burn::PeftConfig;
+use peft_burn::{DeviceName, PeftConfig};
 use peft_learner::config::{AdapterSource, DataConfig, Dtype, ModelConfig, RunConfig, TrainingConfig};
 use peft_learner::data::Example;
 use peft_learner::evaluate::{answer, exact_match};
@@ -31,8 +31,8 @@ pub struct Outcome {
 }
 
 /// How well the base does on its own: on the new task, and on what it knows.
-pub fn base_scores() -> Result<(f64, f64), Box<dyn std::error::Error>> {
-    let base = load()?;
+pub fn base_scores(device: &Device) -> Result<(f64, f64), Box<dyn std::error::Error>> {
+    let base = load(device)?;
     Ok((score(&base, "task-valid.jsonl")?, score(&base, "world-valid.jsonl")?))
 }
 
@@ -41,6 +41,7 @@ pub fn fine_tune(
     method: &str,
     adapter: &PeftConfig,
     learning_rate: f64,
+    device: &Device,
 ) -> Result<Outcome, Box<dyn std::error::Error>> {
     let output = Path::new("runs").join(method);
     let config = RunConfig {
@@ -66,7 +67,7 @@ pub fn fine_tune(
         },
     };
     let options = RunOptions { existing: Existing::Overwrite, dashboard: false };
-    let (base, report) = train_base(&config, load()?, None, options, |_| {})?;
+    let (base, report) = train_base(&config, load(device)?, None, options, |_| {})?;
     let mut seconds: Vec<f64> = (report.fit.metrics.iter())
         .filter_map(|line| match line {
             Metrics::Train(step) => Some(step.tokens as f64 / step.tokens_per_second),
@@ -84,11 +85,12 @@ pub fn fine_tune(
     })
 }
 
-/// [`fine_tune`] for a program of one method: prints what it came to.
+/// [`fine_tune`] for a program of one method, on the device that its `--device` names: prints what it came to.
 #[allow(dead_code, reason = "side_by_side prints a table instead")]
 pub fn run(method: &str, adapter: &PeftConfig, learning_rate: f64) -> Result<(), Box<dyn std::error::Error>> {
-    let (task, kept) = base_scores()?;
-    let outcome = fine_tune(method, adapter, learning_rate)?;
+    let device = DeviceName::take_from(&mut std::env::args().collect())?.open()?;
+    let (task, kept) = base_scores(&device)?;
+    let outcome = fine_tune(method, adapter, learning_rate, &device)?;
     println!("{method}: {} trained parameters, {} bytes on disk", outcome.trainable_parameters, outcome.file_bytes);
     println!("the new task, exactly right:  {:5.1}% before, {:5.1}% after", 100.0 * task, 100.0 * outcome.task);
     println!("old questions, exactly right: {:5.1}% before, {:5.1}% after", 100.0 * kept, 100.0 * outcome.kept);
@@ -100,8 +102,8 @@ fn world(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/world").join(file)
 }
 
-fn load() -> Result<Base, Box<dyn std::error::Error>> {
-    Ok(Base::load(&world("").to_string_lossy(), Some(Dtype::F32.into()), &Device::flex())?)
+fn load(device: &Device) -> Result<Base, Box<dyn std::error::Error>> {
+    Ok(Base::load(&world("").to_string_lossy(), Some(Dtype::F32.into()), device)?)
 }
 
 fn score(base: &Base, file: &str) -> Result<f64, Box<dyn std::error::Error>> {

@@ -1,13 +1,13 @@
 //! Generation against Transformers' own: a real, trained 0.85M Llama (`glassllm-en`, MIT).
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use llama_burn::{GenerateOptions, Input, KvCache, Llama, SamplingConfig, Tokenizer};
-use peft_burn_workspace::{assert_close, device};
+use peft_burn_workspace::{assert_close, device, fixtures};
 
 fn dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/glassllm-en")
+    fixtures().join("glassllm-en")
 }
 
 fn goldens() -> Vec<serde_json::Value> {

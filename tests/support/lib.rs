@@ -9,16 +9,23 @@ struct Readme;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-#[cfg(any(feature = "metal", feature = "vulkan", feature = "webgpu"))]
-use burn::tensor::DeviceKind;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use llama_burn::{AttentionMask, Input, Llama};
+/// The device that the suite runs on: the CPU, or the one that `PEFT_TEST_DEVICE` names, which must be one of the features
+/// that the tests are built with.
+pub use peft_burn::test_device as device;
 use peft_burn::tensor_file::TensorFile;
 use peft_burn::{AdapterFiles, PeftConfig, PeftModel, methods};
 
+/// The folder of all fixtures: where Cargo says that the package is, which on another machine is not where it was built.
+pub fn fixtures() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    package.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()).join("tests/fixtures")
+}
+
 /// The folder of one golden, or of the golden bases.
 pub fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/goldens").join(name)
+    fixtures().join("goldens").join(name)
 }
 
 /// The goldens of one adapter each, with gradients and merges.
@@ -28,26 +35,6 @@ pub fn goldens() -> Vec<String> {
     let mut names: Vec<_> = with_gradients.map(|f| f.file_name().unwrap().to_str().unwrap().to_owned()).collect();
     names.sort();
     names
-}
-
-/// The device that the suite runs on: the CPU, or the one that `PEFT_TEST_DEVICE` names, which must be one of the features
-/// that the tests are built with.
-pub fn device() -> Device {
-    let name = std::env::var("PEFT_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
-    match name.as_str() {
-        "cpu" => Device::flex(),
-        #[cfg(feature = "cuda")]
-        "cuda" => Device::cuda(0),
-        #[cfg(feature = "rocm")]
-        "rocm" => Device::rocm(0),
-        #[cfg(feature = "metal")]
-        "metal" => Device::metal(DeviceKind::DefaultDevice),
-        #[cfg(feature = "vulkan")]
-        "vulkan" => Device::vulkan(DeviceKind::DefaultDevice),
-        #[cfg(feature = "webgpu")]
-        "webgpu" => Device::wgpu(DeviceKind::DefaultDevice),
-        other => panic!("PEFT_TEST_DEVICE={other}: the tests are built without the feature of that name"),
-    }
 }
 
 /// All tensors of a file.

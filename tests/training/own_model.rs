@@ -1,10 +1,10 @@
 //! AdaLoRA as a plain Burn user drives it: the example program, over its own model and not Llama.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use peft_burn::methods::{BudgetSchedule, kept_ranks, rank_pattern};
 use peft_burn::{AdapterFiles, PeftConfig, PeftModel};
-use peft_burn_workspace::{assert_close, tensors};
+use peft_burn_workspace::{assert_close, device, tensors};
 
 #[path = "../../examples/adalora_own_model.rs"]
 mod program;
@@ -12,7 +12,7 @@ mod program;
 #[test]
 fn adalora_prunes_a_model_of_ones_own_in_burns_training_loop() {
     let dir = tempfile::tempdir().unwrap();
-    let (base, net) = program::run(10, dir.path()).unwrap();
+    let (base, net) = program::run(10, dir.path(), &device()).unwrap();
     let unseen = program::points(9, 1000, 0.8);
     let (before, after) = (program::accuracy(&base, &unseen), program::accuracy(&net, &unseen));
     assert!(after > before + 0.1 && after > 0.85, "{before} before, {after} after");
@@ -33,6 +33,6 @@ fn adalora_prunes_a_model_of_ones_own_in_burns_training_loop() {
     let mut again = base.valid();
     again.load_adapter(dir.path(), "turned", false).unwrap();
     assert_eq!(rank_pattern(&again, "turned").unwrap(), rank_pattern(&net, "turned").unwrap());
-    let x = Tensor::<2>::from_floats([[0.3, -0.2], [-1.0, 0.4], [0.1, 0.9]], &Device::flex());
+    let x = Tensor::<2>::from_floats([[0.3, -0.2], [-1.0, 0.4], [0.1, 0.9]], &device());
     assert_close("loaded", &again.forward(x.clone()).into_data(), &net.forward(x).into_data(), 1e-6);
 }

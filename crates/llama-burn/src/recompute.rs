@@ -159,7 +159,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
 
-    use burn::tensor::{Device, TensorData, Tolerance};
+    use burn::tensor::{TensorData, Tolerance};
     use peft_burn::{
         AdaLoraConfig, Ia3Config, InitLoraWeights, LoraConfig, PeftConfig, PeftModel, TargetModules, TensorRng,
         VeraConfig,
@@ -173,7 +173,7 @@ mod tests {
         "rms_norm_eps": 1e-5, "tie_word_embeddings": true, "initializer_range": 0.2}"#;
 
     fn model() -> Llama {
-        Llama::random(LlamaConfig::from_json(CONFIG, Path::new("config.json")).unwrap(), 1, &Device::flex())
+        Llama::random(LlamaConfig::from_json(CONFIG, Path::new("config.json")).unwrap(), 1, &peft_burn::test_device())
     }
 
     /// The output and the gradient of every trained parameter, as bits.
@@ -278,7 +278,7 @@ mod tests {
         model.set_gradient_checkpointing(true);
         assert!(!model.recomputes());
         let rows = [vec![3, 1, 4]];
-        let logits = model.valid().forward(&Input::from_rows(&rows, &Device::flex()));
+        let logits = model.valid().forward(&Input::from_rows(&rows, &peft_burn::test_device()));
         assert_eq!(logits.dims(), [1, 3, 40]);
     }
 }

@@ -18,6 +18,7 @@ mod checks;
 mod config;
 mod constant;
 mod convert;
+mod device;
 mod embedding;
 mod error;
 pub mod files;
@@ -46,6 +47,9 @@ mod weighted;
 
 pub use config::*;
 pub use convert::{Conversion, convert_to_lora};
+#[doc(hidden)]
+pub use device::test_device;
+pub use device::{DeviceError, DeviceName};
 pub use embedding::{EmbeddingAdapter, PeftEmbedding, TrainableTokens};
 pub use error::{PeftError, Result};
 pub use files::AdapterFiles;

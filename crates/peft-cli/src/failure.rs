@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 
 use llama_burn::LlamaError;
-use peft_burn::PeftError;
+use peft_burn::{DeviceError, PeftError};
 use peft_learner::LearnerError;
 use peft_learner::bench::BenchError;
 
@@ -65,6 +65,12 @@ impl From<BenchError> for Failure {
             BenchError::Adapter(error) => error.into(),
             BenchError::Method { .. } | BenchError::Size(_) => from_library(&error, None),
         }
+    }
+}
+
+impl From<DeviceError> for Failure {
+    fn from(error: DeviceError) -> Self {
+        Self::new(error.cause(), error.way_out())
     }
 }
 

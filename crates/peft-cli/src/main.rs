@@ -8,7 +8,6 @@
 //! ```
 
 mod commands;
-mod device;
 mod embedded;
 mod failure;
 mod model_args;

@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
 use clap::{Args, ValueEnum};
-use peft_burn::AdapterFiles;
+use peft_burn::{AdapterFiles, DeviceName};
 use peft_learner::run::{ADAPTER, Base};
 
-use crate::device::DeviceName;
 use crate::failure::{Failure, Result};
 use crate::output::warn;
 
@@ -38,7 +37,7 @@ pub struct DeviceArgs {
 impl DeviceArgs {
     /// The device.
     pub fn open(&self) -> Result<Device> {
-        self.device.open()
+        Ok(self.device.open()?)
     }
 }
 

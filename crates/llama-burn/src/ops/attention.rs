@@ -164,7 +164,7 @@ pub fn causal_attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: Attenti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_same, evaluate, random};
+    use crate::ops::testing::{assert_same, computes, evaluate, random};
     use burn::tensor::activation::softmax;
     use burn::tensor::{Bool, DType, TensorData, Tolerance};
 
@@ -234,6 +234,9 @@ mod tests {
 
     #[test]
     fn composed_is_the_definition_with_every_gradient() {
+        if !computes(DType::F64) {
+            return;
+        }
         for shape in shapes() {
             let inputs = inputs(&shape);
             // The CPU takes the composed form for dtypes other than f32.
@@ -248,6 +251,9 @@ mod tests {
 
     #[test]
     fn half_precision() {
+        if !computes(DType::BF16) {
+            return;
+        }
         let shape = shapes()[3].clone();
         let [q, k, v] = inputs(&shape);
         let expected = reference(q.clone(), k.clone(), v.clone(), &shape).into_data();

@@ -197,7 +197,7 @@ pub fn rms_norm(x: Tensor<2>, gain: Tensor<1>, eps: f64) -> Tensor<2> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_same, evaluate, random};
+    use crate::ops::testing::{assert_same, computes, evaluate, random};
     use burn::tensor::{DType, Tolerance};
 
     fn composed(x: Tensor<2>, gain: Tensor<2>) -> Tensor<2> {
@@ -216,6 +216,9 @@ mod tests {
 
     #[test]
     fn half_precision_is_computed_in_f32() {
+        if !computes(DType::BF16) {
+            return;
+        }
         let (x, gain) = (random(3, [4, 64]) * 100.0, random(4, [1, 64]));
         let expected = composed(x.clone(), gain.clone()).into_data();
         let half = rms_norm(x.cast(DType::BF16), gain.reshape([64]).cast(DType::BF16), 1e-5);

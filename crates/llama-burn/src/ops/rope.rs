@@ -117,7 +117,7 @@ pub fn rope(x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<2> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_same, evaluate, random};
+    use crate::ops::testing::{assert_same, computes, evaluate, random};
     use burn::tensor::{DType, Tolerance};
 
     /// Transformers' form: `x·cos + rotate_half(x)·sin`.
@@ -158,6 +158,9 @@ mod tests {
 
     #[test]
     fn the_composed_form_turns_back_too() {
+        if !computes(DType::F64) {
+            return;
+        }
         let (cos, sin) = tables(3, 2);
         let x = random(1, [6, 8]);
         let half = |t: Tensor<2>| t.cast(DType::F64).into_dispatch();

@@ -1,10 +1,10 @@
 //! `peft devices`
 
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::FloatDType;
 use clap::Args;
+use peft_burn::DeviceName;
 use serde_json::{Value, json};
 
-use crate::device::{ALL, DeviceName};
 use crate::failure::Result;
 use crate::output::{self, bytes};
 
@@ -33,7 +33,7 @@ struct Row {
 
 impl Devices {
     pub fn run(self) -> Result {
-        let rows: Vec<Row> = ALL.into_iter().flat_map(rows).collect();
+        let rows: Vec<Row> = DeviceName::ALL.into_iter().flat_map(rows).collect();
         if self.json {
             return output::json(&json!({ "devices": rows.iter().map(Row::json).collect::<Vec<_>>() }));
         }
@@ -56,8 +56,8 @@ fn rows(kind: DeviceName) -> Vec<Row> {
             device: kind.at(number),
             compiled: true,
             present: true,
-            name: name(kind, &device),
-            memory: (kind == DeviceName::Cpu).then(installed_memory).flatten(),
+            name: if kind == DeviceName::Cpu { processor() } else { gpu::name(&device) },
+            memory: if kind == DeviceName::Cpu { installed_memory() } else { gpu::memory(&device) },
             dtypes: [("f32", FloatDType::F32), ("f16", FloatDType::F16), ("bf16", FloatDType::BF16)]
                 .into_iter()
                 .filter(|(_, dtype)| device.supports_dtype(*dtype))
@@ -67,14 +67,48 @@ fn rows(kind: DeviceName) -> Vec<Row> {
         .collect()
 }
 
+/// What Burn and the driver tell of a GPU.
 #[cfg(any(feature = "cuda", feature = "rocm", feature = "metal", feature = "vulkan", feature = "webgpu"))]
-fn name(kind: DeviceName, device: &Device) -> Option<String> {
-    if kind == DeviceName::Cpu { processor() } else { device.identity().map(|identity| identity.name.to_string()) }
+mod gpu {
+    use burn::tensor::Device;
+
+    /// The card as it names itself.
+    pub fn name(device: &Device) -> Option<String> {
+        device.identity().map(|identity| identity.name)
+    }
+
+    /// Bytes of memory. Burn knows which card it is and not how much that has: Linux does of AMD's, and NVIDIA's own tool,
+    /// which comes with the driver, of theirs. `None` of others, and of a renderer in software.
+    pub fn memory(device: &Device) -> Option<u64> {
+        let address = device.identity()?.physical?.pci_address?.to_string();
+        amd(&address).or_else(|| nvidia(&address))
+    }
+
+    fn amd(address: &str) -> Option<u64> {
+        let file = format!("/sys/bus/pci/devices/{address}/mem_info_vram_total");
+        std::fs::read_to_string(file).ok()?.trim().parse().ok()
+    }
+
+    fn nvidia(address: &str) -> Option<u64> {
+        let query = ["--query-gpu=memory.total", "--format=csv,noheader,nounits", "--id", address];
+        let answer = std::process::Command::new("nvidia-smi").args(query).output().ok()?;
+        let mib: u64 = String::from_utf8(answer.stdout).ok()?.trim().parse().ok()?;
+        Some(mib << 20)
+    }
 }
 
+/// Without a GPU feature there is none to ask.
 #[cfg(not(any(feature = "cuda", feature = "rocm", feature = "metal", feature = "vulkan", feature = "webgpu")))]
-fn name(_: DeviceName, _: &Device) -> Option<String> {
-    processor()
+mod gpu {
+    use burn::tensor::Device;
+
+    pub fn name(_: &Device) -> Option<String> {
+        None
+    }
+
+    pub fn memory(_: &Device) -> Option<u64> {
+        None
+    }
 }
 
 /// The processor as Linux names it, with its threads.
@@ -104,7 +138,6 @@ impl Row {
         if !self.present {
             return format!("{device:<9} compiled in; none was found");
         }
-        // Burn does not say how much memory a GPU has.
         let memory = self.memory.map(|memory| format!(" · {}", bytes(memory as usize))).unwrap_or_default();
         let name = self.name.as_deref().unwrap_or("present");
         format!("{device:<9} {name}{memory} · {}", self.dtypes.join(", "))

@@ -4,12 +4,12 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use peft_burn::DeviceName;
 use peft_learner::config::RunConfig;
 use peft_learner::metrics::Metrics;
 use peft_learner::run::{self, Existing, RunOptions, RunReport};
 use serde_json::{Value, json};
 
-use crate::device::DeviceName;
 use crate::failure::Result;
 use crate::output::{self, quoted};
 
@@ -69,7 +69,7 @@ pub struct Train {
 
 impl Train {
     pub fn run(self) -> Result {
-        let devices = self.device.iter().map(|device| device.open()).collect::<Result<Vec<_>>>()?;
+        let devices = self.device.iter().map(|device| device.open()).collect::<std::result::Result<Vec<_>, _>>()?;
         let config = RunConfig::load(&self.config, &self.set)?;
         let existing = match (self.resume, self.overwrite) {
             (true, _) => Existing::Resume,

@@ -61,20 +61,25 @@ impl Block<'_> {
         B::float_reshape(x, Shape::from([s.batch, s.heads, self.end - self.first, s.head_dim]))
     }
 
+    /// Which scores are hidden, `[1 or batch, 1, queries, keys]`: worked out on the device, since a mask of this size would
+    /// take longer to send than the scores to compute.
     fn hidden<B: Backend>(&self, device: &B::Device) -> BoolTensor<B> {
-        let rows = if self.shape.starts.is_some() { self.shape.batch } else { 1 };
-        let (queries, keys) = (self.end - self.first, self.end);
-        let mut hidden = Vec::with_capacity(rows * queries * keys);
-        for row in 0..rows {
-            for query in self.first..self.end {
-                let sees = self.shape.sees(row, query);
-                hidden.extend((0..keys).map(|key| !sees.contains(&key)));
-            }
-        }
-        // Backends store truth values each in its own way, and take them in no other.
-        let stored = get_device_settings::<B>(device).bool_dtype;
-        let hidden = TensorData::new(hidden, [rows, 1, queries, keys]).convert_dtype(stored.into());
-        B::bool_from_data(hidden, device)
+        let settings = get_device_settings::<B>(device);
+        let (ints, bools) = (settings.int_dtype, settings.bool_dtype);
+        let (first, end) = (self.first as i64, self.end as i64);
+        let queries = B::int_arange(first..end, device, ints);
+        let queries = B::int_reshape(queries, Shape::from([1, 1, self.end - self.first, 1]));
+        let keys = B::int_reshape(B::int_arange(0..end, device, ints), Shape::from([1, 1, 1, self.end]));
+        let after = B::int_lower(queries, keys.clone(), bools);
+        let Some(starts) = &self.shape.starts else { return after };
+        let starts: Vec<i64> = (starts.chunks(self.shape.seq))
+            .flat_map(|row| row[self.first..self.end].iter().map(|&start| start as i64))
+            .collect();
+        let starts = TensorData::new(starts, [self.shape.batch, 1, self.end - self.first, 1]);
+        let starts = B::int_from_data(starts.convert_dtype(ints.into()), device);
+        let before = B::int_lower(keys, starts, bools);
+        let after = B::bool_expand(after, before.shape());
+        B::bool_or(after, before)
     }
 
     /// The attention weights, `[batch, kv_heads, group·queries, keys]`, in f32 or f64.

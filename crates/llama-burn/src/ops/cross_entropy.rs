@@ -7,19 +7,14 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
-use burn::tensor::{DType, FloatDType, IndexingUpdateOp, Int, Shape, Slice, Tensor};
-use peft_burn::ops::flex::{
-    self, FlexTensor, all_bf16, all_f32, contiguous, dims2, halves, narrowed, values, widen_into, widened,
-};
+use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Shape, Slice, Tensor};
+use peft_burn::ops::flex::{self, all_bf16, all_f32, contiguous, dense, dims2, mat, narrowed, values, widened};
 use peft_burn::ops::matrix::{Mat, MatMut, Product, compute_parallel};
 use peft_burn::ops::simd::{exp, max, sum, vectorized};
 use rayon::prelude::*;
 
 /// Entries of the logits that exist at a time: 32 MiB in f32.
 const CHUNK_ELEMENTS: usize = 8 << 20;
-
-/// Entries of the head's weight that are widened at a time: 16 MiB in f32.
-const PART_ELEMENTS: usize = 4 << 20;
 
 /// Rows of a chunk: as many as memory allows, all chunks of nearly one size.
 fn chunk_rows(n: usize, vocab: usize) -> usize {
@@ -101,30 +96,23 @@ fn ints(tensor: IntTensor<Flex>) -> Vec<usize> {
     tensor.into_data().iter::<i64>().map(|i| i as usize).collect()
 }
 
-/// Rows `first..last` of the head's weight (contiguous, f32 or bf16) in f32, in `wide` if they are not so already.
-fn head_rows<'a>(weight: &'a FlexTensor, wide: &'a mut [f32], first: usize, last: usize) -> Mat<'a> {
-    let [vocab, width] = dims2(weight);
-    if weight.dtype() == DType::F32 {
-        return Mat::new(values(weight), vocab, width).rows(first, last);
-    }
-    let wide = &mut wide[..(last - first) * width];
-    widen_into(&halves(weight)[first * width..last * width], wide);
-    Mat::new(wide, last - first, width)
-}
-
 /// The loss of one row; its logits become `scale·(softmax − one at target)`.
 #[inline(always)]
 fn row_loss(logits: &mut [f32], target: usize, scale: f32) -> f32 {
     let largest = max(logits);
     let picked = logits[target] - largest;
-    logits.iter_mut().for_each(|l| *l = exp(*l - largest));
+    for l in logits.iter_mut() {
+        *l = exp(*l - largest);
+    }
     let total = sum(
         logits.len(),
         #[inline(always)]
         |i| logits[i],
     );
     let factor = scale / total;
-    logits.iter_mut().for_each(|l| *l *= factor);
+    for l in logits.iter_mut() {
+        *l *= factor;
+    }
     logits[target] -= scale;
     total.ln() - picked
 }
@@ -142,11 +130,8 @@ impl CrossEntropyOps for Flex {
             return composed::<Self>(hidden, weight, targets, scale, wanted);
         }
         let ([n, width], [vocab, _]) = (dims2(&hidden), dims2(&weight));
-        let (hidden, weight, targets) = (contiguous(widened(hidden)), contiguous(weight), ints(targets));
-        let hidden = Mat::new(values(&hidden), n, width);
-        // The head is the largest weight: in bf16 it is widened a part at a time.
-        let part = if half { (PART_ELEMENTS / width.max(1)).clamp(1, vocab.max(1)) } else { vocab.max(1) };
-        let mut wide = flex::buffer(if half { part * width } else { 0 });
+        let (hidden, weight, targets) = (contiguous(widened(hidden)), dense(weight), ints(targets));
+        let (hidden, weight) = (Mat::new(values(&hidden), n, width), mat(&weight));
         let rows = chunk_rows(n, vocab);
         let mut logits = flex::buffer(rows.min(n) * vocab);
         let mut hidden_grad = wanted[0].then(|| flex::buffer(n * width));
@@ -157,12 +142,7 @@ impl CrossEntropyOps for Flex {
             let count = end - start;
             let logits = &mut logits[..count * vocab];
             let h = hidden.rows(start, end);
-            for first in (0..vocab).step_by(part) {
-                let last = (first + part).min(vocab);
-                let w = head_rows(&weight, &mut wide, first, last);
-                let out = MatMut::strided(&mut logits[first..], count, last - first, vocab);
-                compute_parallel(out, &[Product::of(h, w.t())]);
-            }
+            compute_parallel(MatMut::new(logits, count, vocab), &[Product::of(h, weight.t())]);
             let losses: Vec<f32> = logits
                 .par_chunks_mut(vocab)
                 .zip(&targets[start..end])
@@ -176,13 +156,8 @@ impl CrossEntropyOps for Flex {
             total += losses.into_iter().map(f64::from).sum::<f64>();
             let grads = Mat::new(logits, count, vocab);
             if let Some(grad) = &mut hidden_grad {
-                for first in (0..vocab).step_by(part) {
-                    let last = (first + part).min(vocab);
-                    let w = head_rows(&weight, &mut wide, first, last);
-                    let out = MatMut::new(&mut grad[start * width..end * width], count, width);
-                    // The buffer begins as zeros.
-                    compute_parallel(out, &[Product::of(grads.cols(first, last), w).added()]);
-                }
+                let out = MatMut::new(&mut grad[start * width..end * width], count, width);
+                compute_parallel(out, &[Product::of(grads, weight)]);
             }
             if let Some(grad) = &mut weight_grad {
                 compute_parallel(MatMut::new(grad, vocab, width), &[Product::of(grads.t(), h).added()]);

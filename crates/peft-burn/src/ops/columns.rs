@@ -79,7 +79,11 @@ impl ColumnOps for Flex {
             &mut out,
             width,
             #[inline(always)]
-            |row, out| out.iter_mut().zip(&x[row * width..]).zip(c).for_each(|((y, x), c)| *y = x * c),
+            |row, out| {
+                for ((y, x), c) in out.iter_mut().zip(&x[row * width..]).zip(c) {
+                    *y = x * c;
+                }
+            },
         );
         flex::tensor(out, [n, width])
     }

@@ -47,7 +47,11 @@ pub fn narrowed(tensor: FlexTensor) -> FlexTensor {
     out.par_chunks_mut(PART).zip(values(&tensor).par_chunks(PART)).for_each(|(out, values)| {
         vectorized(
             #[inline(always)]
-            || out.iter_mut().zip(values).for_each(|(o, v)| *o = narrow(*v)),
+            || {
+                for (o, v) in out.iter_mut().zip(values) {
+                    *o = narrow(*v);
+                }
+            },
         );
     });
     FlexTensor::from_data(TensorData::new(out, tensor.shape()))
@@ -63,7 +67,11 @@ pub fn widen_into(values: &[bf16], out: &mut [f32]) {
     out.par_chunks_mut(PART).zip(values.par_chunks(PART)).for_each(|(out, values)| {
         vectorized(
             #[inline(always)]
-            || out.iter_mut().zip(values).for_each(|(o, v)| *o = widen(*v)),
+            || {
+                for (o, v) in out.iter_mut().zip(values) {
+                    *o = widen(*v);
+                }
+            },
         );
     });
 }
@@ -102,14 +110,17 @@ fn is_transposed(tensor: &FlexTensor) -> bool {
     tensor.layout().strides() == [1, rows as isize]
 }
 
-/// A [`dense`] matrix of f32, where it is.
+/// A [`dense`] matrix of f32 or bf16, where it is.
 pub fn mat(tensor: &FlexTensor) -> Mat<'_> {
     let [rows, cols] = dims2(tensor);
-    if tensor.layout().contiguous_offsets().is_some() {
-        return Mat::new(values(tensor), rows, cols);
-    }
-    let start = tensor.layout().start_offset();
-    Mat::new(tensor.storage::<f32>().get(start..).unwrap_or_default(), cols, rows).t()
+    let (in_order, start) = (tensor.layout().contiguous_offsets().is_some(), tensor.layout().start_offset());
+    let (rows, cols) = if in_order { (rows, cols) } else { (cols, rows) };
+    let stored = if tensor.dtype() == DType::BF16 {
+        Mat::half(tensor.storage::<bf16>().get(start..).unwrap_or_default(), rows, cols)
+    } else {
+        Mat::new(tensor.storage::<f32>().get(start..).unwrap_or_default(), rows, cols)
+    };
+    if in_order { stored } else { stored.t() }
 }
 
 /// A tensor whose values can be written through [`values_mut`]: `tensor` itself if nothing else holds its memory, else a

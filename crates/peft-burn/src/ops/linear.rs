@@ -12,7 +12,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Tensor};
 
-use super::flex::{self, all_bf16, all_f32, contiguous, dense, dims2, mat, narrowed, values, widened};
+use super::flex::{self, FlexTensor, all_bf16, all_f32, contiguous, dense, dims2, mat, narrowed, values, widened};
 use super::matrix::{Mat, Product, product, sum_of_products};
 
 /// Linear maps of rows: x `[n, in]`, W `[out, in]`, A `[r, in]`, B `[out, r]`. x and W are of one dtype, and so are A and B:
@@ -123,31 +123,35 @@ mod composed {
 #[cfg(feature = "cube")]
 impl ProjectionOps for burn::backend::Cube {}
 
+/// Whether `x` and `weight` hold f32 both, or bf16 both, which is what the CPU versions are written for.
+fn is_common(x: &FlexTensor, weight: &FlexTensor) -> bool {
+    all_f32(&[x, weight]) || all_bf16(&[x, weight])
+}
+
+/// `tensor` in `dtype`, f32 or bf16.
+fn as_common(tensor: FlexTensor, dtype: DType) -> FlexTensor {
+    if dtype == DType::BF16 { narrowed(tensor) } else { tensor }
+}
+
 impl ProjectionOps for Flex {
     fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        if all_bf16(&[&x, &weight]) {
-            return narrowed(Self::project(widened(x), widened(weight)));
-        }
-        if !all_f32(&[&x, &weight]) {
+        if !is_common(&x, &weight) {
             return composed::linear::<Self>(x, weight);
         }
-        let ([n, inp], [out, _]) = (dims2(&x), dims2(&weight));
-        let (x, weight) = (contiguous(x), dense(weight));
+        let ([n, inp], [out, _], dtype) = (dims2(&x), dims2(&weight), x.dtype());
+        let (x, weight) = (contiguous(widened(x)), dense(weight));
         let y = product(Mat::new(values(&x), n, inp), mat(&weight).t());
-        flex::tensor(y, [n, out])
+        as_common(flex::tensor(y, [n, out]), dtype)
     }
 
     fn project_backward(grad: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        if all_bf16(&[&grad, &weight]) {
-            return narrowed(Self::project_backward(widened(grad), widened(weight)));
-        }
-        if !all_f32(&[&grad, &weight]) {
+        if !is_common(&grad, &weight) {
             return Self::float_matmul(grad, weight);
         }
-        let ([n, out], [_, inp]) = (dims2(&grad), dims2(&weight));
-        let (grad, weight) = (contiguous(grad), dense(weight));
+        let ([n, out], [_, inp], dtype) = (dims2(&grad), dims2(&weight), grad.dtype());
+        let (grad, weight) = (contiguous(widened(grad)), dense(weight));
         let x_grad = product(Mat::new(values(&grad), n, out), mat(&weight));
-        flex::tensor(x_grad, [n, inp])
+        as_common(flex::tensor(x_grad, [n, inp]), dtype)
     }
 
     fn lora_linear(
@@ -158,20 +162,17 @@ impl ProjectionOps for Flex {
         scale: f32,
         rounded: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if all_bf16(&[&x, &weight]) && all_f32(&[&a, &b]) {
-            let (y, low) = Self::lora_linear(widened(x), widened(weight), a, b, scale, rounded);
-            return (if rounded { narrowed(y) } else { y }, low);
-        }
-        if !all_f32(&[&x, &weight, &a, &b]) {
+        if !(is_common(&x, &weight) && all_f32(&[&a, &b])) {
             return composed::lora_linear::<Self>(x, weight, a, b, scale, rounded);
         }
         let ([n, inp], [out, r]) = (dims2(&x), dims2(&b));
-        let (x, weight, a, b) = (contiguous(x), dense(weight), contiguous(a), contiguous(b));
+        let dtype = if rounded { x.dtype() } else { DType::F32 };
+        let (x, weight, a, b) = (contiguous(widened(x)), dense(weight), contiguous(a), contiguous(b));
         let x = Mat::new(values(&x), n, inp);
         let low = product(x, Mat::new(values(&a), r, inp).t());
         let update = Product::of(Mat::new(&low, n, r), Mat::new(values(&b), out, r).t()).times(scale);
         let y = sum_of_products(&[Product::of(x, mat(&weight).t()), update.added()]);
-        (flex::tensor(y, [n, out]), flex::tensor(low, [n, r]))
+        (as_common(flex::tensor(y, [n, out]), dtype), flex::tensor(low, [n, r]))
     }
 
     fn lora_factors_backward(
@@ -192,8 +193,10 @@ impl ProjectionOps for Flex {
         let (grad, x) = (Mat::new(values(&grad), n, out), Mat::new(values(&x), n, inp));
         let low_grad = sum_of_products(&[Product::of(grad, Mat::new(values(&b), out, r)).times(scale)]);
         let a_grad = product(Mat::new(&low_grad, n, r).t(), x);
-        let b_grad = sum_of_products(&[Product::of(grad.t(), Mat::new(values(&low), n, r)).times(scale)]);
-        (flex::tensor(a_grad, [r, inp]), flex::tensor(b_grad, [out, r]), flex::tensor(low_grad, [n, r]))
+        // Its transpose, for which the larger factor is read as it lies.
+        let b_grad = sum_of_products(&[Product::of(Mat::new(values(&low), n, r).t(), grad).times(scale)]);
+        let b_grad = contiguous(flex::tensor(b_grad, [r, out]).transpose(0, 1));
+        (flex::tensor(a_grad, [r, inp]), b_grad, flex::tensor(low_grad, [n, r]))
     }
 
     fn lora_input_backward(
@@ -202,19 +205,18 @@ impl ProjectionOps for Flex {
         low_grad: FloatTensor<Self>,
         a: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        if all_bf16(&[&weight]) && all_f32(&[&low_grad, &a]) {
-            return narrowed(Self::lora_input_backward(widened(grad), widened(weight), low_grad, a));
-        }
-        if !all_f32(&[&grad, &weight, &low_grad, &a]) {
+        let precise = [DType::F32, DType::BF16].contains(&weight.dtype()) && all_f32(&[&low_grad, &a]);
+        if !(precise && [DType::F32, weight.dtype()].contains(&grad.dtype())) {
             return composed::lora_input_backward::<Self>(grad, weight, low_grad, a);
         }
-        let ([n, out], [r, inp]) = (dims2(&grad), dims2(&a));
-        let (grad, weight, low_grad, a) = (contiguous(grad), dense(weight), contiguous(low_grad), contiguous(a));
+        let ([n, out], [r, inp], dtype) = (dims2(&grad), dims2(&a), weight.dtype());
+        let (grad, weight) = (contiguous(widened(grad)), dense(weight));
+        let (low_grad, a) = (contiguous(low_grad), contiguous(a));
         let x_grad = sum_of_products(&[
             Product::of(Mat::new(values(&grad), n, out), mat(&weight)),
             Product::of(Mat::new(values(&low_grad), n, r), Mat::new(values(&a), r, inp)).added(),
         ]);
-        flex::tensor(x_grad, [n, inp])
+        as_common(flex::tensor(x_grad, [n, inp]), dtype)
     }
 }
 

@@ -1,17 +1,42 @@
 //! Matrix products on slices, over strides and into parts of a buffer, on one thread or on all.
 
+use std::borrow::Cow;
+
+use burn::tensor::bf16;
 use gemm::Parallelism;
 use rayon::prelude::*;
 
+use super::simd::widen;
+
+mod thin;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
+
 /// Multiply-adds below which a product stays on one thread.
 const PARALLEL_WORK: usize = 1 << 20;
-/// Rows or columns of a part are a multiple of this (the vectors that the products are computed in).
-const GRAIN: usize = 16;
+/// The same for a product of few rows, which waits for memory.
+const PARALLEL_THIN_WORK: usize = 1 << 17;
+/// Multiply-adds that a task should have at least.
+const TASK_WORK: usize = 1 << 18;
+/// Tasks for each thread: with one each, all would wait for the slowest.
+const TASKS: usize = 4;
+/// Columns of a task are a multiple of this, and at least three times as many, so that what is read of the left factor is
+/// used often enough.
+const COLS: usize = 16;
+/// Rows of a task are a multiple of this.
+const ROWS: usize = 48;
 
-/// A matrix that lies in a slice.
+/// What a matrix holds.
+#[derive(Clone, Copy, Debug)]
+enum Values<'a> {
+    Single(&'a [f32]),
+    Half(&'a [bf16]),
+}
+
+/// A matrix that lies in a slice. The right factor of a product may be in bf16, which is widened where it is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Mat<'a> {
-    data: &'a [f32],
+    values: Values<'a>,
     rows: usize,
     cols: usize,
     row_stride: usize,
@@ -30,25 +55,49 @@ impl<'a> Mat<'a> {
     /// Rows that begin `row_stride` values apart.
     pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
         assert!(extent(rows, cols, row_stride) <= data.len(), "a matrix of {rows} x {cols} outside its slice");
-        Self { data, rows, cols, row_stride, col_stride: 1 }
+        Self { values: Values::Single(data), rows, cols, row_stride, col_stride: 1 }
+    }
+
+    /// As [`Self::new`], of values in bf16.
+    pub fn half(data: &'a [bf16], rows: usize, cols: usize) -> Self {
+        assert!(extent(rows, cols, cols) <= data.len(), "a matrix of {rows} x {cols} outside its slice");
+        Self { values: Values::Half(data), rows, cols, row_stride: cols, col_stride: 1 }
     }
 
     /// The transpose, of the same values in place.
     pub fn t(self) -> Self {
-        let Self { data, rows, cols, row_stride, col_stride } = self;
-        Self { data, rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride }
+        let Self { values, rows, cols, row_stride, col_stride } = self;
+        Self { values, rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride }
     }
 
     /// Rows `start..end`.
     pub fn rows(self, start: usize, end: usize) -> Self {
         assert!(start <= end && end <= self.rows, "rows {start}..{end} of {}", self.rows);
-        let data = if start == end { &[] } else { &self.data[start * self.row_stride..] };
-        Self { data, rows: end - start, ..self }
+        let at = if start == end { 0 } else { start * self.row_stride };
+        let values = match self.values {
+            Values::Single(values) => Values::Single(&values[at..]),
+            Values::Half(values) => Values::Half(&values[at..]),
+        };
+        Self { values, rows: end - start, ..self }
     }
 
     /// Columns `start..end`.
     pub fn cols(self, start: usize, end: usize) -> Self {
         self.t().rows(start, end).t()
+    }
+
+    /// The values in f32, from the first to the last that the matrix reaches over.
+    fn single(&self) -> Cow<'a, [f32]> {
+        match self.values {
+            Values::Single(values) => Cow::Borrowed(values),
+            Values::Half(values) => {
+                let reach = match (self.rows, self.cols) {
+                    (0, _) | (_, 0) => 0,
+                    (rows, cols) => (rows - 1) * self.row_stride + (cols - 1) * self.col_stride + 1,
+                };
+                Cow::Owned(values[..reach].iter().map(|&v| widen(v)).collect())
+            }
+        }
     }
 }
 
@@ -97,6 +146,7 @@ impl<'a> Product<'a> {
     /// `a·b`.
     pub fn of(a: Mat<'a>, b: Mat<'a>) -> Self {
         assert_eq!(a.cols, b.rows, "inner sizes of a product");
+        assert!(matches!(a.values, Values::Single(_)), "a left factor in f32");
         Self { a, b, alpha: 1.0, add: false }
     }
 
@@ -123,47 +173,71 @@ struct Target {
 }
 
 #[allow(unsafe_code)]
-// SAFETY: threads write disjoint parts (see `compute_parts`).
+// SAFETY: threads write disjoint parts (see `compute_parallel`).
 unsafe impl Send for Target {}
 #[allow(unsafe_code)]
 // SAFETY: as above.
 unsafe impl Sync for Target {}
 
 impl Target {
-    /// Writes rows `rows` and columns `cols` of `product`.
+    /// Writes rows `rows` and columns `cols` of the sum of `products`.
     ///
     /// # Safety
     /// The part must lie in the target's memory, and nothing else may read or write it meanwhile.
     #[allow(unsafe_code)]
-    unsafe fn write(self, product: Product<'_>, rows: [usize; 2], cols: [usize; 2]) {
-        let (a, b) = (product.a.rows(rows[0], rows[1]), product.b.cols(cols[0], cols[1]));
-        if a.rows == 0 || b.cols == 0 {
+    unsafe fn write(self, products: &[Product<'_>], rows: [usize; 2], cols: [usize; 2]) {
+        // A product that is not added does away with those before it.
+        let from = products.iter().rposition(|p| !p.add).unwrap_or(0);
+        let products: Vec<_> = (products[from..].iter())
+            .map(|p| Product { a: p.a.rows(rows[0], rows[1]), b: p.b.cols(cols[0], cols[1]), ..*p })
+            .collect();
+        if rows[0] == rows[1] || cols[0] == cols[1] {
             return;
         }
         // SAFETY: the caller's for the target; `Mat` guarantees it for the factors.
         unsafe {
-            gemm::gemm(
-                a.rows,
-                b.cols,
-                a.cols,
-                self.data.add(rows[0] * self.row_stride + cols[0]),
-                1,
-                self.row_stride as isize,
-                product.add,
-                a.data.as_ptr(),
-                a.col_stride as isize,
-                a.row_stride as isize,
-                b.data.as_ptr(),
-                b.col_stride as isize,
-                b.row_stride as isize,
-                1.0,
-                product.alpha,
-                false,
-                false,
-                false,
-                Parallelism::None,
-            );
+            let out = self.data.add(rows[0] * self.row_stride + cols[0]);
+            if products.iter().all(thin::is_thin) {
+                return thin::write(out, self.row_stride, &products);
+            }
+            #[cfg(target_arch = "x86_64")]
+            if tiles::supported() {
+                return tiles::write(out, self.row_stride, &products);
+            }
+            products.iter().for_each(|product| with_gemm(out, self.row_stride, product));
         }
+    }
+}
+
+/// # Safety
+/// The product's rows and columns must lie at `out`, where nothing else reads or writes meanwhile.
+#[allow(unsafe_code)]
+unsafe fn with_gemm(out: *mut f32, row_stride: usize, product: &Product<'_>) {
+    let (a, b) = (product.a, product.b);
+    let (left, right) = (a.single(), b.single());
+    // SAFETY: the caller's for the target; `Mat` guarantees it for the factors.
+    unsafe {
+        gemm::gemm(
+            a.rows,
+            b.cols,
+            a.cols,
+            out,
+            1,
+            row_stride as isize,
+            product.add,
+            left.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            right.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            product.alpha,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
     }
 }
 
@@ -177,41 +251,48 @@ fn check(out: &MatMut<'_>, products: &[Product<'_>]) {
 pub fn compute(out: MatMut<'_>, products: &[Product<'_>]) {
     check(&out, products);
     let target = Target { data: out.data.as_mut_ptr(), row_stride: out.row_stride };
-    for &product in products {
-        #[allow(unsafe_code)]
-        // SAFETY: `MatMut` guarantees that the rows and columns lie in its slice, which it borrows alone.
-        unsafe {
-            target.write(product, [0, out.rows], [0, out.cols]);
-        }
+    #[allow(unsafe_code)]
+    // SAFETY: `MatMut` guarantees that the rows and columns lie in its slice, which it borrows alone.
+    unsafe {
+        target.write(products, [0, out.rows], [0, out.cols]);
     }
 }
 
-/// Computes products into `out`, one after another, on all threads: each takes a part of the rows or of the columns.
+/// Computes products into `out`, one after another, on all threads.
 pub fn compute_parallel(out: MatMut<'_>, products: &[Product<'_>]) {
     check(&out, products);
-    let (rows, cols) = (out.rows, out.cols);
+    let target = Target { data: out.data.as_mut_ptr(), row_stride: out.row_stride };
+    #[allow(unsafe_code)]
+    // SAFETY: `MatMut` guarantees that the rows and columns lie in its slice, which it borrows alone.
+    unsafe {
+        write_parallel(target, [out.rows, out.cols], products);
+    }
+}
+
+/// Shares a target out in blocks, which the threads take one after another.
+///
+/// # Safety
+/// `rows` and `cols` must lie in the target's memory, and nothing else may read or write it meanwhile.
+#[allow(unsafe_code)]
+unsafe fn write_parallel(target: Target, [rows, cols]: [usize; 2], products: &[Product<'_>]) {
     let work: usize = products.iter().map(Product::work).sum();
     let threads = rayon::current_num_threads();
-    if threads == 1 || work < PARALLEL_WORK {
-        return compute(out, products);
+    let least = if products.iter().all(thin::is_thin) { PARALLEL_THIN_WORK } else { PARALLEL_WORK };
+    if threads == 1 || work < least {
+        // SAFETY: the caller's.
+        unsafe { target.write(products, [0, rows], [0, cols]) };
+        return;
     }
-    let target = Target { data: out.data.as_mut_ptr(), row_stride: out.row_stride };
-    // A right factor whose columns are not contiguous is copied before it is used: that copy is shared out by splitting
-    // the columns. Otherwise rows are split, unless there are too few.
-    let by_cols =
-        products.first().is_some_and(|p| p.b.col_stride != 1) && cols >= GRAIN * threads || rows < GRAIN * threads;
-    let size = if by_cols { cols } else { rows };
-    let part = size.div_ceil(threads).next_multiple_of(GRAIN);
-    (0..size.div_ceil(part)).into_par_iter().for_each(|i| {
-        let range = [i * part, ((i + 1) * part).min(size)];
-        let (rows, cols) = if by_cols { ([0, rows], range) } else { (range, [0, cols]) };
-        for &product in products {
-            #[allow(unsafe_code)]
-            // SAFETY: `MatMut` borrows its slice alone and reaches over all rows and columns; the ranges are disjoint.
-            unsafe {
-                target.write(product, rows, cols);
-            }
-        }
+    let tasks = (work / TASK_WORK).clamp(threads, TASKS * threads);
+    let width = cols.div_ceil(tasks).next_multiple_of(COLS).clamp(3 * COLS, 6 * COLS);
+    let across = cols.div_ceil(width);
+    // Too few columns for all: rows are shared out too.
+    let height = rows.div_ceil(tasks.div_ceil(across)).next_multiple_of(ROWS);
+    let down = rows.div_ceil(height);
+    (0..across * down).into_par_iter().with_max_len(1).for_each(|task| {
+        let (top, left) = (task / across * height, task % across * width);
+        // SAFETY: the caller's; the blocks are disjoint.
+        unsafe { target.write(products, [top, (top + height).min(rows)], [left, (left + width).min(cols)]) };
     });
 }
 
@@ -224,8 +305,18 @@ pub fn product(a: Mat<'_>, b: Mat<'_>) -> Vec<f32> {
 pub fn sum_of_products(products: &[Product<'_>]) -> Vec<f32> {
     let Some(first) = products.first() else { return Vec::new() };
     let (rows, cols) = (first.a.rows, first.b.cols);
-    let mut out = vec![0.0; rows * cols];
-    compute_parallel(MatMut::new(&mut out, rows, cols), products);
+    assert!(!first.add, "there is nothing that the first product could be added to");
+    for p in products {
+        assert_eq!((rows, cols), (p.a.rows, p.b.cols), "the sizes of the products of a sum");
+    }
+    let mut out = Vec::with_capacity(rows * cols);
+    let target = Target { data: out.as_mut_ptr(), row_stride: cols };
+    #[allow(unsafe_code)]
+    // SAFETY: there is room for all rows and columns, and a product that is not added writes every one of them.
+    unsafe {
+        write_parallel(target, [rows, cols], products);
+        out.set_len(rows * cols);
+    }
     out
 }
 
@@ -235,8 +326,10 @@ mod tests {
     use crate::random::TensorRng;
 
     fn naive(a: Mat<'_>, b: Mat<'_>) -> Vec<f32> {
-        let at = |m: Mat<'_>, i: usize, j: usize| f64::from(m.data[i * m.row_stride + j * m.col_stride]);
-        let cell = |i: usize, j: usize| (0..a.cols).map(|k| at(a, i, k) * at(b, k, j)).sum::<f64>() as f32;
+        let (left, right) = (a.single(), b.single());
+        let at = |v: &[f32], m: Mat<'_>, i: usize, j: usize| f64::from(v[i * m.row_stride + j * m.col_stride]);
+        let cell =
+            |i: usize, j: usize| (0..a.cols).map(|k| at(&left, a, i, k) * at(&right, b, k, j)).sum::<f64>() as f32;
         (0..a.rows).flat_map(|i| (0..b.cols).map(move |j| (i, j))).map(|(i, j)| cell(i, j)).collect()
     }
 
@@ -247,19 +340,88 @@ mod tests {
         }
     }
 
+    /// Tiles, panels and blocks that are whole, and that are not; few rows; more than one task.
+    const SHAPES: [(usize, usize, usize); 14] = [
+        (1, 1, 1),
+        (3, 5, 7),
+        (6, 256, 16),
+        (7, 257, 17),
+        (33, 17, 50),
+        (130, 70, 129),
+        (65, 300, 16),
+        (2, 64, 700),
+        (8, 33, 40),
+        (9, 33, 40),
+        (18, 40, 100),
+        (19, 330, 300),
+        (700, 64, 2),
+        (300, 600, 200),
+    ];
+
     #[test]
     fn any_shape_and_orientation() {
-        for (m, k, n) in [(1, 1, 1), (3, 5, 7), (33, 17, 50), (130, 70, 129), (65, 300, 16), (2, 64, 700), (700, 64, 2)]
-        {
+        for (m, k, n) in SHAPES {
             let rng = &mut TensorRng::new(1, "matrix");
             let (a, b) = (rng.normal(m * k, 1.0), rng.normal(k * n, 1.0));
             for (a, b) in [
                 (Mat::new(&a, m, k), Mat::new(&b, k, n)),
                 (Mat::new(&a, m, k), Mat::new(&b, n, k).t()),
                 (Mat::new(&a, k, m).t(), Mat::new(&b, k, n)),
+                (Mat::new(&a, k, m).t(), Mat::new(&b, n, k).t()),
             ] {
-                close(&product(a, b), &naive(a, b));
+                let expected = naive(a, b);
+                close(&product(a, b), &expected);
+                let mut out = vec![0.0; m * n];
+                #[allow(unsafe_code)]
+                // SAFETY: `out` has room for the product. Processors without tiles of their own take this way.
+                unsafe {
+                    with_gemm(out.as_mut_ptr(), n, &Product::of(a, b));
+                }
+                close(&out, &expected);
             }
+        }
+    }
+
+    #[test]
+    fn a_right_factor_in_bf16_is_that_of_the_same_values() {
+        for (m, k, n) in SHAPES {
+            let rng = &mut TensorRng::new(3, "matrix");
+            let a = rng.normal(m * k, 1.0);
+            let half: Vec<bf16> = rng.normal(k * n, 1.0).into_iter().map(bf16::from_f32).collect();
+            let single: Vec<f32> = half.iter().map(|v| v.to_f32()).collect();
+            let a = Mat::new(&a, m, k);
+            let pairs = [
+                (Mat::half(&half, k, n), Mat::new(&single, k, n)),
+                (Mat::half(&half, n, k).t(), Mat::new(&single, n, k).t()),
+            ];
+            for (half, single) in pairs {
+                assert_eq!(product(a, half), product(a, single));
+                let mut out = vec![0.0; m * n];
+                #[allow(unsafe_code)]
+                // SAFETY: as above.
+                unsafe {
+                    with_gemm(out.as_mut_ptr(), n, &Product::of(a, half));
+                }
+                close(&out, &naive(a, single));
+            }
+        }
+    }
+
+    #[test]
+    fn a_sum_is_one_pass_or_several_and_a_plain_product_begins_anew() {
+        for (m, k, n) in SHAPES {
+            let rng = &mut TensorRng::new(4, "matrix");
+            let [a, c] = [k, 16].map(|k| rng.normal(m * k, 1.0));
+            let [b, d] = [k, 16].map(|k| rng.normal(k * n, 1.0));
+            let (a, b, c, d) = (Mat::new(&a, m, k), Mat::new(&b, n, k).t(), Mat::new(&c, m, 16), Mat::new(&d, 16, n));
+            let (first, second) = (Product::of(a, b), Product::of(c, d).times(-0.5));
+            let both: Vec<f32> = naive(a, b).iter().zip(naive(c, d)).map(|(x, y)| x - 0.5 * y).collect();
+            close(&sum_of_products(&[first, second.added()]), &both);
+            let mut out = vec![1.0; m * n];
+            compute(MatMut::new(&mut out, m, n), &[first, second, first.added()]);
+            close(&out, &both);
+            compute_parallel(MatMut::new(&mut out, m, n), &[first.times(-1.0).added(), second.times(0.5).added()]);
+            assert!(out.iter().all(|v| v.abs() < 1e-2), "what was added is taken away again");
         }
     }
 

@@ -18,7 +18,12 @@ pub fn each_row(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + S
     out.par_chunks_mut((rows * width).max(1)).enumerate().for_each(|(part, out)| {
         vectorized(
             #[inline(always)]
-            || out.chunks_mut(width.max(1)).enumerate().for_each(|(i, row)| f(part * rows + i, row)),
+            || {
+                // A loop, since `for_each` may become a function of its own, which would be compiled for any processor.
+                for (i, row) in out.chunks_mut(width.max(1)).enumerate() {
+                    f(part * rows + i, row);
+                }
+            },
         );
     });
 }
@@ -32,7 +37,9 @@ pub fn each_row2(a: &mut [f32], b: &mut [f32], width: usize, f: impl Fn(usize, &
             #[inline(always)]
             || {
                 let pairs = a.chunks_mut(width.max(1)).zip(b.chunks_mut(width.max(1)));
-                pairs.enumerate().for_each(|(i, (a, b))| f(part * rows + i, a, b));
+                for (i, (a, b)) in pairs.enumerate() {
+                    f(part * rows + i, a, b);
+                }
             },
         );
     });

@@ -52,7 +52,13 @@ fn bandwidth() -> f64 {
             .map(|part| {
                 vectorized(
                     #[inline(always)]
-                    || sum(part.len(), #[inline(always)] |i| part[i]),
+                    || {
+                        sum(
+                            part.len(),
+                            #[inline(always)]
+                            |i| part[i],
+                        )
+                    },
                 )
             })
             .sum();
@@ -71,7 +77,10 @@ fn load(folder: &str, dtype: FloatDType) -> Result<Llama, Box<dyn std::error::Er
     let model = model.train();
     let weights = model.config().num_parameters() as f64 * DType::from(dtype).size() as f64 / MIB;
     let (seconds, peak) = (start.elapsed().as_secs_f64(), peak_rss_mb());
-    println!("ready to train in {seconds:.2} s; peak {peak:.0} MiB, {:.2} of the weights' {weights:.0}", peak / weights);
+    println!(
+        "ready to train in {seconds:.2} s; peak {peak:.0} MiB, {:.2} of the weights' {weights:.0}",
+        peak / weights
+    );
     Ok(model)
 }
 

@@ -23,8 +23,8 @@ use burn::train::metric::LossMetric;
 use burn::train::{ClassificationOutput, InferenceStep, Learner, SupervisedTraining, TrainOutput, TrainStep};
 use peft_burn::methods::{keep_gradients, kept_ranks, live_triplets, orthogonal_regularization, update_and_allocate};
 use peft_burn::{
-    AdaLoraConfig, AdaptableModel, AdapterFiles, DeviceName, LayerMut, LayerRef, PeftConfig, PeftLinear, PeftModel, PeftState,
-    TargetModules, TensorRng,
+    AdaLoraConfig, AdaptableModel, AdapterFiles, DeviceName, LayerMut, LayerRef, PeftConfig, PeftLinear, PeftModel,
+    PeftState, TargetModules, TensorRng,
 };
 
 const ADAPTER: &str = "turned";

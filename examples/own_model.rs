@@ -12,8 +12,8 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use peft_burn::{
-    AdaLoraConfig, DeviceName, Ia3Config, LoraConfig, ModuleNames, ParamAdapter, PeftConfig, PeftLinear, PeftModel, PeftState,
-    TargetModules, TensorRng, VeraConfig, layers,
+    AdaLoraConfig, DeviceName, Ia3Config, LoraConfig, ModuleNames, ParamAdapter, PeftConfig, PeftLinear, PeftModel,
+    PeftState, TargetModules, TensorRng, VeraConfig, layers,
 };
 
 const FEATURES: usize = 8;

@@ -83,7 +83,8 @@ fn a_step_reads_the_device_once() {
     let target_modules = TargetModules::list(["q_proj", "v_proj"]);
     let lora = LoraConfig { r: 4, target_modules: target_modules.clone(), ..LoraConfig::default() };
     // No mask is due before the tenth step: a mask is what AdaLoRA reads besides.
-    let adalora = AdaLoraConfig { init_r: 4, target_r: 2, tinit: 9, tfinal: 1, target_modules, ..AdaLoraConfig::default() };
+    let adalora =
+        AdaLoraConfig { init_r: 4, target_r: 2, tinit: 9, tfinal: 1, target_modules, ..AdaLoraConfig::default() };
     for config in [PeftConfig::Lora(lora), PeftConfig::AdaLora(adalora)] {
         let dir = tempfile::tempdir().unwrap();
         let mut count = |steps: usize| {

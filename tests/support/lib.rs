@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Int, Tensor, TensorData};
 use llama_burn::{AttentionMask, Input, Llama};
+use peft_burn::tensor_file::TensorFile;
 /// The device that the suite runs on: the CPU, or the one that `PEFT_TEST_DEVICE` names, which must be one of the features
 /// that the tests are built with.
 pub use peft_burn::test_device as device;
-use peft_burn::tensor_file::TensorFile;
 use peft_burn::{AdapterFiles, PeftConfig, PeftModel, methods};
 
 /// The folder of all fixtures: where Cargo says that the package is, which on another machine is not where it was built.

@@ -1,7 +1,7 @@
 //! The Llama decoder.
 
 use burn::module::Module;
-use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor, TensorData};
 use peft_burn::{EmbeddingAdapter, PeftEmbedding, PeftLinear, PeftModel, PeftState, TensorRng};
 
 use crate::attention::Attention;
@@ -188,7 +188,29 @@ impl Llama {
             let fill = if path.ends_with(".bias") { 0.0 } else { 1.0 };
             Ok(Tensor::from_data(TensorData::new(vec![fill; n], [n]), (device, dtype)))
         };
-        match Self::build::<std::convert::Infallible>(config, matrix, vector) {
+        Self::made_up(config, matrix, vector)
+    }
+
+    /// As [`Self::random_as`], with the weights drawn by the device's own generator: at once for a large model too, and
+    /// other values on each kind of device. For measurements.
+    pub fn random_on_device(config: LlamaConfig, seed: u64, dtype: FloatDType, device: &Device) -> Self {
+        device.seed(seed);
+        let (normal, dtype) = (Distribution::Normal(0.0, config.initializer_range), DType::from(dtype));
+        let matrix = |_: &str, shape: [usize; 2]| Ok(Tensor::random(shape, normal, (device, dtype)));
+        let vector = |path: &str, n: usize| {
+            let fill = if path.ends_with(".bias") { 0.0 } else { 1.0 };
+            Ok(Tensor::full([n], fill, (device, dtype)))
+        };
+        Self::made_up(config, matrix, vector)
+    }
+
+    /// As [`Self::build`] from weights that need no file.
+    fn made_up(
+        config: LlamaConfig,
+        matrix: impl FnMut(&str, [usize; 2]) -> Result<Tensor<2>, std::convert::Infallible>,
+        vector: impl FnMut(&str, usize) -> Result<Tensor<1>, std::convert::Infallible>,
+    ) -> Self {
+        match Self::build(config, matrix, vector) {
             Ok(model) => model,
             Err(never) => match never {},
         }

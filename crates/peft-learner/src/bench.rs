@@ -269,7 +269,7 @@ pub fn run(config: &BenchConfig) -> Result<BenchReport, BenchError> {
 
 fn load(config: &BenchConfig) -> Result<Llama, BenchError> {
     Ok(if config.random {
-        Llama::random_as(LlamaConfig::from_dir(&config.model)?, 0, config.dtype, &config.device)
+        Llama::random_on_device(LlamaConfig::from_dir(&config.model)?, 0, config.dtype, &config.device)
     } else {
         Llama::from_dir(&config.model, Some(config.dtype), &config.device)?
     })

@@ -1,6 +1,6 @@
-//! Causal grouped-query attention, `softmax(q·kᵀ/√d)·v`. Backward keeps q, k and v and works the weights out again, so
-//! that memory grows with the sequence and not with its square; no mask exists, and keys are not repeated for the heads
-//! of a group.
+//! Causal grouped-query attention, `softmax(q·kᵀ/√d)·v`. Backward keeps q, k, v, the output and a number for each query and
+//! head, and works the weights out again, so that memory grows with the sequence and not with its square; no mask is kept,
+//! and keys are not repeated for the heads of a group.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -52,27 +52,30 @@ impl AttentionShape {
 /// Causal attention of q (`[batch·seq, heads·d]`) to k and v (`[batch·seq, kv_heads·d]`), all of one dtype.
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
 pub trait AttentionOps: Backend {
-    /// The heads' outputs, `[batch·seq, heads·d]`.
+    /// The heads' outputs, `[batch·seq, heads·d]`, and the logarithm of each query's sum of the exponentials of its scores,
+    /// `[batch·seq, heads]` in f32 at least, which backward reads.
     #[fusion(default)]
     fn causal_attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         shape: AttentionShape,
-    ) -> FloatTensor<Self> {
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         composed::forward::<Self>(q, k, v, &shape)
     }
 
-    /// The gradients with respect to q, k and v.
+    /// The gradients with respect to q, k and v, for what [`causal_attention`](Self::causal_attention) returned.
     #[fusion(default)]
     fn causal_attention_backward(
         grad: FloatTensor<Self>,
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        logs: FloatTensor<Self>,
         shape: AttentionShape,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        composed::backward::<Self>(grad, q, k, v, &shape)
+        composed::backward::<Self>(grad, [q, k, v, out, logs], &shape)
     }
 }
 
@@ -85,16 +88,18 @@ impl AttentionOps for Flex {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         shape: AttentionShape,
-    ) -> FloatTensor<Self> {
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         if all_bf16(&[&q, &k, &v]) {
-            return narrowed(Self::causal_attention(widened(q), widened(k), widened(v), shape));
+            let (out, logs) = Self::causal_attention(widened(q), widened(k), widened(v), shape);
+            return (narrowed(out), logs);
         }
         if !all_f32(&[&q, &k, &v]) {
             return composed::forward::<Self>(q, k, v, &shape);
         }
-        let size = q.shape();
+        let (size, rows) = (q.shape(), [shape.batch * shape.seq, shape.heads]);
         let (q, k, v) = (contiguous(q), contiguous(k), contiguous(v));
-        flex::tensor(cpu::forward(values(&q), values(&k), values(&v), &shape), size)
+        let [out, logs] = cpu::forward(values(&q), values(&k), values(&v), &shape);
+        (flex::tensor(out, size), flex::tensor(logs, rows))
     }
 
     fn causal_attention_backward(
@@ -102,19 +107,22 @@ impl AttentionOps for Flex {
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        logs: FloatTensor<Self>,
         shape: AttentionShape,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        if all_bf16(&[&grad, &q, &k, &v]) {
-            let [grad, q, k, v] = [grad, q, k, v].map(widened);
-            let (dq, dk, dv) = Self::causal_attention_backward(grad, q, k, v, shape);
+        if all_bf16(&[&grad, &q, &k, &v, &out]) {
+            let [grad, q, k, v, out] = [grad, q, k, v, out].map(widened);
+            let (dq, dk, dv) = Self::causal_attention_backward(grad, q, k, v, out, logs, shape);
             return (narrowed(dq), narrowed(dk), narrowed(dv));
         }
-        if !all_f32(&[&grad, &q, &k, &v]) {
-            return composed::backward::<Self>(grad, q, k, v, &shape);
+        if !all_f32(&[&grad, &q, &k, &v, &out, &logs]) {
+            return composed::backward::<Self>(grad, [q, k, v, out, logs], &shape);
         }
         let (size, kv_size) = (q.shape(), k.shape());
-        let (grad, q, k, v) = (contiguous(grad), contiguous(q), contiguous(k), contiguous(v));
-        let [dq, dk, dv] = cpu::backward(values(&grad), values(&q), values(&k), values(&v), &shape);
+        let [grad, q, k, v, out, logs] = [grad, q, k, v, out, logs].map(contiguous);
+        let [q, k, v, out, logs] = [&q, &k, &v, &out, &logs].map(values);
+        let [dq, dk, dv] = cpu::backward(values(&grad), cpu::Forward { q, k, v, out, logs }, &shape);
         (flex::tensor(dq, size), flex::tensor(dk, kv_size.clone()), flex::tensor(dv, kv_size))
     }
 }
@@ -125,15 +133,14 @@ impl<B: AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         shape: AttentionShape,
-    ) -> FloatTensor<Self> {
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let ((q, q_node), (k, k_node), (v, v_node)) = (q.into_parts(), k.into_parts(), v.into_parts());
-        match AttentionBackward.prepare::<C>([q_node, k_node, v_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let out = B::causal_attention(q.clone(), k.clone(), v.clone(), shape.clone());
-                prep.finish((q, k, v, shape), out)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::causal_attention(q, k, v, shape)),
-        }
+        let (out, logs) = B::causal_attention(q.clone(), k.clone(), v.clone(), shape.clone());
+        let out = match AttentionBackward.prepare::<C>([q_node, k_node, v_node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(([q, k, v, out.clone(), logs.clone()], shape), out),
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        };
+        (out, <FloatTensor<Self>>::new(logs))
     }
 }
 
@@ -141,12 +148,12 @@ impl<B: AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
 struct AttentionBackward;
 
 impl<B: AttentionOps> Backward<B, 3> for AttentionBackward {
-    type State = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, AttentionShape);
+    type State = ([FloatTensor<B>; 5], AttentionShape);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let (q, k, v, shape) = ops.state;
-        let (dq, dk, dv) = B::causal_attention_backward(grad, q, k, v, shape);
+        let ([q, k, v, out, logs], shape) = ops.state;
+        let (dq, dk, dv) = B::causal_attention_backward(grad, q, k, v, out, logs, shape);
         for (node, grad) in ops.parents.into_iter().zip([dq, dk, dv]) {
             if let Some(node) = node {
                 grads.register::<B>(node.id, grad);
@@ -158,7 +165,8 @@ impl<B: AttentionOps> Backward<B, 3> for AttentionBackward {
 /// Causal attention of q (`[batch·seq, heads·d]`) to k and v (`[batch·seq, kv_heads·d]`): `[batch·seq, heads·d]`.
 pub fn causal_attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionShape) -> Tensor<2> {
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as AttentionOps>::causal_attention(q, k, v, shape))
+    let (out, _) = <Dispatch as AttentionOps>::causal_attention(q, k, v, shape);
+    Tensor::from_dispatch(out)
 }
 
 #[cfg(test)]

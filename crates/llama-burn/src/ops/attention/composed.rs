@@ -27,9 +27,10 @@ fn split<B: Backend>(x: FloatTensor<B>, shape: &AttentionShape, heads: usize) ->
     B::float_swap_dims(x, 1, 2)
 }
 
-/// Undoes [`split`].
+/// `[batch, heads, seq, d]` as `[batch·seq, heads·d]`.
 fn join<B: Backend>(x: FloatTensor<B>, shape: &AttentionShape, heads: usize) -> FloatTensor<B> {
-    B::float_reshape(B::float_swap_dims(x, 1, 2), Shape::from([shape.batch * shape.seq, heads * shape.head_dim]))
+    let width = x.shape()[3];
+    B::float_reshape(B::float_swap_dims(x, 1, 2), Shape::from([shape.batch * shape.seq, heads * width]))
 }
 
 /// Positions `start..end` of `[batch, heads, seq, d]`.
@@ -48,17 +49,18 @@ fn precise(dtype: FloatDType) -> FloatDType {
 }
 
 impl Block<'_> {
-    /// The heads of a group folded into the queries: `[batch, kv_heads, group·queries, d]`.
+    /// The heads of a group folded into the queries: `[batch, kv_heads, group·queries, d or 1]`.
     fn fold<B: Backend>(&self, x: &FloatTensor<B>) -> FloatTensor<B> {
         let s = self.shape;
         let rows = s.group() * (self.end - self.first);
-        B::float_reshape(part::<B>(x, self.first, self.end), Shape::from([s.batch, s.kv_heads, rows, s.head_dim]))
+        let width = x.shape()[3];
+        B::float_reshape(part::<B>(x, self.first, self.end), Shape::from([s.batch, s.kv_heads, rows, width]))
     }
 
-    /// Undoes the folding: `[batch, heads, queries, d]`.
+    /// Undoes the folding: `[batch, heads, queries, d or 1]`.
     fn unfold<B: Backend>(&self, x: FloatTensor<B>) -> FloatTensor<B> {
-        let s = self.shape;
-        B::float_reshape(x, Shape::from([s.batch, s.heads, self.end - self.first, s.head_dim]))
+        let (s, width) = (self.shape, x.shape()[3]);
+        B::float_reshape(x, Shape::from([s.batch, s.heads, self.end - self.first, width]))
     }
 
     /// Which scores are hidden, `[1 or batch, 1, queries, keys]`: worked out on the device, since a mask of this size would
@@ -82,8 +84,8 @@ impl Block<'_> {
         B::bool_or(after, before)
     }
 
-    /// The attention weights, `[batch, kv_heads, group·queries, keys]`, in f32 or f64.
-    fn weights<B: Backend>(&self, queries: FloatTensor<B>, keys: FloatTensor<B>) -> FloatTensor<B> {
+    /// The scores, `[batch, kv_heads, group·queries, keys]`, in f32 or f64; −∞ where nothing is seen.
+    fn scores<B: Backend>(&self, queries: FloatTensor<B>, keys: FloatTensor<B>) -> FloatTensor<B> {
         let s = self.shape;
         let dtype = FloatDType::from(queries.dtype());
         let device = queries.device();
@@ -93,7 +95,7 @@ impl Block<'_> {
         let folded = scores.shape();
         let hidden = B::bool_expand(self.hidden::<B>(&device), full.clone());
         let scores = B::float_mask_fill(B::float_reshape(scores, full), hidden, f32::NEG_INFINITY.into());
-        B::float_reshape(B::softmax(scores, 3), folded)
+        B::float_reshape(scores, folded)
     }
 }
 
@@ -102,25 +104,35 @@ pub(super) fn forward<B: Backend>(
     k: FloatTensor<B>,
     v: FloatTensor<B>,
     shape: &AttentionShape,
-) -> FloatTensor<B> {
+) -> (FloatTensor<B>, FloatTensor<B>) {
     let dtype = FloatDType::from(q.dtype());
     let (q, k, v) =
         (split::<B>(q, shape, shape.heads), split::<B>(k, shape, shape.kv_heads), split::<B>(v, shape, shape.kv_heads));
-    let outs = blocks(shape).map(|block| {
-        let weights = block.weights::<B>(block.fold::<B>(&q), part::<B>(&k, 0, block.end));
-        block.unfold::<B>(B::float_matmul(to::<B>(weights, dtype), part::<B>(&v, 0, block.end)))
-    });
-    join::<B>(B::float_cat(outs.collect(), 2), shape, shape.heads)
+    let (mut outs, mut logs) = (Vec::new(), Vec::new());
+    for block in blocks(shape) {
+        let scores = block.scores::<B>(block.fold::<B>(&q), part::<B>(&k, 0, block.end));
+        let largest = B::float_max_dim(scores.clone(), 3);
+        let weights = B::float_exp(B::float_sub(scores, largest.clone()));
+        let totals = B::float_sum_dim(weights.clone(), 3);
+        let mixed = B::float_matmul(to::<B>(B::float_div(weights, totals.clone()), dtype), part::<B>(&v, 0, block.end));
+        outs.push(block.unfold::<B>(mixed));
+        logs.push(block.unfold::<B>(B::float_add(largest, B::float_log(totals))));
+    }
+    let [out, logs] = [outs, logs].map(|parts| join::<B>(B::float_cat(parts, 2), shape, shape.heads));
+    (out, logs)
 }
 
 pub(super) fn backward<B: Backend>(
     grad: FloatTensor<B>,
-    q: FloatTensor<B>,
-    k: FloatTensor<B>,
-    v: FloatTensor<B>,
+    [q, k, v, out, logs]: [FloatTensor<B>; 5],
     shape: &AttentionShape,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let dtype = FloatDType::from(q.dtype());
+    // Σ weights·(their gradients), which is Σ out·grad.
+    let dots = B::float_mul(to::<B>(grad.clone(), precise(dtype)), to::<B>(out, precise(dtype)));
+    let dots = B::float_sum_dim(split::<B>(dots, shape, shape.heads), 3);
+    let logs = B::float_reshape(logs, Shape::from([shape.batch, shape.seq, shape.heads, 1]));
+    let logs = B::float_swap_dims(logs, 1, 2);
     let (q, grad) = (split::<B>(q, shape, shape.heads), split::<B>(grad, shape, shape.heads));
     let (k, v) = (split::<B>(k, shape, shape.kv_heads), split::<B>(v, shape, shape.kv_heads));
     let mut query_grads = Vec::new();
@@ -128,13 +140,13 @@ pub(super) fn backward<B: Backend>(
     // From the last block, which sees all columns, so that the earlier ones' gradients are added to a part of its own.
     for block in blocks(shape).collect::<Vec<_>>().into_iter().rev() {
         let (queries, grads) = (block.fold::<B>(&q), block.fold::<B>(&grad));
+        let (logs, dots) = (block.fold::<B>(&logs), block.fold::<B>(&dots));
         let (keys, vals) = (part::<B>(&k, 0, block.end), part::<B>(&v, 0, block.end));
-        let weights = block.weights::<B>(queries.clone(), keys.clone());
+        let weights = B::float_exp(B::float_sub(block.scores::<B>(queries.clone(), keys.clone()), logs));
         let low = to::<B>(weights.clone(), dtype);
         let dv = B::float_matmul(B::float_swap_dims(low, 2, 3), grads.clone());
         let dw = to::<B>(B::float_matmul(grads, B::float_swap_dims(vals, 2, 3)), precise(dtype));
-        let dot = B::float_sum_dim(B::float_mul(weights.clone(), dw.clone()), 3);
-        let ds = B::float_mul(weights, B::float_sub(dw, dot));
+        let ds = B::float_mul(weights, B::float_sub(dw, dots));
         let ds = to::<B>(B::float_mul_scalar(ds, shape.scale().into()), dtype);
         query_grads.push(block.unfold::<B>(B::float_matmul(ds.clone(), keys)));
         let dk = B::float_matmul(B::float_swap_dims(ds, 2, 3), queries);

@@ -82,9 +82,16 @@ fn a_step_reads_the_device_once() {
     log::set_max_level(LevelFilter::Trace);
     let target_modules = TargetModules::list(["q_proj", "v_proj"]);
     let lora = LoraConfig { r: 4, target_modules: target_modules.clone(), ..LoraConfig::default() };
-    // No mask is due before the tenth step: a mask is what AdaLoRA reads besides.
-    let adalora =
-        AdaLoraConfig { init_r: 4, target_r: 2, tinit: 9, tfinal: 1, target_modules, ..AdaLoraConfig::default() };
+    // A mask is due in the last step alone: it is what AdaLoRA reads besides.
+    let adalora = AdaLoraConfig {
+        init_r: 4,
+        target_r: 2,
+        tinit: 1,
+        tfinal: 1,
+        delta_t: 100,
+        target_modules,
+        ..AdaLoraConfig::default()
+    };
     for config in [PeftConfig::Lora(lora), PeftConfig::AdaLora(adalora)] {
         let dir = tempfile::tempdir().unwrap();
         let mut count = |steps: usize| {
@@ -93,9 +100,9 @@ fn a_step_reads_the_device_once() {
             reads() - before
         };
         // The first run compiles and tunes its kernels, which reads clocks.
-        count(2);
-        let (few, more) = (count(3), count(8));
-        assert!(few >= 3, "{few} reads of 3 steps: nothing is counted");
-        assert_eq!(more - few, 5, "{few} reads of 3 steps, {more} of 8");
+        count(4);
+        let (few, more) = (count(4), count(9));
+        assert!(few >= 4, "{few} reads of 4 steps: not all are counted");
+        assert_eq!(more - few, 5, "{few} reads of 4 steps, {more} of 9");
     }
 }

@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::tensor::{DType, FloatDType};
 use llama_burn::Llama;
 use peft_burn::{AdapterFiles, PeftConfig, PeftModel};
-use peft_burn_workspace::{Inputs, device, golden, relative_error, tensors};
+use peft_burn_workspace::{Inputs, device, golden, loss, relative_error, tensors};
 use rstest::rstest;
 
 use crate::combine::pairs;
 
 #[rstest]
 fn bf16_base(#[values("lora", "dora", "vera", "adalora", "ia3")] name: &str) {
+    if !device().supports_dtype(DType::BF16) {
+        return;
+    }
     let oracle = tensors(&golden("x_bf16/oracle.safetensors"));
     let exact = &tensors(&golden(name).join("forward.safetensors"))["logits"];
     let peft = &oracle[&format!("{name}.logits")];
@@ -47,6 +52,9 @@ fn bf16_base(#[values("lora", "dora", "vera", "adalora", "ia3")] name: &str) {
 /// PEFT rounds the pair to the base's dtype.
 #[test]
 fn veras_pair_is_the_same_on_a_bf16_base() {
+    if !device().supports_dtype(DType::BF16) {
+        return;
+    }
     let oracle = tensors(&golden("x_vera_noproj/projection_oracle.safetensors"));
     let mut model = Llama::from_dir(golden("base"), Some(FloatDType::BF16), &device()).unwrap();
     let (config, _) = PeftConfig::from_dir(golden("x_vera_noproj/adapter")).unwrap();
@@ -55,4 +63,32 @@ fn veras_pair_is_the_same_on_a_bf16_base() {
     assert_eq!((a.dtype(), b.dtype()), (DType::F32, DType::F32));
     assert_eq!(a.as_bytes(), oracle["vera_A"].as_bytes());
     assert_eq!(b.as_bytes(), oracle["vera_B"].as_bytes());
+}
+
+/// The gradients of all trained parameters, one after another.
+fn gradients(model: Llama) -> Vec<f64> {
+    let model = model.train();
+    let inputs = Inputs::load();
+    let grads = GradientsParams::from_grads(loss(&model, &inputs.ids, &inputs.labels).backward(), &model);
+    let params = model.adapter_params("default").unwrap();
+    let values = params.iter().filter_map(|(_, param)| param.grad(&grads));
+    values.flat_map(|grad| grad.iter::<f64>().collect::<Vec<_>>()).collect()
+}
+
+/// Rounding to bf16 on the way, and nothing else, keeps the gradients from those in f32 of the same weights.
+#[rstest]
+fn bf16_gradients_are_those_of_f32(#[values("lora", "dora", "vera", "adalora", "ia3")] name: &str) {
+    if !device().supports_dtype(DType::BF16) {
+        return;
+    }
+    let rounded = tempfile::tempdir().unwrap();
+    Llama::from_dir(golden("base"), Some(FloatDType::BF16), &device()).unwrap().save(rounded.path(), None).unwrap();
+    let [half, single] = [FloatDType::BF16, FloatDType::F32].map(|dtype| {
+        let mut model = Llama::from_dir(rounded.path(), Some(dtype), &device()).unwrap();
+        model.load_adapter(&golden(name).join("adapter"), "default", true).unwrap();
+        gradients(model)
+    });
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let difference = norm(&mut half.iter().zip(&single).map(|(a, b)| a - b)) / norm(&mut single.iter().copied());
+    assert!(!single.is_empty() && difference <= 1e-2, "{name}: {difference:.2e} of the gradients' norm");
 }

@@ -13,4 +13,5 @@ pub use rope::{RopeOps, rope};
 pub use swiglu::{SwigluOps, swiglu};
 
 #[cfg(test)]
+#[path = "../../peft-burn/src/ops/testing.rs"]
 mod testing;

@@ -14,6 +14,10 @@
 //! # }
 //! ```
 
+// The operations' tests are read by `llama-burn`, which knows this crate by its name.
+#[cfg(test)]
+extern crate self as peft_burn;
+
 mod checks;
 mod config;
 mod constant;

@@ -201,11 +201,12 @@ fn launch(
         .grads_accumulation(training.gradient_accumulation_steps)
         .with_interrupter(interrupter)
         .with_application_logger(None)
-        .with_metric_logger(InMemoryMetricLogger::default())
-        .metrics((LossMetric::new(),));
-        if !dashboard {
-            supervised = supervised.renderer(Box::new(progress.clone()));
-        }
+        .with_metric_logger(InMemoryMetricLogger::default());
+        supervised = match dashboard {
+            // Burn's metric reads the loss of every micro-batch from the device, which nothing else needs.
+            true => supervised.metrics((LossMetric::new(),)),
+            false => supervised.renderer(Box::new(progress.clone())),
+        };
         if let Some(strategy) = strategy {
             supervised = supervised.with_training_strategy(strategy);
         }

@@ -172,7 +172,7 @@ pub fn causal_attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: Attenti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_same, computes, evaluate, random};
+    use crate::ops::testing::{assert_finite_differences, assert_same, computes, evaluate, random};
     use burn::tensor::activation::softmax;
     use burn::tensor::{Bool, DType, TensorData, Tolerance};
 
@@ -254,6 +254,15 @@ mod tests {
             });
             let expected = evaluate(&inputs, |t| reference(t[0].clone(), t[1].clone(), t[2].clone(), &shape));
             assert_same(&double, &expected, 1e-4);
+        }
+    }
+
+    #[test]
+    fn gradients_are_the_slopes() {
+        for shape in [shapes()[1].clone(), shapes()[5].clone()] {
+            assert_finite_differences(&inputs(&shape), |t| {
+                causal_attention(t[0].clone(), t[1].clone(), t[2].clone(), shape.clone())
+            });
         }
     }
 

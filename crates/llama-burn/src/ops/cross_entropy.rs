@@ -16,9 +16,13 @@ use rayon::prelude::*;
 /// Entries of the logits that exist at a time: 32 MiB in f32.
 const CHUNK_ELEMENTS: usize = 8 << 20;
 
+/// The same in the composed form: a GPU reads the head's weight once for each chunk, which takes it longer than to compute
+/// with few rows.
+const COMPOSED_CHUNK_ELEMENTS: usize = 32 << 20;
+
 /// Rows of a chunk: as many as memory allows, all chunks of nearly one size.
-fn chunk_rows(n: usize, vocab: usize) -> usize {
-    let most = (CHUNK_ELEMENTS / vocab.max(1)).max(16);
+fn chunk_rows(n: usize, vocab: usize, elements: usize) -> usize {
+    let most = (elements / vocab.max(1)).max(16);
     n.div_ceil(n.div_ceil(most).max(1)).max(1)
 }
 
@@ -26,7 +30,7 @@ fn chunk_rows(n: usize, vocab: usize) -> usize {
 /// (`[vocab, width]`, of the same dtype).
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
 pub trait CrossEntropyOps: Backend {
-    /// The sum times `scale` (`[1]`, f32), and its gradients with respect to hidden states and weight, where wanted.
+    /// The sum times `scale` (`[1]`, in f32 at least), and its gradients with respect to hidden states and weight, where wanted.
     #[fusion(default)]
     fn cross_entropy(
         hidden: FloatTensor<Self>,
@@ -35,32 +39,34 @@ pub trait CrossEntropyOps: Backend {
         scale: f64,
         wanted: [bool; 2],
     ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>, Option<FloatTensor<Self>>) {
-        composed::<Self>(hidden, weight, targets, scale, wanted)
+        composed::<Self>(hidden, weight, targets, scale, wanted, COMPOSED_CHUNK_ELEMENTS)
     }
 }
 
-/// The operation in terms of ordinary tensor operations, for every backend.
+/// The operation in terms of ordinary tensor operations, for every backend, with `elements` entries of the logits at a time.
 fn composed<B: Backend>(
     hidden: FloatTensor<B>,
     weight: FloatTensor<B>,
     targets: IntTensor<B>,
     scale: f64,
     [want_hidden, want_weight]: [bool; 2],
+    elements: usize,
 ) -> (FloatTensor<B>, Option<FloatTensor<B>>, Option<FloatTensor<B>>) {
     let (device, dtype) = (hidden.device(), FloatDType::from(weight.dtype()));
     let (shape, vocab) = (hidden.shape(), weight.shape()[0]);
     let (n, width) = (shape[0], shape[1]);
-    let f32 = |x| B::float_cast(x, FloatDType::F32);
-    let mut total = B::float_zeros(Shape::from([1]), &device, FloatDType::F32);
+    let precise = if dtype == FloatDType::F64 { dtype } else { FloatDType::F32 };
+    let to = |x: FloatTensor<B>, dtype: FloatDType| if x.dtype() == dtype.into() { x } else { B::float_cast(x, dtype) };
+    let mut total = B::float_zeros(Shape::from([1]), &device, precise);
     let mut hidden_grads = Vec::new();
     let mut weight_grad: Option<FloatTensor<B>> = None;
-    let rows = chunk_rows(n, vocab);
+    let rows = chunk_rows(n, vocab, elements);
     for start in (0..n).step_by(rows) {
         let end = (start + rows).min(n);
         let h = B::float_slice(hidden.clone(), &[start..end, 0..width].map(Slice::from));
         let target = B::int_slice(targets.clone(), &[Slice::from(start..end)]);
         let target = B::int_reshape(target, Shape::from([end - start, 1]));
-        let logits = f32(B::float_matmul(h.clone(), B::float_transpose(weight.clone())));
+        let logits = to(B::float_matmul(h.clone(), B::float_transpose(weight.clone())), precise);
         let largest = B::float_max_dim(logits.clone(), 1);
         let shifted = B::float_sub(logits, largest);
         let picked = B::float_gather(1, shifted.clone(), target.clone());
@@ -69,9 +75,9 @@ fn composed<B: Backend>(
         let loss = B::float_sum(B::float_sub(B::float_log(sums.clone()), picked));
         total = B::float_add(total, B::float_reshape(loss, Shape::from([1])));
         if want_hidden || want_weight {
-            let minus = B::float_full(Shape::from([end - start, 1]), (-1.0).into(), &device, FloatDType::F32);
+            let minus = B::float_full(Shape::from([end - start, 1]), (-1.0).into(), &device, precise);
             let p = B::float_scatter(1, B::float_div(exp, sums), target, minus, IndexingUpdateOp::Add);
-            let p = B::float_cast(B::float_mul_scalar(p, scale.into()), dtype);
+            let p = to(B::float_mul_scalar(p, scale.into()), dtype);
             if want_weight {
                 let grad = B::float_matmul(B::float_transpose(p.clone()), h);
                 weight_grad = Some(match weight_grad {
@@ -127,12 +133,12 @@ impl CrossEntropyOps for Flex {
     ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>, Option<FloatTensor<Self>>) {
         let half = all_bf16(&[&hidden, &weight]);
         if !half && !all_f32(&[&hidden, &weight]) {
-            return composed::<Self>(hidden, weight, targets, scale, wanted);
+            return composed::<Self>(hidden, weight, targets, scale, wanted, COMPOSED_CHUNK_ELEMENTS);
         }
         let ([n, width], [vocab, _]) = (dims2(&hidden), dims2(&weight));
         let (hidden, weight, targets) = (contiguous(widened(hidden)), dense(weight), ints(targets));
         let (hidden, weight) = (Mat::new(values(&hidden), n, width), mat(&weight));
-        let rows = chunk_rows(n, vocab);
+        let rows = chunk_rows(n, vocab, CHUNK_ELEMENTS);
         let mut logits = flex::buffer(rows.min(n) * vocab);
         let mut hidden_grad = wanted[0].then(|| flex::buffer(n * width));
         let mut weight_grad = wanted[1].then(|| flex::buffer(vocab * width));
@@ -209,7 +215,7 @@ impl<B: CrossEntropyOps> Backward<B, 2> for CrossEntropyBackward {
 }
 
 /// The summed negative log-likelihood (nats) of `targets` (`[n]`) given `hidden` (`[n, width]`) and the head's `weight`
-/// (`[vocab, width]`, of the same dtype), times `scale`: one element, f32.
+/// (`[vocab, width]`, of the same dtype), times `scale`: one element, in f32 at least.
 ///
 /// A slice of the logits exists at a time and none is kept: the gradient is worked out in the same pass as the loss.
 pub fn cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>, scale: f64) -> Tensor<1> {
@@ -219,9 +225,10 @@ pub fn cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, In
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_same, computes, evaluate, random};
+    use crate::ops::testing::{assert_finite_differences, assert_same, computes, evaluate, random};
     use burn::tensor::activation::log_softmax;
     use burn::tensor::{DType, TensorData};
 
@@ -265,6 +272,23 @@ mod tests {
     }
 
     #[test]
+    fn composed_in_chunks_is_composed_at_once() {
+        let (n, width, vocab) = (33, 8, 50);
+        let [hidden, weight] = [random(1, [n, width]), random(2, [vocab, width])].map(|t| {
+            let dims = t.dims();
+            flex::tensor(t.into_data().iter::<f32>().collect(), dims)
+        });
+        let ids: Vec<i64> = (0..n as i64).map(|i| i * 7919 % vocab as i64).collect();
+        let ids = flex::FlexTensor::from_data(TensorData::new(ids, [n]));
+        let [chunks, whole] = [1, n * vocab].map(|elements| {
+            let (loss, hidden_grad, weight_grad) =
+                composed::<Flex>(hidden.clone(), weight.clone(), ids.clone(), 0.3, [true; 2], elements);
+            [loss, hidden_grad.unwrap(), weight_grad.unwrap()].map(|t| t.into_data())
+        });
+        assert_same(&chunks, &whole, 1e-5);
+    }
+
+    #[test]
     fn a_bf16_head_in_parts_is_the_f32_one_of_the_same_values() {
         if !computes(DType::BF16) {
             return;
@@ -284,6 +308,14 @@ mod tests {
             // The gradients are rounded to bf16, and nothing else is.
             assert_same(&found, &single, 0.005);
         }
+    }
+
+    #[test]
+    fn gradients_are_the_slopes() {
+        let inputs = [random(5, [4, 3]), random(6, [5, 3])];
+        assert_finite_differences(&inputs, |x| {
+            cross_entropy(x[0].clone(), x[1].clone(), targets(4, 5, &x[0]), 0.3).reshape([1, 1])
+        });
     }
 
     #[test]

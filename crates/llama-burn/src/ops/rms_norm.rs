@@ -197,7 +197,7 @@ pub fn rms_norm(x: Tensor<2>, gain: Tensor<1>, eps: f64) -> Tensor<2> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_same, computes, evaluate, random};
+    use crate::ops::testing::{assert_finite_differences, assert_same, computes, evaluate, random};
     use burn::tensor::{DType, Tolerance};
 
     fn composed(x: Tensor<2>, gain: Tensor<2>) -> Tensor<2> {
@@ -212,6 +212,12 @@ mod tests {
             let fused = evaluate(&inputs, |t| rms_norm(t[0].clone(), t[1].clone().reshape([width]), 1e-5));
             assert_same(&fused, &evaluate(&inputs, |t| composed(t[0].clone(), t[1].clone())), 1e-4);
         }
+    }
+
+    #[test]
+    fn gradients_are_the_slopes() {
+        let inputs = [random(5, [3, 4]), random(6, [1, 4])];
+        assert_finite_differences(&inputs, |t| rms_norm(t[0].clone(), t[1].clone().reshape([4]), 1e-5));
     }
 
     #[test]

@@ -117,7 +117,7 @@ pub fn rope(x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<2> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_same, computes, evaluate, random};
+    use crate::ops::testing::{assert_finite_differences, assert_same, computes, evaluate, random};
     use burn::tensor::{DType, Tolerance};
 
     /// Transformers' form: `x·cos + rotate_half(x)·sin`.
@@ -154,6 +154,16 @@ mod tests {
         let turned = rope(x.clone(), cos, sin).into_data();
         assert_eq!(x.into_data(), before);
         assert_ne!(turned, before);
+    }
+
+    #[test]
+    fn gradients_are_the_slopes() {
+        let (cos, sin) = tables(3, 2);
+        assert_finite_differences(&[random(5, [6, 8])], |t| {
+            let [cos, sin] = [&cos, &sin].map(|table| table.clone().inner().cast(DType::F64));
+            let [cos, sin] = if t[0].is_autodiff() { [cos, sin].map(Tensor::from_inner) } else { [cos, sin] };
+            rope(t[0].clone(), cos, sin)
+        });
     }
 
     #[test]

@@ -158,7 +158,7 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_same, computes, evaluate, random};
+    use crate::ops::testing::{assert_finite_differences, assert_same, computes, evaluate, random};
     use burn::tensor::activation::silu;
     use burn::tensor::{DType, Tolerance};
 
@@ -176,6 +176,11 @@ mod tests {
         let inputs = [random(1, [5, 7])];
         let fused = evaluate(&inputs, |t| swiglu(t[0].clone(), t[0].clone()));
         assert_same(&fused, &evaluate(&inputs, |t| silu(t[0].clone()) * t[0].clone()), 1e-5);
+    }
+
+    #[test]
+    fn gradients_are_the_slopes() {
+        assert_finite_differences(&[random(5, [3, 4]), random(6, [3, 4])], |t| swiglu(t[0].clone(), t[1].clone()));
     }
 
     #[test]

@@ -348,49 +348,25 @@ pub(crate) fn try_lora_linear(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::random::TensorRng;
-    use crate::test_device;
+    use crate::ops::testing::{assert_finite_differences, assert_same, computes, evaluate, random};
     use burn::tensor::{TensorData, Tolerance};
-
-    fn random(rng: &mut TensorRng, shape: [usize; 2]) -> Tensor<2> {
-        let data = TensorData::new(rng.normal(shape[0] * shape[1], 1.0), shape);
-        Tensor::from_data(data, (&test_device().autodiff(), DType::F32))
-    }
-
-    /// The values of `f` and the gradients with respect to `inputs` of its product with fixed weights.
-    fn evaluate(inputs: &[Tensor<2>], f: impl Fn(&[Tensor<2>]) -> Tensor<2>) -> Vec<TensorData> {
-        let inputs: Vec<_> = inputs.iter().map(|t| t.clone().detach().require_grad()).collect();
-        let y = f(&inputs);
-        let weights = random(&mut TensorRng::new(9, "weights"), y.dims());
-        let grads = (y.clone() * weights).sum().backward();
-        let grads = inputs.iter().map(|t| t.grad(&grads).unwrap().into_data());
-        std::iter::once(y.into_data()).chain(grads).collect()
-    }
-
-    fn assert_same(found: Vec<TensorData>, expected: Vec<TensorData>) {
-        assert_eq!(found.len(), expected.len());
-        for (found, expected) in found.iter().zip(&expected) {
-            found.assert_approx_eq::<f32>(expected, Tolerance::rel_abs(1e-4, 1e-3));
-        }
-    }
 
     #[test]
     fn linear_is_the_composed_form_with_both_gradients() {
         for (n, inp, out) in [(1, 1, 1), (3, 5, 7), (130, 65, 200), (257, 128, 48)] {
-            let rng = &mut TensorRng::new(1, "linear");
-            let inputs = [random(rng, [n, inp]), random(rng, [out, inp])];
+            let inputs = [random(1, [n, inp]), random(2, [out, inp])];
             let fused = evaluate(&inputs, |t| linear(t[0].clone(), t[1].clone()));
-            assert_same(fused, evaluate(&inputs, |t| t[0].clone().matmul(t[1].clone().transpose())));
+            let composed = evaluate(&inputs, |t| t[0].clone().matmul(t[1].clone().transpose()));
+            assert_same(&fused, &composed, 1e-3);
         }
     }
 
     #[test]
     fn lora_linear_is_the_composed_form_with_every_gradient() {
         for (n, inp, out, r) in [(1, 1, 1, 1), (3, 5, 7, 2), (130, 65, 200, 16), (257, 128, 48, 8)] {
-            let rng = &mut TensorRng::new(2, "lora");
-            let inputs = [random(rng, [n, inp]), random(rng, [r, inp]), random(rng, [out, r])];
+            let inputs = [random(3, [n, inp]), random(4, [r, inp]), random(5, [out, r])];
             // As Hugging Face stores it, and a view of Burn's `[in, out]`.
-            for weight in [random(rng, [out, inp]), random(rng, [inp, out]).transpose()] {
+            for weight in [random(6, [out, inp]), random(7, [inp, out]).transpose()] {
                 let fused = evaluate(&inputs, |t| {
                     lora_linear(t[0].clone(), weight.clone(), t[1].clone(), t[2].clone(), 0.5, true)
                 });
@@ -398,20 +374,31 @@ mod tests {
                     let low = t[0].clone().matmul(t[1].clone().transpose());
                     t[0].clone().matmul(weight.clone().transpose()) + low.matmul(t[2].clone().transpose()) * 0.5
                 });
-                assert_same(fused, composed);
+                assert_same(&fused, &composed, 1e-3);
             }
         }
     }
 
     #[test]
+    fn gradients_are_the_slopes() {
+        let inputs = [random(21, [4, 5]), random(22, [3, 5])];
+        assert_finite_differences(&inputs, |t| linear(t[0].clone(), t[1].clone()));
+        let weight = random(23, [6, 5]).detach().cast(DType::F64);
+        let inputs = [random(24, [4, 5]), random(25, [2, 5]), random(26, [6, 2])];
+        assert_finite_differences(&inputs, |t| {
+            let weight = if t[0].is_autodiff() { weight.clone() } else { weight.clone().inner() };
+            lora_linear(t[0].clone(), weight, t[1].clone(), t[2].clone(), 0.5, true)
+        });
+    }
+
+    #[test]
     fn a_bf16_base_takes_f32_adapters_fused_and_composed() {
-        if !test_device().supports_dtype(DType::BF16) {
+        if !computes(DType::BF16) {
             return;
         }
-        let rng = &mut TensorRng::new(4, "mixed");
         for (n, inp, out, r) in [(3, 5, 7, 2), (130, 65, 200, 16)] {
-            let (x, w) = (random(rng, [n, inp]).cast(DType::BF16), random(rng, [out, inp]).cast(DType::BF16));
-            let inputs = [random(rng, [r, inp]), random(rng, [out, r])];
+            let (x, w) = (random(8, [n, inp]).cast(DType::BF16), random(9, [out, inp]).cast(DType::BF16));
+            let inputs = [random(10, [r, inp]), random(11, [out, r])];
             let precise = [x.clone(), w.clone()].map(|t| t.cast(DType::F32));
             let expected = evaluate(&inputs, |t| {
                 lora_linear(precise[0].clone(), precise[1].clone(), t[0].clone(), t[1].clone(), 0.5, true)
@@ -430,7 +417,7 @@ mod tests {
                 near(&unrounded, &found);
             }
             // f64 goes the composed way.
-            if !test_device().supports_dtype(DType::F64) {
+            if !computes(DType::F64) {
                 continue;
             }
             let composed = evaluate(&inputs, |t| {
@@ -451,12 +438,11 @@ mod tests {
 
     #[test]
     fn other_dtypes_and_layouts_work_too() {
-        let rng = &mut TensorRng::new(3, "other");
-        let (x, w) = (random(rng, [6, 8]), random(rng, [8, 5]));
+        let (x, w) = (random(12, [6, 8]), random(13, [8, 5]));
         let expected = x.clone().matmul(w.clone()).into_data();
         let found = linear(x.clone().transpose().transpose(), w.clone().transpose()).into_data();
         found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-5));
-        if !test_device().supports_dtype(DType::BF16) {
+        if !computes(DType::BF16) {
             return;
         }
         let half = linear(x.cast(DType::BF16), w.transpose().cast(DType::BF16)).cast(DType::F32).into_data();

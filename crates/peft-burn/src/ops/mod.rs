@@ -10,6 +10,8 @@ mod linear;
 pub mod matrix;
 pub mod rows;
 pub mod simd;
+#[cfg(test)]
+mod testing;
 
 pub use columns::{ColumnOps, scale_columns};
 pub(crate) use linear::try_lora_linear;

@@ -12,6 +12,13 @@ pub use rms_norm::{RmsNormOps, rms_norm};
 pub use rope::{RopeOps, rope};
 pub use swiglu::{SwigluOps, swiglu};
 
+use burn::tensor::DType;
+
+/// What sums over many values are computed in: f32, as Transformers does for f16 and bf16, or f64 for f64.
+fn precise(dtype: DType) -> DType {
+    if dtype == DType::F64 { dtype } else { DType::F32 }
+}
+
 #[cfg(test)]
 #[path = "../../peft-burn/src/ops/testing.rs"]
 mod testing;

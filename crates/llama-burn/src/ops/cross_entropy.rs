@@ -7,11 +7,14 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
-use burn::tensor::{FloatDType, IndexingUpdateOp, Int, Shape, Slice, Tensor};
+use burn::tensor::{IndexingUpdateOp, Int, Shape, Slice, Tensor};
+use peft_burn::ops::cast;
 use peft_burn::ops::flex::{self, all_bf16, all_f32, contiguous, dense, dims2, mat, narrowed, values, widened};
 use peft_burn::ops::matrix::{Mat, MatMut, Product, compute_parallel};
 use peft_burn::ops::simd::{exp, max, sum, vectorized};
 use rayon::prelude::*;
+
+use super::precise;
 
 /// Entries of the logits that exist at a time: 32 MiB in f32.
 const CHUNK_ELEMENTS: usize = 8 << 20;
@@ -52,12 +55,11 @@ fn composed<B: Backend>(
     [want_hidden, want_weight]: [bool; 2],
     elements: usize,
 ) -> (FloatTensor<B>, Option<FloatTensor<B>>, Option<FloatTensor<B>>) {
-    let (device, dtype) = (hidden.device(), FloatDType::from(weight.dtype()));
+    let (device, dtype) = (hidden.device(), weight.dtype());
     let (shape, vocab) = (hidden.shape(), weight.shape()[0]);
     let (n, width) = (shape[0], shape[1]);
-    let precise = if dtype == FloatDType::F64 { dtype } else { FloatDType::F32 };
-    let to = |x: FloatTensor<B>, dtype: FloatDType| if x.dtype() == dtype.into() { x } else { B::float_cast(x, dtype) };
-    let mut total = B::float_zeros(Shape::from([1]), &device, precise);
+    let precise = precise(dtype);
+    let mut total = B::float_zeros(Shape::from([1]), &device, precise.into());
     let mut hidden_grads = Vec::new();
     let mut weight_grad: Option<FloatTensor<B>> = None;
     let rows = chunk_rows(n, vocab, elements);
@@ -66,7 +68,7 @@ fn composed<B: Backend>(
         let h = B::float_slice(hidden.clone(), &[start..end, 0..width].map(Slice::from));
         let target = B::int_slice(targets.clone(), &[Slice::from(start..end)]);
         let target = B::int_reshape(target, Shape::from([end - start, 1]));
-        let logits = to(B::float_matmul(h.clone(), B::float_transpose(weight.clone())), precise);
+        let logits = cast::<B>(B::float_matmul(h.clone(), B::float_transpose(weight.clone())), precise);
         let largest = B::float_max_dim(logits.clone(), 1);
         let shifted = B::float_sub(logits, largest);
         let picked = B::float_gather(1, shifted.clone(), target.clone());
@@ -75,9 +77,9 @@ fn composed<B: Backend>(
         let loss = B::float_sum(B::float_sub(B::float_log(sums.clone()), picked));
         total = B::float_add(total, B::float_reshape(loss, Shape::from([1])));
         if want_hidden || want_weight {
-            let minus = B::float_full(Shape::from([end - start, 1]), (-1.0).into(), &device, precise);
+            let minus = B::float_full(Shape::from([end - start, 1]), (-1.0).into(), &device, precise.into());
             let p = B::float_scatter(1, B::float_div(exp, sums), target, minus, IndexingUpdateOp::Add);
-            let p = to(B::float_mul_scalar(p, scale.into()), dtype);
+            let p = cast::<B>(B::float_mul_scalar(p, scale.into()), dtype);
             if want_weight {
                 let grad = B::float_matmul(B::float_transpose(p.clone()), h);
                 weight_grad = Some(match weight_grad {

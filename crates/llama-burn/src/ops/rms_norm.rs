@@ -6,7 +6,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
-use burn::tensor::{FloatDType, Shape, Tensor};
+use burn::tensor::{Shape, Tensor};
 use peft_burn::ops::flex::{self, all_bf16, all_f32, contiguous, dims2, narrowed, owned, values, values_mut, widened};
 use peft_burn::ops::rows::each_row;
 use peft_burn::ops::simd;
@@ -35,9 +35,11 @@ pub trait RmsNormOps: Backend {
 
 /// The operation in terms of ordinary tensor operations, for every backend.
 mod composed {
-    use super::{Backend, FloatDType, FloatTensor, Shape, TensorMetadata};
+    use super::{Backend, FloatTensor, Shape, TensorMetadata};
+    use crate::ops::precise;
+    use peft_burn::ops::cast;
 
-    /// `1 / √(mean(x²) + ε)`, `[n, 1]`, for x in f32.
+    /// `1 / √(mean(x²) + ε)`, `[n, 1]`, for x in f32 or f64.
     fn inverse<B: Backend>(x: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
         let mean = B::float_mean_dim(B::float_mul(x.clone(), x), 1);
         B::float_recip(B::float_sqrt(B::float_add_scalar(mean, eps.into())))
@@ -50,9 +52,9 @@ mod composed {
 
     pub(super) fn normalised<B: Backend>(x: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
         let dtype = x.dtype();
-        let x = B::float_cast(x, FloatDType::F32);
+        let x = cast::<B>(x, precise(dtype));
         let inverse = inverse::<B>(x.clone(), eps);
-        B::float_cast(B::float_mul(x, inverse), dtype.into())
+        cast::<B>(B::float_mul(x, inverse), dtype)
     }
 
     pub(super) fn rms_norm<B: Backend>(x: FloatTensor<B>, gain: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
@@ -67,13 +69,13 @@ mod composed {
     ) -> FloatTensor<B> {
         // With u = g·dy and i the inverse: dx = i·u − x·i³·mean(u·x).
         let dtype = x.dtype();
-        let u = B::float_cast(B::float_mul(grad, row::<B>(gain)), FloatDType::F32);
-        let x = B::float_cast(x, FloatDType::F32);
+        let u = cast::<B>(B::float_mul(grad, row::<B>(gain)), precise(dtype));
+        let x = cast::<B>(x, precise(dtype));
         let inverse = inverse::<B>(x.clone(), eps);
         let normed = B::float_mul(x, inverse.clone());
         let mean = B::float_mean_dim(B::float_mul(u.clone(), normed.clone()), 1);
         let x_grad = B::float_mul(B::float_sub(u, B::float_mul(normed, mean)), inverse);
-        B::float_cast(x_grad, dtype.into())
+        cast::<B>(x_grad, dtype)
     }
 
     pub(super) fn gain_backward<B: Backend>(grad: FloatTensor<B>, x: FloatTensor<B>, eps: f64) -> FloatTensor<B> {

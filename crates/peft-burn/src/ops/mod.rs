@@ -22,6 +22,6 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::DType;
 
 /// `x` in `dtype`, without a copy where it is in it already.
-fn cast<B: Backend>(x: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+pub fn cast<B: Backend>(x: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
     if x.dtype() == dtype { x } else { B::float_cast(x, dtype.into()) }
 }

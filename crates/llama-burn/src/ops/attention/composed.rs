@@ -2,9 +2,11 @@
 
 use burn::backend::tensor::{BoolTensor, FloatTensor};
 use burn::backend::{Backend, TensorMetadata, get_device_settings};
-use burn::tensor::{FloatDType, Shape, Slice, TensorData};
+use burn::tensor::{Shape, Slice, TensorData};
+use peft_burn::ops::cast;
 
 use super::AttentionShape;
+use crate::ops::precise;
 
 /// Queries of a block: enough to fill a GPU, few enough that a block's scores are small.
 const BLOCK: usize = 512;
@@ -37,15 +39,6 @@ fn join<B: Backend>(x: FloatTensor<B>, shape: &AttentionShape, heads: usize) -> 
 fn part<B: Backend>(x: &FloatTensor<B>, start: usize, end: usize) -> FloatTensor<B> {
     let shape = x.shape();
     B::float_slice(x.clone(), &[0..shape[0], 0..shape[1], start..end, 0..shape[3]].map(Slice::from))
-}
-
-fn to<B: Backend>(x: FloatTensor<B>, dtype: FloatDType) -> FloatTensor<B> {
-    if x.dtype() == dtype.into() { x } else { B::float_cast(x, dtype) }
-}
-
-/// Softmax is computed in f32 at least, as Transformers does.
-fn precise(dtype: FloatDType) -> FloatDType {
-    if dtype == FloatDType::F64 { dtype } else { FloatDType::F32 }
 }
 
 impl Block<'_> {
@@ -87,10 +80,10 @@ impl Block<'_> {
     /// The scores, `[batch, kv_heads, group·queries, keys]`, in f32 or f64; −∞ where nothing is seen.
     fn scores<B: Backend>(&self, queries: FloatTensor<B>, keys: FloatTensor<B>) -> FloatTensor<B> {
         let s = self.shape;
-        let dtype = FloatDType::from(queries.dtype());
+        let dtype = queries.dtype();
         let device = queries.device();
         let scores = B::float_matmul(queries, B::float_swap_dims(keys, 2, 3));
-        let scores = B::float_mul_scalar(to::<B>(scores, precise(dtype)), s.scale().into());
+        let scores = B::float_mul_scalar(cast::<B>(scores, precise(dtype)), s.scale().into());
         let full = Shape::from([s.batch, s.heads, self.end - self.first, self.end]);
         let folded = scores.shape();
         let hidden = B::bool_expand(self.hidden::<B>(&device), full.clone());
@@ -105,7 +98,7 @@ pub(super) fn forward<B: Backend>(
     v: FloatTensor<B>,
     shape: &AttentionShape,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let dtype = FloatDType::from(q.dtype());
+    let dtype = q.dtype();
     let (q, k, v) =
         (split::<B>(q, shape, shape.heads), split::<B>(k, shape, shape.kv_heads), split::<B>(v, shape, shape.kv_heads));
     let (mut outs, mut logs) = (Vec::new(), Vec::new());
@@ -114,7 +107,8 @@ pub(super) fn forward<B: Backend>(
         let largest = B::float_max_dim(scores.clone(), 3);
         let weights = B::float_exp(B::float_sub(scores, largest.clone()));
         let totals = B::float_sum_dim(weights.clone(), 3);
-        let mixed = B::float_matmul(to::<B>(B::float_div(weights, totals.clone()), dtype), part::<B>(&v, 0, block.end));
+        let mixed =
+            B::float_matmul(cast::<B>(B::float_div(weights, totals.clone()), dtype), part::<B>(&v, 0, block.end));
         outs.push(block.unfold::<B>(mixed));
         logs.push(block.unfold::<B>(B::float_add(largest, B::float_log(totals))));
     }
@@ -127,9 +121,9 @@ pub(super) fn backward<B: Backend>(
     [q, k, v, out, logs]: [FloatTensor<B>; 5],
     shape: &AttentionShape,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let dtype = FloatDType::from(q.dtype());
+    let dtype = q.dtype();
     // Σ weights·(their gradients), which is Σ out·grad.
-    let dots = B::float_mul(to::<B>(grad.clone(), precise(dtype)), to::<B>(out, precise(dtype)));
+    let dots = B::float_mul(cast::<B>(grad.clone(), precise(dtype)), cast::<B>(out, precise(dtype)));
     let dots = B::float_sum_dim(split::<B>(dots, shape, shape.heads), 3);
     let logs = B::float_reshape(logs, Shape::from([shape.batch, shape.seq, shape.heads, 1]));
     let logs = B::float_swap_dims(logs, 1, 2);
@@ -143,11 +137,11 @@ pub(super) fn backward<B: Backend>(
         let (logs, dots) = (block.fold::<B>(&logs), block.fold::<B>(&dots));
         let (keys, vals) = (part::<B>(&k, 0, block.end), part::<B>(&v, 0, block.end));
         let weights = B::float_exp(B::float_sub(block.scores::<B>(queries.clone(), keys.clone()), logs));
-        let low = to::<B>(weights.clone(), dtype);
+        let low = cast::<B>(weights.clone(), dtype);
         let dv = B::float_matmul(B::float_swap_dims(low, 2, 3), grads.clone());
-        let dw = to::<B>(B::float_matmul(grads, B::float_swap_dims(vals, 2, 3)), precise(dtype));
+        let dw = cast::<B>(B::float_matmul(grads, B::float_swap_dims(vals, 2, 3)), precise(dtype));
         let ds = B::float_mul(weights, B::float_sub(dw, dots));
-        let ds = to::<B>(B::float_mul_scalar(ds, shape.scale().into()), dtype);
+        let ds = cast::<B>(B::float_mul_scalar(ds, shape.scale().into()), dtype);
         query_grads.push(block.unfold::<B>(B::float_matmul(ds.clone(), keys)));
         let dk = B::float_matmul(B::float_swap_dims(ds, 2, 3), queries);
         sums = Some(match sums {

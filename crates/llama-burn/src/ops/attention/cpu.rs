@@ -217,7 +217,8 @@ pub(super) fn backward(grad: &[f32], forward: Forward<'_>, shape: &AttentionShap
         tasks.extend((0..stripes).map(|_| (row, Vec::new())));
         for (i, dq) in dq.chunks_mut(BLOCK * width).enumerate() {
             // There and back, so that no stripe has the longer of each pair of blocks.
-            let stripe = if i / stripes % 2 == 0 { i % stripes } else { stripes - 1 - i % stripes };
+            let back = !(i / stripes).is_multiple_of(2);
+            let stripe = if back { stripes - 1 - i % stripes } else { i % stripes };
             tasks[at + stripe].1.push((i, dq));
         }
     }

@@ -42,7 +42,7 @@ fn reads() -> usize {
     READS.0.load(Ordering::SeqCst)
 }
 
-/// Trains for `steps` steps without evaluation, and with one checkpoint at the end.
+/// Trains for `steps` steps, without evaluations and checkpoints.
 fn train(config: &PeftConfig, steps: usize, output: &Path) {
     let rows = Inputs::load().train.into_iter().flatten();
     let example = |ids: Vec<u32>| Example { labels: ids.iter().map(|&id| id as i32).collect(), input_ids: ids };

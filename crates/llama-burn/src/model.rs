@@ -170,47 +170,36 @@ impl Llama {
         })
     }
 
-    /// A model with random weights: N(0, `initializer_range`²), gains one, biases zero. One seed, one model, on every
+    /// A model with random weights in f32: N(0, `initializer_range`²), gains one, biases zero. One seed, one model, on every
     /// device.
     pub fn random(config: LlamaConfig, seed: u64, device: &Device) -> Self {
-        Self::random_as(config, seed, FloatDType::F32, device)
-    }
-
-    /// As [`Self::random`], with the weights in `dtype`.
-    pub fn random_as(config: LlamaConfig, seed: u64, dtype: FloatDType, device: &Device) -> Self {
         let std = config.initializer_range as f32;
-        let dtype = DType::from(dtype);
-        let matrix = |path: &str, [rows, cols]: [usize; 2]| {
+        Self::made_up(config, DType::F32, device, |path, [rows, cols]| {
             let values = TensorRng::new(seed, path).normal(rows * cols, std);
-            Ok(Tensor::from_data(TensorData::new(values, [rows, cols]), (device, dtype)))
-        };
-        let vector = |path: &str, n: usize| {
-            let fill = if path.ends_with(".bias") { 0.0 } else { 1.0 };
-            Ok(Tensor::from_data(TensorData::new(vec![fill; n], [n]), (device, dtype)))
-        };
-        Self::made_up(config, matrix, vector)
+            Tensor::from_data(TensorData::new(values, [rows, cols]), (device, DType::F32))
+        })
     }
 
-    /// As [`Self::random_as`], with the weights drawn by the device's own generator: at once for a large model too, and
-    /// other values on each kind of device. For measurements.
+    /// As [`Self::random`], with the weights in `dtype` and drawn by the device's own generator: at once for a large model
+    /// too, and other values on each kind of device. For measurements.
     pub fn random_on_device(config: LlamaConfig, seed: u64, dtype: FloatDType, device: &Device) -> Self {
         device.seed(seed);
         let (normal, dtype) = (Distribution::Normal(0.0, config.initializer_range), DType::from(dtype));
-        let matrix = |_: &str, shape: [usize; 2]| Ok(Tensor::random(shape, normal, (device, dtype)));
+        Self::made_up(config, dtype, device, |_, shape| Tensor::random(shape, normal, (device, dtype)))
+    }
+
+    /// As [`Self::build`] from matrices that need no file, with gains of one and biases of zero.
+    fn made_up(
+        config: LlamaConfig,
+        dtype: DType,
+        device: &Device,
+        matrix: impl Fn(&str, [usize; 2]) -> Tensor<2>,
+    ) -> Self {
         let vector = |path: &str, n: usize| {
             let fill = if path.ends_with(".bias") { 0.0 } else { 1.0 };
             Ok(Tensor::full([n], fill, (device, dtype)))
         };
-        Self::made_up(config, matrix, vector)
-    }
-
-    /// As [`Self::build`] from weights that need no file.
-    fn made_up(
-        config: LlamaConfig,
-        matrix: impl FnMut(&str, [usize; 2]) -> Result<Tensor<2>, std::convert::Infallible>,
-        vector: impl FnMut(&str, usize) -> Result<Tensor<1>, std::convert::Infallible>,
-    ) -> Self {
-        match Self::build(config, matrix, vector) {
+        match Self::build::<std::convert::Infallible>(config, |path, shape| Ok(matrix(path, shape)), vector) {
             Ok(model) => model,
             Err(never) => match never {},
         }

@@ -291,11 +291,10 @@ mod tests {
     }
 
     #[test]
-    fn a_bf16_head_in_parts_is_the_f32_one_of_the_same_values() {
+    fn a_bf16_head_is_the_f32_one_of_the_same_values() {
         if !computes(DType::BF16) {
             return;
         }
-        // The second head is widened in two parts.
         for (n, width, vocab) in [(33, 8, 50), (3, 600, 7001)] {
             let t = |like: &Tensor<2>| targets(n, vocab, like);
             let half = |seed, shape| (random(seed, shape) * 0.1).cast(DType::BF16).cast(DType::F32).detach();

@@ -58,12 +58,12 @@ pub fn narrowed(tensor: FlexTensor) -> FlexTensor {
 }
 
 /// The values of a [`contiguous`] tensor of bf16.
-pub fn halves(tensor: &FlexTensor) -> &[bf16] {
+fn halves(tensor: &FlexTensor) -> &[bf16] {
     tensor.as_slice::<bf16>().unwrap_or_default()
 }
 
 /// Writes `values` as f32 to `out`, on all threads.
-pub fn widen_into(values: &[bf16], out: &mut [f32]) {
+fn widen_into(values: &[bf16], out: &mut [f32]) {
     out.par_chunks_mut(PART).zip(values.par_chunks(PART)).for_each(|(out, values)| {
         vectorized(
             #[inline(always)]

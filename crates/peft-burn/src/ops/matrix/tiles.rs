@@ -31,7 +31,7 @@ const BLOCK_COLS: usize = 16 * COLS;
 /// Up to so many rows, copying the right factor costs more than reading it where it is.
 const DIRECT_ROWS: usize = 3 * ROWS;
 
-/// Whether the processor has what this needs. With AVX-512 the kernels of `gemm` are as fast or faster.
+/// Whether the processor has what this needs. With AVX-512 the wider kernels of `gemm` are used.
 pub(super) fn supported() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && !is_x86_feature_detected!("avx512f")
 }

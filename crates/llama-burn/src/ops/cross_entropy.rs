@@ -9,7 +9,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{IndexingUpdateOp, Int, Shape, Slice, Tensor};
 use peft_burn::ops::cast;
-use peft_burn::ops::flex::{self, all_bf16, all_f32, contiguous, dense, dims2, mat, narrowed, values, widened};
+use peft_burn::ops::flex::{self, all_bf16, all_f32, contiguous, dense, dims2, mat, narrowed};
 use peft_burn::ops::matrix::{Mat, MatMut, Product, compute_parallel};
 use peft_burn::ops::simd::{exp, max, sum, vectorized};
 use rayon::prelude::*;
@@ -138,8 +138,8 @@ impl CrossEntropyOps for Flex {
             return composed::<Self>(hidden, weight, targets, scale, wanted, COMPOSED_CHUNK_ELEMENTS);
         }
         let ([n, width], [vocab, _]) = (dims2(&hidden), dims2(&weight));
-        let (hidden, weight, targets) = (contiguous(widened(hidden)), dense(weight), ints(targets));
-        let (hidden, weight) = (Mat::new(values(&hidden), n, width), mat(&weight));
+        let (hidden, weight, targets) = (contiguous(hidden), dense(weight), ints(targets));
+        let (hidden, weight) = (mat(&hidden), mat(&weight));
         let rows = chunk_rows(n, vocab, CHUNK_ELEMENTS);
         let mut logits = flex::buffer(rows.min(n) * vocab);
         let mut hidden_grad = wanted[0].then(|| flex::buffer(n * width));
@@ -165,7 +165,7 @@ impl CrossEntropyOps for Flex {
             let grads = Mat::new(logits, count, vocab);
             if let Some(grad) = &mut hidden_grad {
                 let out = MatMut::new(&mut grad[start * width..end * width], count, width);
-                compute_parallel(out, &[Product::of(grads, weight)]);
+                compute_parallel(out, &[Product::of(grads, weight).rounded()]);
             }
             if let Some(grad) = &mut weight_grad {
                 compute_parallel(MatMut::new(grad, vocab, width), &[Product::of(grads.t(), h).added()]);

@@ -12,7 +12,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Tensor};
 
-use super::flex::{self, FlexTensor, all_bf16, all_f32, contiguous, dense, dims2, mat, narrowed, values, widened};
+use super::flex::{self, FlexTensor, all_bf16, all_f32, contiguous, dense, dims2, mat, narrowed, values};
 use super::matrix::{Mat, Product, product, sum_of_products};
 
 /// Linear maps of rows: x `[n, in]`, W `[out, in]`, A `[r, in]`, B `[out, r]`. x and W are of one dtype, and so are A and B:
@@ -138,9 +138,9 @@ impl ProjectionOps for Flex {
         if !is_common(&x, &weight) {
             return composed::linear::<Self>(x, weight);
         }
-        let ([n, inp], [out, _], dtype) = (dims2(&x), dims2(&weight), x.dtype());
-        let (x, weight) = (contiguous(widened(x)), dense(weight));
-        let y = product(Mat::new(values(&x), n, inp), mat(&weight).t());
+        let ([n, _], [out, _], dtype) = (dims2(&x), dims2(&weight), x.dtype());
+        let (x, weight) = (contiguous(x), dense(weight));
+        let y = product(mat(&x), mat(&weight).t());
         as_common(flex::tensor(y, [n, out]), dtype)
     }
 
@@ -148,9 +148,9 @@ impl ProjectionOps for Flex {
         if !is_common(&grad, &weight) {
             return Self::float_matmul(grad, weight);
         }
-        let ([n, out], [_, inp], dtype) = (dims2(&grad), dims2(&weight), grad.dtype());
-        let (grad, weight) = (contiguous(widened(grad)), dense(weight));
-        let x_grad = product(Mat::new(values(&grad), n, out), mat(&weight));
+        let ([n, _], [_, inp], dtype) = (dims2(&grad), dims2(&weight), grad.dtype());
+        let (grad, weight) = (contiguous(grad), dense(weight));
+        let x_grad = product(mat(&grad), mat(&weight));
         as_common(flex::tensor(x_grad, [n, inp]), dtype)
     }
 
@@ -167,8 +167,8 @@ impl ProjectionOps for Flex {
         }
         let ([n, inp], [out, r]) = (dims2(&x), dims2(&b));
         let dtype = if rounded { x.dtype() } else { DType::F32 };
-        let (x, weight, a, b) = (contiguous(widened(x)), dense(weight), contiguous(a), contiguous(b));
-        let x = Mat::new(values(&x), n, inp);
+        let (x, weight, a, b) = (contiguous(x), dense(weight), contiguous(a), contiguous(b));
+        let x = mat(&x);
         let low = product(x, Mat::new(values(&a), r, inp).t());
         let update = Product::of(Mat::new(&low, n, r), Mat::new(values(&b), out, r).t()).times(scale);
         let y = sum_of_products(&[Product::of(x, mat(&weight).t()), update.added()]);
@@ -182,15 +182,13 @@ impl ProjectionOps for Flex {
         b: FloatTensor<Self>,
         scale: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        if all_bf16(&[&x]) && all_f32(&[&low, &b]) {
-            return Self::lora_factors_backward(widened(grad), widened(x), low, b, scale);
-        }
-        if !all_f32(&[&grad, &x, &low, &b]) {
+        let common = |t: &FlexTensor| all_f32(&[t]) || all_bf16(&[t]);
+        if !(common(&grad) && common(&x) && all_f32(&[&low, &b])) {
             return composed::lora_factors_backward::<Self>(grad, x, low, b, scale);
         }
         let ([n, inp], [out, r]) = (dims2(&x), dims2(&b));
         let (grad, x, low, b) = (contiguous(grad), contiguous(x), contiguous(low), contiguous(b));
-        let (grad, x) = (Mat::new(values(&grad), n, out), Mat::new(values(&x), n, inp));
+        let (grad, x) = (mat(&grad), mat(&x));
         let low_grad = sum_of_products(&[Product::of(grad, Mat::new(values(&b), out, r)).times(scale)]);
         let a_grad = product(Mat::new(&low_grad, n, r).t(), x);
         // Its transpose, for which the larger factor is read as it lies.
@@ -209,11 +207,11 @@ impl ProjectionOps for Flex {
         if !(precise && [DType::F32, weight.dtype()].contains(&grad.dtype())) {
             return composed::lora_input_backward::<Self>(grad, weight, low_grad, a);
         }
-        let ([n, out], [r, inp], dtype) = (dims2(&grad), dims2(&a), weight.dtype());
-        let (grad, weight) = (contiguous(widened(grad)), dense(weight));
+        let ([n, _], [r, inp], dtype) = (dims2(&grad), dims2(&a), weight.dtype());
+        let (grad, weight) = (contiguous(grad), dense(weight));
         let (low_grad, a) = (contiguous(low_grad), contiguous(a));
         let x_grad = sum_of_products(&[
-            Product::of(Mat::new(values(&grad), n, out), mat(&weight)),
+            Product::of(mat(&grad), mat(&weight)).rounded(),
             Product::of(Mat::new(values(&low_grad), n, r), Mat::new(values(&a), r, inp)).added(),
         ]);
         as_common(flex::tensor(x_grad, [n, inp]), dtype)

@@ -20,9 +20,8 @@ const PARALLEL_THIN_WORK: usize = 1 << 17;
 const TASK_WORK: usize = 1 << 18;
 /// Tasks for each thread: with one each, all would wait for the slowest.
 const TASKS: usize = 4;
-/// Columns of a task are a multiple of this, and at least three times as many, so that what is read of the left factor is
-/// used often enough.
-const COLS: usize = 16;
+/// Columns of a task are a multiple of this.
+const COLS: usize = 64;
 /// Rows of a task are a multiple of this.
 const ROWS: usize = 48;
 
@@ -33,7 +32,9 @@ enum Values<'a> {
     Half(&'a [bf16]),
 }
 
-/// A matrix that lies in a slice. The right factor of a product may be in bf16, which is widened where it is read.
+/// A matrix that lies in a slice. Factors of a product may be in bf16, which is widened where it is read. Where both are, and
+/// the processor multiplies bf16, products of it are exact and summed in f32, and values below f32's normal range count as
+/// zero.
 #[derive(Clone, Copy, Debug)]
 pub struct Mat<'a> {
     values: Values<'a>,
@@ -140,14 +141,15 @@ pub struct Product<'a> {
     pub alpha: f32,
     /// Whether it is added to the target's values.
     pub add: bool,
+    /// Whether a left factor in f32 may be rounded to bf16, where the right one is in bf16.
+    pub round: bool,
 }
 
 impl<'a> Product<'a> {
     /// `a·b`.
     pub fn of(a: Mat<'a>, b: Mat<'a>) -> Self {
         assert_eq!(a.cols, b.rows, "inner sizes of a product");
-        assert!(matches!(a.values, Values::Single(_)), "a left factor in f32");
-        Self { a, b, alpha: 1.0, add: false }
+        Self { a, b, alpha: 1.0, add: false, round: false }
     }
 
     /// Times `alpha`.
@@ -158,6 +160,11 @@ impl<'a> Product<'a> {
     /// Added to the target's values.
     pub fn added(self) -> Self {
         Self { add: true, ..self }
+    }
+
+    /// With the left factor rounded to bf16 where that is faster, and the right one in bf16.
+    pub fn rounded(self) -> Self {
+        Self { round: true, ..self }
     }
 
     fn work(&self) -> usize {
@@ -201,8 +208,8 @@ impl Target {
                 return thin::write(out, self.row_stride, &products);
             }
             #[cfg(target_arch = "x86_64")]
-            if tiles::supported() {
-                return tiles::write(out, self.row_stride, &products);
+            if let Some(tiles) = tiles::Tiles::all().last() {
+                return tiles.write(out, self.row_stride, &products);
             }
             products.iter().for_each(|product| with_gemm(out, self.row_stride, product));
         }
@@ -284,7 +291,7 @@ unsafe fn write_parallel(target: Target, [rows, cols]: [usize; 2], products: &[P
         return;
     }
     let tasks = (work / TASK_WORK).clamp(threads, TASKS * threads);
-    let width = cols.div_ceil(tasks).next_multiple_of(COLS).clamp(3 * COLS, 6 * COLS);
+    let width = cols.div_ceil(tasks).next_multiple_of(COLS).clamp(COLS, 4 * COLS);
     let across = cols.div_ceil(width);
     // Too few columns for all: rows are shared out too.
     let height = rows.div_ceil(tasks.div_ceil(across)).next_multiple_of(ROWS);
@@ -333,6 +340,24 @@ mod tests {
         (0..a.rows).flat_map(|i| (0..b.cols).map(move |j| (i, j))).map(|(i, j)| cell(i, j)).collect()
     }
 
+    /// The product by each kernel that this processor has, and by what others take.
+    fn every_way(a: Mat<'_>, b: Mat<'_>) -> Vec<Vec<f32>> {
+        let (rows, cols, products) = (a.rows, b.cols, [Product::of(a, b)]);
+        let mut found = vec![vec![0.0; rows * cols]];
+        #[allow(unsafe_code)]
+        // SAFETY: there is room for the product, and the kernels are this processor's.
+        unsafe {
+            with_gemm(found[0].as_mut_ptr(), cols, &products[0]);
+            #[cfg(target_arch = "x86_64")]
+            for tiles in tiles::Tiles::all() {
+                let mut out = vec![f32::NAN; rows * cols];
+                tiles.write(out.as_mut_ptr(), cols, &products);
+                found.push(out);
+            }
+        }
+        found
+    }
+
     fn close(found: &[f32], expected: &[f32]) {
         assert_eq!(found.len(), expected.len());
         for (f, e) in found.iter().zip(expected) {
@@ -371,38 +396,51 @@ mod tests {
             ] {
                 let expected = naive(a, b);
                 close(&product(a, b), &expected);
-                let mut out = vec![0.0; m * n];
-                #[allow(unsafe_code)]
-                // SAFETY: `out` has room for the product. Processors without tiles of their own take this way.
-                unsafe {
-                    with_gemm(out.as_mut_ptr(), n, &Product::of(a, b));
-                }
-                close(&out, &expected);
+                every_way(a, b).iter().for_each(|found| close(found, &expected));
             }
         }
     }
 
     #[test]
-    fn a_right_factor_in_bf16_is_that_of_the_same_values() {
+    fn factors_in_bf16_are_those_of_the_same_values() {
         for (m, k, n) in SHAPES {
             let rng = &mut TensorRng::new(3, "matrix");
-            let a = rng.normal(m * k, 1.0);
-            let half: Vec<bf16> = rng.normal(k * n, 1.0).into_iter().map(bf16::from_f32).collect();
-            let single: Vec<f32> = half.iter().map(|v| v.to_f32()).collect();
-            let a = Mat::new(&a, m, k);
-            let pairs = [
-                (Mat::half(&half, k, n), Mat::new(&single, k, n)),
-                (Mat::half(&half, n, k).t(), Mat::new(&single, n, k).t()),
+            let [left, right] =
+                [m * k, k * n].map(|len| rng.normal(len, 1.0).into_iter().map(bf16::from_f32).collect::<Vec<_>>());
+            let [wide_left, wide_right] = [&left, &right].map(|v| v.iter().map(|v| v.to_f32()).collect::<Vec<_>>());
+            let lefts = [
+                (Mat::half(&left, m, k), Mat::new(&wide_left, m, k)),
+                (Mat::half(&left, k, m).t(), Mat::new(&wide_left, k, m).t()),
             ];
-            for (half, single) in pairs {
-                assert_eq!(product(a, half), product(a, single));
-                let mut out = vec![0.0; m * n];
-                #[allow(unsafe_code)]
-                // SAFETY: as above.
-                unsafe {
-                    with_gemm(out.as_mut_ptr(), n, &Product::of(a, half));
+            let rights = [
+                (Mat::half(&right, k, n), Mat::new(&wide_right, k, n)),
+                (Mat::half(&right, n, k).t(), Mat::new(&wide_right, n, k).t()),
+            ];
+            for ((a, wide_a), (b, wide_b)) in lefts.into_iter().flat_map(|left| rights.map(|right| (left, right))) {
+                let expected = naive(wide_a, wide_b);
+                for (a, b) in [(a, b), (a, wide_b), (wide_a, b)] {
+                    close(&product(a, b), &expected);
+                    every_way(a, b).iter().for_each(|found| close(found, &expected));
                 }
-                close(&out, &naive(a, single));
+            }
+        }
+    }
+
+    #[test]
+    fn rows_far_apart_and_odd_ones_of_bf16_are_read_too() {
+        let rng = &mut TensorRng::new(5, "matrix");
+        let values = rng.normal(40 * 2048, 1.0);
+        let half: Vec<bf16> = values.iter().map(|v| bf16::from_f32(*v)).collect();
+        let b = rng.normal(2048 * 70, 1.0);
+        let half_b: Vec<bf16> = b.iter().map(|v| bf16::from_f32(*v)).collect();
+        // Whole rows that lie 8 KiB apart; parts of rows that begin at an odd place and have an odd length.
+        for (from, to) in [(0, 2048), (1, 420), (3, 36)] {
+            let a = Mat::new(&values, 40, 2048).cols(from, to);
+            let b = Mat::new(&b, 2048, 70).rows(from, to);
+            every_way(a, b).iter().for_each(|found| close(found, &naive(a, b)));
+            let a = Mat::half(&half, 40, 2048).cols(from, to);
+            for b in [Mat::half(&half_b, 2048, 70).rows(from, to), Mat::half(&half_b, 70, 2048).cols(from, to).t()] {
+                every_way(a, b).iter().for_each(|found| close(found, &naive(a, b)));
             }
         }
     }

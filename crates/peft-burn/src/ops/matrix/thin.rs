@@ -19,14 +19,15 @@ pub(super) fn is_thin(product: &Product<'_>) -> bool {
 #[allow(unsafe_code)]
 pub(super) unsafe fn write(out: *mut f32, row_stride: usize, products: &[Product<'_>]) {
     let Some(first) = products.first() else { return };
+    // A few rows in bf16 are widened once.
+    let lefts: Vec<_> = products.iter().map(|product| product.a.single()).collect();
     vectorized(
         #[inline(always)]
         || {
             for col in 0..first.b.cols {
                 let mut sums = [0.0; ROWS];
-                for product in products {
+                for (product, left) in products.iter().zip(&lefts) {
                     let (a, b) = (product.a, product.b);
-                    let Values::Single(left) = a.values else { unreachable!("left factors are in f32") };
                     let at = col * b.col_stride;
                     for (row, total) in sums[..a.rows].iter_mut().enumerate() {
                         let left = &left[row * a.row_stride..][..a.cols];

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::activation::softmax;
-use burn::tensor::{Bool, DType, Tensor};
+use burn::tensor::{Bool, Tensor};
 use peft_burn::PeftLinear;
 
 use crate::cache::LayerCache;
-use crate::ops::{AttentionShape, causal_attention};
+use crate::ops::{AttentionShape, causal_attention, masked_attention};
 use crate::rotary::Rotation;
 
 /// Projections and sizes of one layer's attention.
@@ -33,8 +32,8 @@ pub struct Attention {
 pub(crate) enum Pattern {
     /// Causal within a text, from column 0: the fused operation. For packed rows, where each column's text starts.
     Causal(Option<Arc<Vec<usize>>>),
-    /// Any other; `true` hides, `[1 or batch, 1, queries, keys]`. `None` hides nothing.
-    Masked(Option<Tensor<4, Bool>>),
+    /// Any other; `true` hides, `[1 or batch, 1, 1 or queries, 1 or keys]`.
+    Masked(Tensor<4, Bool>),
 }
 
 impl Attention {
@@ -61,27 +60,9 @@ impl Attention {
             }
             Pattern::Masked(mask) => {
                 let (k, v) = seen.unwrap_or_else(|| (split(k, self.kv_heads), split(v, self.kv_heads)));
-                let out = attend(split(q, self.heads), k, v, mask.as_ref());
-                out.swap_dims(1, 2).reshape([batch * seq, self.heads * self.head_dim])
+                masked_attention(q, k, v, mask.clone())
             }
         };
         self.o_proj.forward(out)
     }
-}
-
-/// `softmax(q·kᵀ/√d)·v` for q `[batch, heads, queries, d]` and k, v `[batch, kv_heads, keys, d]`. The heads of a group
-/// read their key and value head where it lies: they are folded into the query dimension, so nothing is repeated.
-fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Option<&Tensor<4, Bool>>) -> Tensor<4> {
-    let ([b, heads, queries, d], [_, kv_heads, keys, _]) = (q.dims(), k.dims());
-    let group = heads / kv_heads;
-    let dtype = q.dtype();
-    let scores =
-        q.reshape([b, kv_heads, group * queries, d]).matmul(k.swap_dims(2, 3)).mul_scalar(1.0 / (d as f64).sqrt());
-    let scores = scores.reshape([b, heads, queries, keys]);
-    let scores = match mask {
-        Some(mask) => scores.mask_fill(mask.clone().expand([b, heads, queries, keys]), f32::NEG_INFINITY),
-        None => scores,
-    };
-    let weights = softmax(scores.cast(DType::F32), 3).cast(dtype);
-    weights.reshape([b, kv_heads, group * queries, keys]).matmul(v).reshape([b, heads, queries, d])
 }

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use burn::module::Module;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use peft_burn::PeftModel;
+use peft_burn::ops::on_workers;
 
 use crate::cache::KvCache;
 use crate::error::{LlamaError, Result};
@@ -64,15 +65,16 @@ impl Llama {
         let mask = padding(prompts, columns);
         let rows: Vec<Vec<u32>> = prompts.iter().map(|p| padded(p, columns)).collect();
         let mut cache = KvCache::new(model.layers.len());
-        let hidden = model.hidden(&Input::from_rows(&rows, &device).with_mask(mask.clone()), Some(&mut cache));
+        let input = Input::from_rows(&rows, &device).with_mask(mask.clone());
         let last: Vec<i32> = prompts.iter().enumerate().map(|(b, p)| (b * columns + p.len() - 1) as i32).collect();
         let last = Tensor::<1, Int>::from_data(TensorData::new(last, [prompts.len()]), &device);
-        let mut logits = model.logits(hidden.select(0, last));
+        let mut logits = on_workers(&device, || model.logits(model.hidden(&input, Some(&mut cache)).select(0, last)));
         let mut history = prompts.to_vec();
         let mut done = vec![false; prompts.len()];
         for step in 0..options.max_new_tokens {
             let vocab = logits.dims()[1];
-            let scores: Vec<f32> = logits.cast(DType::F32).into_data().iter::<f32>().collect();
+            let scores = logits.cast(DType::F32).into_data();
+            let scores = scores.as_slice::<f32>().unwrap_or_default();
             for (row, scores) in scores.chunks(vocab).enumerate() {
                 if done[row] {
                     continue;
@@ -94,7 +96,7 @@ impl Llama {
             let next: Vec<Vec<u32>> = history.iter().map(|h| vec![h[h.len() - 1]]).collect();
             let positions = prompts.iter().map(|p| vec![p.len() + step]).collect();
             let input = Input::from_rows(&next, &device).with_mask(mask.clone()).with_positions(positions);
-            logits = model.logits(model.hidden(&input, Some(&mut cache)));
+            logits = on_workers(&device, || model.logits(model.hidden(&input, Some(&mut cache))));
         }
         Ok(new)
     }

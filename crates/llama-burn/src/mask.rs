@@ -34,10 +34,10 @@ impl AttentionMask {
     }
 
     /// The mask for `queries` queries, the last columns of `keys`: `[1 or batch, 1, queries, keys]`, `true` hides.
-    /// `None` where one query sees everything.
-    fn tensor(&self, queries: usize, keys: usize, device: &Device) -> Option<Tensor<4, Bool>> {
+    /// One value where one query sees everything.
+    fn tensor(&self, queries: usize, keys: usize, device: &Device) -> Tensor<4, Bool> {
         if queries == 1 && *self == Self::Causal {
-            return None;
+            return Tensor::from_data(TensorData::new(vec![false], [1; 4]), device);
         }
         let rows = match self {
             Self::Causal => 1,
@@ -57,7 +57,7 @@ impl AttentionMask {
                 }));
             }
         }
-        Some(Tensor::from_data(TensorData::new(hidden, [rows, 1, queries, keys]), device))
+        Tensor::from_data(TensorData::new(hidden, [rows, 1, queries, keys]), device)
     }
 }
 

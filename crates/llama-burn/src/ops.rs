@@ -2,12 +2,14 @@
 
 mod attention;
 mod cross_entropy;
+mod masked_attention;
 mod rms_norm;
 mod rope;
 mod swiglu;
 
 pub use attention::{AttentionOps, AttentionShape, causal_attention};
 pub use cross_entropy::{CrossEntropyOps, cross_entropy};
+pub use masked_attention::{MaskedAttentionOps, masked_attention};
 pub use rms_norm::{RmsNormOps, rms_norm};
 pub use rope::{RopeOps, rope};
 pub use swiglu::{SwigluOps, swiglu};

@@ -58,11 +58,14 @@ impl Checkpoint {
 
     fn read<const D: usize>(&self, name: &str, dtype: Option<FloatDType>, device: &Device) -> Result<Tensor<D>> {
         let file = self.place.get(name).map(|&i| &self.files[i]);
-        let data =
-            file.map_or_else(|| Err(LlamaError::MissingFiles { files: vec![name.into()] }), |f| Ok(f.read(name)?))?;
-        let dtype = dtype.map_or(data.dtype(), DType::from);
+        let file = file.ok_or_else(|| LlamaError::MissingFiles { files: vec![name.into()] })?;
+        let data = match dtype {
+            Some(dtype) => file.read_as(name, dtype.into())?,
+            None => file.read(name)?,
+        };
+        let dtype = data.dtype();
         check_dtype(dtype, device)?;
-        Ok(Tensor::from_data(data.convert_dtype(dtype), (device, dtype)))
+        Ok(Tensor::from_data(data, (device, dtype)))
     }
 }
 

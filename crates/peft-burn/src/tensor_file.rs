@@ -12,6 +12,9 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::error::{PeftError, Result};
 
+/// Values that are converted at a time.
+const CONVERTED: usize = 1 << 20;
+
 /// An open safetensors file: names, shapes and, on demand, values.
 #[derive(Debug)]
 pub struct TensorFile {
@@ -88,15 +91,42 @@ impl TensorFile {
     /// # Errors
     /// A name that the file lacks, or a dtype without a counterpart in Burn.
     pub fn read(&self, name: &str) -> Result<TensorData> {
+        let (shape, dtype, [start, end]) = self.place(name)?;
+        let data = TensorData::from_bytes_vec(self.map[start..end].to_vec(), shape, dtype);
+        self.forget(start, end);
+        Ok(data)
+    }
+
+    /// As [`Self::read`], in `dtype`. A part of the tensor is converted at a time, so that it is never in memory in both.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_as(&self, name: &str, dtype: DType) -> Result<TensorData> {
+        let (shape, stored, [start, end]) = self.place(name)?;
+        if stored == dtype {
+            return self.read(name);
+        }
+        let values = (end - start) / stored.size();
+        let mut bytes = Vec::with_capacity(values * dtype.size());
+        for first in (0..values).step_by(CONVERTED) {
+            let last = (first + CONVERTED).min(values);
+            let (from, to) = (start + first * stored.size(), start + last * stored.size());
+            let part = TensorData::from_bytes_vec(self.map[from..to].to_vec(), vec![last - first], stored);
+            bytes.extend_from_slice(part.convert_dtype(dtype).as_bytes());
+            self.forget(from, to);
+        }
+        Ok(TensorData::from_bytes_vec(bytes, shape, dtype))
+    }
+
+    /// A tensor's shape, its dtype and where its bytes lie in the map.
+    fn place(&self, name: &str) -> Result<(Vec<usize>, DType, [usize; 2])> {
         let broken = |message: String| PeftError::Safetensors { path: self.path.clone(), message };
         let info = self.tensors.get(name).ok_or_else(|| broken(format!("it has no tensor {name}")))?;
         let dtype = burn_dtype(info.dtype).ok_or_else(|| {
             broken(format!("{name} has dtype {:?}; supported are f32, f16, bf16, f64, i32, i64", info.dtype))
         })?;
-        let (start, end) = (self.data_start + info.data_offsets.0, self.data_start + info.data_offsets.1);
-        let data = TensorData::from_bytes_vec(self.map[start..end].to_vec(), info.shape.clone(), dtype);
-        self.forget(start, end);
-        Ok(data)
+        let bytes = [self.data_start + info.data_offsets.0, self.data_start + info.data_offsets.1];
+        Ok((info.shape.clone(), dtype, bytes))
     }
 
     /// Lets the system drop the pages of a tensor that was copied, so that the file does not count twice in memory.
@@ -223,6 +253,23 @@ mod tests {
             file.read(&name).unwrap().assert_eq(&data, true);
         }
         assert!(!dir.path().join("x.safetensors.part").exists());
+    }
+
+    #[test]
+    fn another_dtype_is_that_of_the_whole_tensor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        let values: Vec<f32> = (0..CONVERTED + 7).map(|i| (i as f32).sin()).collect();
+        let data = TensorData::new(values, [1, CONVERTED + 7]);
+        let mut tensors = sample();
+        tensors.insert("long".to_owned(), data.clone());
+        write_tensors(&path, &tensors, &[]).unwrap();
+        let file = TensorFile::open(&path).unwrap();
+        for dtype in [DType::F32, DType::BF16, DType::F64] {
+            for (name, data) in &tensors {
+                file.read_as(name, dtype).unwrap().assert_eq(&data.clone().convert_dtype(dtype), true);
+            }
+        }
     }
 
     #[test]

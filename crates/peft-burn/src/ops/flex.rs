@@ -123,6 +123,16 @@ pub fn mat(tensor: &FlexTensor) -> Mat<'_> {
     if in_order { stored } else { stored.t() }
 }
 
+/// The values of a [`contiguous`] tensor of f32 or bf16 as rows of `width`.
+pub fn rows(tensor: &FlexTensor, width: usize) -> Mat<'_> {
+    let rows = tensor.shape().num_elements() / width.max(1);
+    if tensor.dtype() == DType::BF16 {
+        Mat::half(halves(tensor), rows, width)
+    } else {
+        Mat::new(values(tensor), rows, width)
+    }
+}
+
 /// A tensor whose values can be written through [`values_mut`]: `tensor` itself if nothing else holds its memory, else a
 /// copy.
 pub fn owned(tensor: FlexTensor) -> FlexTensor {

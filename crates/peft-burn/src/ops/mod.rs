@@ -12,10 +12,12 @@ pub mod rows;
 pub mod simd;
 #[cfg(test)]
 mod testing;
+mod workers;
 
 pub use columns::{ColumnOps, scale_columns};
 pub(crate) use linear::try_lora_linear;
 pub use linear::{ProjectionOps, linear, lora_linear};
+pub use workers::on_workers;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};

@@ -180,7 +180,7 @@ mod tests {
 
     /// Whether the query sees the key, by a rule with no pattern; the first key is seen by all.
     fn hides(row: usize, query: usize, key: usize) -> bool {
-        key != 0 && (row + 3 * query + 5 * key) % 4 == 0
+        key != 0 && (row + 3 * query + 5 * key).is_multiple_of(4)
     }
 
     /// By the definition, one score after another.

@@ -55,15 +55,7 @@ pub(super) unsafe fn right_pairs<const COLS: usize>(b: Mat<'_>, values: &[bf16],
         if before.is_empty() {
             let layout = Layout { rows: depth, cols: b.cols, row_stride: 1, col_stride: b.col_stride / 2 };
             // SAFETY: the caller's.
-            return unsafe {
-                panels::<COLS, _>(
-                    layout,
-                    pairs,
-                    out,
-                    #[inline(always)]
-                    |v| f32::from_bits(v),
-                )
-            };
+            return unsafe { panels::<COLS, _>(layout, pairs, out, f32::from_bits) };
         }
     }
     let bits = |row: usize, col: usize| match row < b.rows {
@@ -198,14 +190,7 @@ pub(super) unsafe fn left(a: Mat<'_>, out: &mut [f32]) {
                 #[inline(always)]
                 |v| v,
             ),
-            Values::Half(values) => rows(
-                a,
-                values,
-                a.cols,
-                out,
-                #[inline(always)]
-                |v| widen(v),
-            ),
+            Values::Half(values) => rows(a, values, a.cols, out, widen),
         }
     }
 }
@@ -223,14 +208,7 @@ pub(super) unsafe fn left_pairs(a: Mat<'_>, out: &mut [f32]) {
             halves.iter_mut().skip(2 * depth - 1).step_by(2 * depth).for_each(|last| *last = bf16::ZERO);
         }
         match a.values {
-            Values::Single(values) => rows(
-                a,
-                values,
-                2 * depth,
-                halves,
-                #[inline(always)]
-                |v| narrow(v),
-            ),
+            Values::Single(values) => rows(a, values, 2 * depth, halves, narrow),
             Values::Half(values) => rows(
                 a,
                 values,

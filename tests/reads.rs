@@ -94,7 +94,7 @@ fn a_step_reads_the_device_once() {
     };
     for config in [PeftConfig::Lora(lora), PeftConfig::AdaLora(adalora)] {
         let dir = tempfile::tempdir().unwrap();
-        let mut count = |steps: usize| {
+        let count = |steps: usize| {
             let before = reads();
             train(&config, steps, &dir.path().join(steps.to_string()));
             reads() - before

@@ -231,8 +231,7 @@ impl Llama {
     }
 
     /// Whether decoder layers keep nothing but their input for backward and run again there: memory hardly grows with
-    /// the number of layers, and each layer's forward pass is paid twice. The gradients are the same to the bit, except with
-    /// [`AttentionMask::Hidden`], whose softmax rounds differently outside autodiff.
+    /// the number of layers, and each layer's forward pass is paid twice. The gradients are the same to the bit.
     ///
     /// An adapter with dropout draws other numbers when it runs again, so that models with one run as if this were off.
     pub fn set_gradient_checkpointing(&mut self, on: bool) {

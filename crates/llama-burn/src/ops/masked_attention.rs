@@ -1,10 +1,14 @@
 //! Grouped-query attention to any keys with any mask, `softmax(q·kᵀ/√d)·v`, as a token that is generated attends to the
-//! cache. Its gradients are those of the composed form.
+//! cache. Backward keeps q, k and v, and works the weights out again.
 
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{BoolTensor, FloatTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{Bool, Shape, Tensor};
+use peft_burn::ops::cast;
 use peft_burn::ops::flex::{self, all_bf16, all_f32, contiguous, narrowed, values, widened};
 use peft_burn::ops::matrix::{Mat, MatMut, Product, compute};
 use peft_burn::ops::simd::{exp, max, sum, vectorized};
@@ -26,6 +30,18 @@ pub trait MaskedAttentionOps: Backend {
         hidden: BoolTensor<Self>,
     ) -> FloatTensor<Self> {
         composed::<Self>(q, k, v, hidden)
+    }
+
+    /// The gradients with respect to q, k and v.
+    #[fusion(default)]
+    fn masked_attention_backward(
+        grad: FloatTensor<Self>,
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        composed_backward::<Self>(grad, q, k, v, hidden)
     }
 }
 
@@ -55,33 +71,106 @@ impl Sizes {
     }
 }
 
-/// In terms of ordinary tensor operations, for every backend. The heads of a group read their key and value head where it
-/// lies: they are folded into the query dimension, so nothing is repeated.
+impl Sizes {
+    /// The heads of a group read their key and value head where it lies: `[batch·queries, heads·d]` becomes
+    /// `[batch, kv_heads, group·queries, d]`, so nothing is repeated.
+    fn fold<B: Backend>(&self, x: FloatTensor<B>) -> FloatTensor<B> {
+        let x = B::float_reshape(x, Shape::from([self.batch, self.queries, self.heads, self.d]));
+        B::float_reshape(B::float_swap_dims(x, 1, 2), self.folded(self.d))
+    }
+
+    fn unfold<B: Backend>(&self, x: FloatTensor<B>) -> FloatTensor<B> {
+        let x = B::float_swap_dims(B::float_reshape(x, self.unfolded(self.d)), 1, 2);
+        B::float_reshape(x, Shape::from([self.batch * self.queries, self.heads * self.d]))
+    }
+
+    fn folded(&self, width: usize) -> Shape {
+        Shape::from([self.batch, self.kv_heads, self.group() * self.queries, width])
+    }
+
+    fn unfolded(&self, width: usize) -> Shape {
+        Shape::from([self.batch, self.heads, self.queries, width])
+    }
+
+    /// The weights for folded queries, `[batch, kv_heads, group·queries, keys]`, in f32 or f64.
+    fn weights<B: Backend>(&self, q: FloatTensor<B>, k: FloatTensor<B>, hidden: BoolTensor<B>) -> FloatTensor<B> {
+        let precise = super::precise(q.dtype());
+        let scores = cast::<B>(B::float_matmul(q, B::float_swap_dims(k, 2, 3)), precise);
+        let scores = B::float_reshape(B::float_mul_scalar(scores, self.scale().into()), self.unfolded(self.keys));
+        let hidden = B::bool_expand(hidden, self.unfolded(self.keys));
+        let scores = B::float_mask_fill(scores, hidden, f32::NEG_INFINITY.into());
+        B::float_reshape(B::softmax(scores, 3), self.folded(self.keys))
+    }
+}
+
+/// In terms of ordinary tensor operations, for every backend.
 fn composed<B: Backend>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     v: FloatTensor<B>,
     hidden: BoolTensor<B>,
 ) -> FloatTensor<B> {
-    let s = Sizes::new(&q.shape(), &k.shape());
-    let (size, dtype) = (q.shape(), q.dtype());
-    let precise = super::precise(dtype);
-    let folded = |width: usize| Shape::from([s.batch, s.kv_heads, s.group() * s.queries, width]);
-    let unfolded = |width: usize| Shape::from([s.batch, s.heads, s.queries, width]);
-    let q = B::float_swap_dims(B::float_reshape(q, Shape::from([s.batch, s.queries, s.heads, s.d])), 1, 2);
-    let scores = B::float_matmul(B::float_reshape(q, folded(s.d)), B::float_swap_dims(k, 2, 3));
-    let scores = B::float_mul_scalar(peft_burn::ops::cast::<B>(scores, precise), s.scale().into());
-    let hidden = B::bool_expand(hidden, unfolded(s.keys));
-    let scores = B::float_mask_fill(B::float_reshape(scores, unfolded(s.keys)), hidden, f32::NEG_INFINITY.into());
-    let weights = peft_burn::ops::cast::<B>(B::softmax(scores, 3), dtype);
-    let out = B::float_reshape(B::float_matmul(B::float_reshape(weights, folded(s.keys)), v), unfolded(s.d));
-    B::float_reshape(B::float_swap_dims(out, 1, 2), size)
+    let (s, dtype) = (Sizes::new(&q.shape(), &k.shape()), q.dtype());
+    let weights = s.weights::<B>(s.fold::<B>(q), k, hidden);
+    s.unfold::<B>(B::float_matmul(cast::<B>(weights, dtype), v))
+}
+
+/// As [`composed`].
+fn composed_backward<B: Backend>(
+    grad: FloatTensor<B>,
+    q: FloatTensor<B>,
+    k: FloatTensor<B>,
+    v: FloatTensor<B>,
+    hidden: BoolTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let (s, dtype) = (Sizes::new(&q.shape(), &k.shape()), q.dtype());
+    let (q, grad) = (s.fold::<B>(q), s.fold::<B>(grad));
+    let weights = s.weights::<B>(q.clone(), k.clone(), hidden);
+    let dv = B::float_matmul(B::float_swap_dims(cast::<B>(weights.clone(), dtype), 2, 3), grad.clone());
+    let dw = cast::<B>(B::float_matmul(grad, B::float_swap_dims(v, 2, 3)), weights.dtype());
+    let dots = B::float_sum_dim(B::float_mul(weights.clone(), dw.clone()), 3);
+    let ds = B::float_mul_scalar(B::float_mul(weights, B::float_sub(dw, dots)), s.scale().into());
+    let ds = cast::<B>(ds, dtype);
+    let dk = B::float_matmul(B::float_swap_dims(ds.clone(), 2, 3), q);
+    (s.unfold::<B>(B::float_matmul(ds, k)), dk, dv)
 }
 
 #[cfg(feature = "cube")]
 impl MaskedAttentionOps for burn::backend::Cube {}
 
-impl<B: Backend, C: CheckpointStrategy> MaskedAttentionOps for Autodiff<B, C> {}
+impl<B: MaskedAttentionOps, C: CheckpointStrategy> MaskedAttentionOps for Autodiff<B, C> {
+    fn masked_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        hidden: BoolTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let ((q, q_node), (k, k_node), (v, v_node)) = (q.into_parts(), k.into_parts(), v.into_parts());
+        let out = B::masked_attention(q.clone(), k.clone(), v.clone(), hidden.clone());
+        match MaskedAttentionBackward.prepare::<C>([q_node, k_node, v_node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(([q, k, v], hidden), out),
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct MaskedAttentionBackward;
+
+impl<B: MaskedAttentionOps> Backward<B, 3> for MaskedAttentionBackward {
+    type State = ([FloatTensor<B>; 3], BoolTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let ([q, k, v], hidden) = ops.state;
+        let (dq, dk, dv) = B::masked_attention_backward(grad, q, k, v, hidden);
+        for (node, grad) in ops.parents.into_iter().zip([dq, dk, dv]) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, grad);
+            }
+        }
+    }
+}
 
 /// Scores become weights.
 #[inline(always)]
@@ -175,7 +264,7 @@ pub fn masked_attention(q: Tensor<2>, k: Tensor<4>, v: Tensor<4>, hidden: Tensor
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{computes, random};
+    use crate::ops::testing::{assert_finite_differences, assert_same, computes, evaluate, random};
     use burn::tensor::{DType, TensorData, Tolerance};
 
     /// Whether the query sees the key, by a rule with no pattern; the first key is seen by all.
@@ -245,5 +334,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Attention of one flat tensor each for q, k and v, as the tests of gradients take them.
+    fn flat(t: &[Tensor<2>], [batch, queries, heads, kv_heads, keys, d]: [usize; 6], fused: bool) -> Tensor<2> {
+        let q = t[0].clone().reshape([batch * queries, heads * d]);
+        let [k, v] = [1, 2].map(|i| t[i].clone().reshape([batch, kv_heads, keys, d]));
+        let hidden = (0..queries).flat_map(|t| (0..keys).map(move |k| hides(0, t, k))).collect::<Vec<bool>>();
+        let hidden = Tensor::<4, Bool>::from_data(TensorData::new(hidden, [1, 1, queries, keys]), &q.device().inner());
+        if fused {
+            return masked_attention(q, k, v, hidden);
+        }
+        let repeat = |t: Tensor<4>| {
+            let t = t.reshape([batch, kv_heads, 1, keys * d]).repeat_dim(2, heads / kv_heads);
+            t.reshape([batch, heads, keys, d])
+        };
+        let q = q.reshape([batch, queries, heads, d]).swap_dims(1, 2);
+        let scores = q.matmul(repeat(k).swap_dims(2, 3)) / (d as f64).sqrt();
+        let scores = scores.mask_fill(hidden.expand([batch, heads, queries, keys]), f32::NEG_INFINITY);
+        let out = burn::tensor::activation::softmax(scores, 3).matmul(repeat(v));
+        out.swap_dims(1, 2).reshape([batch * queries, heads * d])
+    }
+
+    #[test]
+    fn gradients_are_those_of_the_definition() {
+        let sizes = [2, 3, 4, 2, 7, 6];
+        let inputs = [random(4, [6, 24]), random(5, [28, 6]), random(6, [28, 6])];
+        let fused = evaluate(&inputs, |t| flat(t, sizes, true));
+        assert_same(&fused, &evaluate(&inputs, |t| flat(t, sizes, false)), 1e-4);
+        let small = [random(7, [2, 4]), random(8, [3, 2]), random(9, [3, 2])];
+        assert_finite_differences(&small, |t| flat(t, [1, 2, 2, 1, 3, 2], true));
     }
 }

@@ -165,7 +165,7 @@ impl CrossEntropyOps for Flex {
             let grads = Mat::new(logits, count, vocab);
             if let Some(grad) = &mut hidden_grad {
                 let out = MatMut::new(&mut grad[start * width..end * width], count, width);
-                compute_parallel(out, &[Product::of(grads, weight).rounded()]);
+                compute_parallel(out, &[Product::of(grads, weight)]);
             }
             if let Some(grad) = &mut weight_grad {
                 compute_parallel(MatMut::new(grad, vocab, width), &[Product::of(grads.t(), h).added()]);

@@ -23,8 +23,6 @@ const EXTRA: usize = 64;
 const BLOCK_ROWS: usize = 20 * ROWS;
 /// Columns of the right factor that are copied at a time.
 const BLOCK_COLS: usize = 256;
-/// Up to so many rows, copying the right factor costs more than reading it where it is.
-const DIRECT_ROWS: usize = 3 * ROWS;
 /// Values in the largest tile.
 const LARGEST_TILE: usize = ROWS * Avx512::<true>::COLS;
 
@@ -181,7 +179,7 @@ unsafe fn write_group<K: Kernel, const COLS: usize>(
         // SAFETY: the processor has the kernel's features.
         unsafe {
             match b.values {
-                Values::Single(values) if rows <= DIRECT_ROWS && b.col_stride == 1 && product.alpha == 1.0 => {
+                Values::Single(values) if rows <= K::DIRECT_ROWS && b.col_stride == 1 && product.alpha == 1.0 => {
                     segments.push(Segment { b: values.as_ptr(), b_stride: b.row_stride, b_panel: COLS, ..segment });
                     if whole < cols {
                         copy::right::<COLS>(b.cols(whole, cols), 1.0, copied);

@@ -49,6 +49,8 @@ pub(super) trait Kernel {
     /// How many places of the inner dimension are taken at a time: a panel of the right factor then stays in the nearest
     /// caches.
     const DEPTH: usize;
+    /// Up to so many rows, copying a right factor whose rows lie as they are read costs more than reading it where it is.
+    const DIRECT_ROWS: usize;
     /// Whether bf16 is multiplied as it is.
     const PAIRS: bool;
 
@@ -83,6 +85,7 @@ impl Kernel for Avx2 {
     const LANES: usize = 8;
     const COLS: usize = 16;
     const DEPTH: usize = 256;
+    const DIRECT_ROWS: usize = 3 * ROWS;
     const PAIRS: bool = false;
 
     unsafe fn compute(tile: Tile, segments: &[Segment], at: [usize; 2]) {
@@ -98,6 +101,8 @@ impl<const PAIRS: bool> Kernel for Avx512<PAIRS> {
     const LANES: usize = 16;
     const COLS: usize = 64;
     const DEPTH: usize = 128;
+    // A row of a panel is four whole lines of the cache.
+    const DIRECT_ROWS: usize = usize::MAX;
     const PAIRS: bool = PAIRS;
 
     unsafe fn compute(tile: Tile, segments: &[Segment], at: [usize; 2]) {

@@ -94,8 +94,9 @@ impl Sizes {
 
     /// The weights for folded queries, `[batch, kv_heads, group·queries, keys]`, in f32 or f64.
     fn weights<B: Backend>(&self, q: FloatTensor<B>, k: FloatTensor<B>, hidden: BoolTensor<B>) -> FloatTensor<B> {
+        // Before the product: a score rounded to bf16 would be off by much more than a weight may be.
         let precise = super::precise(q.dtype());
-        let scores = cast::<B>(B::float_matmul(q, B::float_swap_dims(k, 2, 3)), precise);
+        let scores = B::float_matmul(cast::<B>(q, precise), B::float_swap_dims(cast::<B>(k, precise), 2, 3));
         let scores = B::float_reshape(B::float_mul_scalar(scores, self.scale().into()), self.unfolded(self.keys));
         let hidden = B::bool_expand(hidden, self.unfolded(self.keys));
         let scores = B::float_mask_fill(scores, hidden, f32::NEG_INFINITY.into());
@@ -203,6 +204,14 @@ impl MaskedAttentionOps for Flex {
         }
         let (s, size) = (Sizes::new(&q.shape(), &k.shape()), q.shape());
         let mask = hidden.shape();
+        let fits = |i: usize, size: usize| mask[i] == 1 || mask[i] == size;
+        assert!(
+            mask[1] == 1 && fits(0, s.batch) && fits(2, s.queries) && fits(3, s.keys) && v.shape() == k.shape(),
+            "a mask of {mask:?} for {} rows, {} queries and {} keys",
+            s.batch,
+            s.queries,
+            s.keys
+        );
         let hidden: Vec<bool> = hidden.into_data().iter::<bool>().collect();
         let hides_any = hidden.contains(&true);
         let hides = |row: usize, query: usize, key: usize| {

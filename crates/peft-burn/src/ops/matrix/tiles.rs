@@ -78,8 +78,8 @@ unsafe fn write<K: Kernel, const COLS: usize>(out: *mut f32, row_stride: usize, 
     let groups = groups::<K>(products);
     if groups.is_empty() && !first.add {
         for row in 0..rows {
-            // SAFETY: the caller's.
-            unsafe { std::slice::from_raw_parts_mut(out.add(row * row_stride), cols).fill(0.0) };
+            // SAFETY: the caller's; zeros are f32.
+            unsafe { out.add(row * row_stride).write_bytes(0, cols) };
         }
     }
     RIGHT.with_borrow_mut(|right| {
@@ -167,11 +167,11 @@ unsafe fn write_group<K: Kernel, const COLS: usize>(
         let b = product.b.rows(part.from, part.from + part.depth).cols(start, end);
         let (copied, rest) = free.split_at_mut(depth * padded);
         free = rest;
-        let segment = Segment {
+        let segment = |b: *const f32| Segment {
             depth,
             a: std::ptr::null(),
             a_stride: 0,
-            b: copied.as_ptr(),
+            b,
             b_stride: COLS,
             b_panel: depth * COLS,
             pairs: part.pairs,
@@ -180,10 +180,10 @@ unsafe fn write_group<K: Kernel, const COLS: usize>(
         unsafe {
             match b.values {
                 Values::Single(values) if rows <= K::DIRECT_ROWS && b.col_stride == 1 && product.alpha == 1.0 => {
-                    segments.push(Segment { b: values.as_ptr(), b_stride: b.row_stride, b_panel: COLS, ..segment });
+                    segments.push(Segment { b_stride: b.row_stride, b_panel: COLS, ..segment(values.as_ptr()) });
                     if whole < cols {
                         copy::right::<COLS>(b.cols(whole, cols), 1.0, copied);
-                        edges.push(segment);
+                        edges.push(segment(copied.as_ptr()));
                     }
                     continue;
                 }
@@ -191,9 +191,9 @@ unsafe fn write_group<K: Kernel, const COLS: usize>(
                 _ => copy::right::<COLS>(b, product.alpha, copied),
             }
         }
-        segments.push(segment);
+        segments.push(segment(copied.as_ptr()));
         if whole < cols {
-            edges.push(Segment { b: copied[whole * depth..].as_ptr(), ..segment });
+            edges.push(segment(copied[whole * depth..].as_ptr()));
         }
     }
     for top in (0..rows).step_by(BLOCK_ROWS) {

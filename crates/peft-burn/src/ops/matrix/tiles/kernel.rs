@@ -127,7 +127,8 @@ macro_rules! steps {
             for k in 0..UNROLLED {
                 $step($sums, a.add(k), s.a_stride, b.add(k * s.b_stride));
             }
-            (a, b) = (a.add(UNROLLED), b.add(UNROLLED * s.b_stride));
+            // Where nothing is left, this may lie beyond what the factor reaches over.
+            (a, b) = (a.wrapping_add(UNROLLED), b.wrapping_add(UNROLLED * s.b_stride));
         }
         for k in 0..s.depth % UNROLLED {
             $step($sums, a.add(k), s.a_stride, b.add(k * s.b_stride));

@@ -210,9 +210,10 @@ impl TrainStep for CausalLm {
 
     fn optimize(self, optim: &mut ModuleOptimizer, lr: ModuleLearningRate, grads: GradientsParams) -> Self {
         let run = self.run.clone();
-        let (replicas, max_grad_norm) = {
+        // Read before the replicas meet: the one that is done first closes the step, and the others would see the next one.
+        let (replicas, max_grad_norm, pruning, step) = {
             let run = run.state();
-            (run.replicas.clone(), run.max_grad_norm)
+            (run.replicas.clone(), run.max_grad_norm, run.pruning.clone(), run.step + 1)
         };
         let (grads, norm) = clip(&self, grads, max_grad_norm);
         // All micro-batches of the step are in once every replica is here.
@@ -222,7 +223,7 @@ impl TrainStep for CausalLm {
         }
         replicas.meet();
         let sound = run.state().error.is_none();
-        let next = if sound { self.apply(optim, lr, grads, leads) } else { self };
+        let next = if sound { self.apply(optim, lr, grads, leads, pruning, step) } else { self };
         if leads {
             // Here and nowhere else, where no replica can go on to a step that another one will not make.
             let run = run.state();
@@ -235,12 +236,16 @@ impl TrainStep for CausalLm {
 
 impl CausalLm {
     /// The optimiser step, AdaLoRA's part, and what the run keeps of it, which the leading replica writes.
-    fn apply(self, optim: &mut ModuleOptimizer, lr: ModuleLearningRate, grads: GradientsParams, leads: bool) -> Self {
+    fn apply(
+        self,
+        optim: &mut ModuleOptimizer,
+        lr: ModuleLearningRate,
+        grads: GradientsParams,
+        leads: bool,
+        pruning: Option<Pruning>,
+        step: usize,
+    ) -> Self {
         let run = self.run.clone();
-        let (pruning, step) = {
-            let run = run.state();
-            (run.pruning.clone(), run.step + 1)
-        };
         let (next, allocated) = match pruning {
             None => (optim.step(lr, self, grads), None),
             Some(mut pruning) => {

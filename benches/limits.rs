@@ -4,9 +4,10 @@
 //! cargo run --release --example limits [-- MODEL [bf16]]
 //! ```
 //!
-//! Matrix products (in the dtype that is named) and memory are measured first. With a model's folder: how long it takes until the model is ready to
-//! train and the most memory that takes, as a multiple of the weights; what a token costs with the key-value cache, beside
-//! the time in which the weights can be read once; and the least that a LoRA step of 512 tokens can take.
+//! Matrix products (in the dtype that is named) and memory are measured first. With a model's folder: how long it takes until
+//! the model is ready to train and the most memory that takes, as a multiple of the weights; what a token costs with the
+//! key-value cache, beside the time in which the weights can be read once; and the least that a LoRA step of 512 tokens can
+//! take.
 #![allow(missing_docs)]
 
 use std::hint::black_box;
@@ -38,7 +39,7 @@ fn best(mut f: impl FnMut()) -> f64 {
 
 /// Floating-point operations of a product of `[m, k]` and `[k, n]`, in GFLOP/s: Burn's and ours, of which the faster counts.
 fn matrix_rate([m, k, n]: [usize; 3], dtype: FloatDType) -> f64 {
-    let device = DeviceName::Cpu.open().unwrap_or_default();
+    let device = burn::tensor::Device::flex();
     let random = |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
     let (a, b) = (random([m, k]), random([k, n]));
     let [left, right] = [&a, &b].map(|t| t.to_data().iter::<f32>().collect::<Vec<_>>());

@@ -69,9 +69,7 @@ impl Sizes {
     fn scale(&self) -> f32 {
         1.0 / (self.d as f32).sqrt()
     }
-}
 
-impl Sizes {
     /// The heads of a group read their key and value head where it lies: `[batch·queries, heads·d]` becomes
     /// `[batch, kv_heads, group·queries, d]`, so nothing is repeated.
     fn fold<B: Backend>(&self, x: FloatTensor<B>) -> FloatTensor<B> {
@@ -232,10 +230,9 @@ impl MaskedAttentionOps for Flex {
             let product = Product::of(Mat::new(&queries, rows, s.d), keys.t()).times(s.scale());
             compute(MatMut::new(&mut scores, rows, s.keys), &[product]);
             for (i, scores) in scores.chunks_exact_mut(s.keys.max(1)).enumerate() {
-                for (key, score) in scores.iter_mut().enumerate().filter(|_| hides_any) {
-                    if hides(row, i % s.queries, key) {
-                        *score = f32::NEG_INFINITY;
-                    }
+                if hides_any {
+                    let hidden = scores.iter_mut().enumerate().filter(|(key, _)| hides(row, i % s.queries, *key));
+                    hidden.for_each(|(_, score)| *score = f32::NEG_INFINITY);
                 }
                 vectorized(
                     #[inline(always)]

@@ -15,6 +15,7 @@ use peft_burn::{
 use serde::Serialize;
 
 use crate::loss::cross_entropy;
+use crate::memory::keep_freed_memory;
 
 /// The adapter's name.
 const NAME: &str = "default";
@@ -208,6 +209,7 @@ pub fn run(config: &BenchConfig) -> Result<BenchReport, BenchError> {
     if config.steps == 0 || config.batch == 0 || config.seq < 2 {
         return Err(BenchError::Size("a measurement needs at least one step, one row and two tokens a row"));
     }
+    keep_freed_memory();
     let start = Instant::now();
     let mut model = load(config)?;
     let total = config.warmup + config.steps;

@@ -23,6 +23,7 @@ use crate::data::{Batch, Example, Stream, eval_batches};
 use crate::error::{LearnerError, Result};
 use crate::loader::{EvalLoader, StepLoader};
 use crate::loraplus::learning_rates;
+use crate::memory::keep_freed_memory;
 use crate::metrics::{Metrics, MetricsWriter, read_metrics, truncate_after};
 use crate::plot::{loss_panel, triplets_panel, write_plot};
 use crate::progress::Progress;
@@ -113,6 +114,7 @@ fn launch(
     if replicas.count > 1 && training.gradient_checkpointing {
         return Err(LearnerError::CheckpointedReplicas);
     }
+    keep_freed_memory();
     let total_steps = options.total_steps;
     let started = Instant::now();
     let pruning = plan(&mut model, options.adapter.as_deref(), total_steps, training.shrink_after_pruning)?;

@@ -29,6 +29,7 @@ pub mod fit;
 mod loader;
 mod loraplus;
 pub mod loss;
+pub mod memory;
 pub mod metrics;
 pub mod plot;
 pub mod progress;

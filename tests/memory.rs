@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use llama_burn::{Llama, LlamaConfig};
 use peak_alloc::PeakAlloc;
-use peft_burn::{LoraConfig, OneOrMany, PeftConfig, PeftModel, TargetModules, VeraConfig};
+use peft_burn::{Ia3Config, LoraConfig, ModuleNames, OneOrMany, PeftConfig, PeftModel, TargetModules, VeraConfig};
 use peft_burn_workspace::device;
 use peft_learner::data::{Batch, Example, eval_batches};
 use peft_learner::step::batch_loss;
@@ -92,6 +92,23 @@ fn a_step_holds_no_more_than_it_must() {
     deep.set_gradient_checkpointing(true);
     let recomputed = step(&deep, 1024);
     assert!(recomputed < 0.55 * kept, "{recomputed:.1} MiB recomputed, {kept:.1} kept");
+
+    // (IA)³ keeps nothing but k and v before they are scaled, which attention keeps after it: the block's middle is made anew.
+    let target_modules = TargetModules::list(["k_proj", "v_proj", "down_proj"]);
+    let feedforward_modules = Some(ModuleNames::list(["down_proj"]));
+    let ia3 = step(&adapted(12, Ia3Config { target_modules, feedforward_modules, ..Ia3Config::default() }), 1024);
+    assert!(ia3 < 1.05 * kept, "{ia3:.1} MiB with (IA)³, {kept:.1} with LoRA");
+
+    // DoRA's magnitudes read what the following operations keep anyway.
+    let ends = LoraConfig { target_modules: TargetModules::list(["v_proj", "gate_proj", "up_proj"]), ..lora() };
+    let plain = step(&adapted(12, ends.clone()), 1024);
+    let dora = step(&adapted(12, LoraConfig { use_dora: true, ..ends }), 1024);
+    assert!(dora < 1.05 * plain, "{dora:.1} MiB with DoRA, {plain:.1} with LoRA");
+
+    // VeRA's update exists as a part of the product alone.
+    let target_modules = TargetModules::list(["q_proj", "k_proj", "v_proj", "o_proj"]);
+    let vera = step(&adapted(12, VeraConfig { r: 16, target_modules, ..VeraConfig::default() }), 1024);
+    assert!(vera < kept, "{vera:.1} MiB with VeRA, {kept:.1} with LoRA");
 
     // VeRA's pair is one for all layers and projections.
     let r = 2048;

@@ -9,7 +9,7 @@ use crate::cache::{KvCache, LayerCache};
 use crate::config::LlamaConfig;
 use crate::mask::AttentionMask;
 use crate::norm::RmsNorm;
-use crate::ops::swiglu;
+use crate::ops::{scaled_swiglu, swiglu};
 use crate::recompute::{self, Surroundings};
 use crate::rotary::Rotation;
 
@@ -27,7 +27,10 @@ pub struct Mlp {
 impl Mlp {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let [gate, up] = PeftLinear::forward_together([&self.gate_proj, &self.up_proj], x);
-        self.down_proj.forward(swiglu(gate, up))
+        match self.down_proj.input_scale() {
+            Some(scale) => self.down_proj.forward_scaled(scaled_swiglu(gate, up, scale)),
+            None => self.down_proj.forward(swiglu(gate, up)),
+        }
     }
 }
 

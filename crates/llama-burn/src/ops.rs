@@ -12,7 +12,7 @@ pub use cross_entropy::{CrossEntropyOps, cross_entropy};
 pub use masked_attention::{MaskedAttentionOps, masked_attention};
 pub use rms_norm::{RmsNormOps, rms_norm};
 pub use rope::{RopeOps, rope};
-pub use swiglu::{SwigluOps, swiglu};
+pub use swiglu::{SwigluOps, scaled_swiglu, swiglu};
 
 use burn::tensor::DType;
 

@@ -146,8 +146,23 @@ impl PeftLinear {
         layers.map(|layer| {
             let shares =
                 layer.only_vera().zip(first).is_some_and(|(vera, first)| vera.shares_projection_of_input(first));
-            layer.forward_reusing(x.clone(), None, low.as_ref().filter(|_| shares))
+            layer.forward_reusing(x.clone(), Known { low: low.as_ref().filter(|_| shares), ..Known::default() })
         })
+    }
+
+    /// The vector (`[in]`) of the (IA)³ adapter that is the only active one and scales the layer's input, if there is one:
+    /// whoever makes the input can scale it in the same breath, and call [`Self::forward_scaled`].
+    pub fn input_scale(&self) -> Option<Tensor<1>> {
+        let mut active = self.adapters.active();
+        match (active.next()?.method.as_ref()?, active.next()) {
+            (Method::Ia3(ia3), None) if ia3.is_feedforward() && !self.adapters.is_by_row() => Some(ia3.vector()),
+            _ => None,
+        }
+    }
+
+    /// [`Self::forward`] for an `x` that is times [`Self::input_scale`] already.
+    pub fn forward_scaled(&self, x: Tensor<2>) -> Tensor<2> {
+        self.forward_reusing(x, Known { scaled: true, ..Known::default() })
     }
 
     /// The VeRA adapter that is the only active one, if one is.
@@ -161,11 +176,10 @@ impl PeftLinear {
 
     /// As [`Self::forward`], with `tied` (`[out, in]`) as the base's weight: a head that shares the embedding's.
     pub fn forward_with(&self, x: Tensor<2>, tied: Option<Tensor<2>>) -> Tensor<2> {
-        self.forward_reusing(x, tied, None)
+        self.forward_reusing(x, Known { tied, ..Known::default() })
     }
 
-    /// `low` is VeRA's `x·Aᵀ`, if it is known already.
-    fn forward_reusing(&self, x: Tensor<2>, tied: Option<Tensor<2>>, low: Option<&Tensor<2>>) -> Tensor<2> {
+    fn forward_reusing(&self, x: Tensor<2>, Known { tied, low, scaled }: Known<'_>) -> Tensor<2> {
         if let Some(groups) = self.adapters.groups(x.dims()[0]) {
             return self.forward_groups(x, tied, &groups);
         }
@@ -187,11 +201,11 @@ impl PeftLinear {
         let mut inputs = Vec::with_capacity(methods.len());
         let base_input = methods.iter().rev().fold(x, |x, (method, _)| {
             inputs.push(x.clone());
-            method.scale_input(x)
+            if scaled { x } else { method.scale_input(x) }
         });
         // The first adapter and the base's product are one operation where there is one for them.
         let last = methods.len() == 1 && bias.is_none();
-        let fused = methods.first().and_then(|(method, base)| method.project(&base_input, &weight, base, last));
+        let fused = methods.first().and_then(|(method, base)| method.project(&base_input, &weight, base, low, last));
         let applied = usize::from(fused.is_some());
         let product = fused.unwrap_or_else(|| linear(base_input, weight, None));
         if last && applied == 1 {
@@ -375,6 +389,17 @@ impl PeftLinear {
         self.unmerged = None;
         self.adapters = NamedAdapters::new();
     }
+}
+
+/// What a forward pass is told beside x.
+#[derive(Clone, Default)]
+struct Known<'a> {
+    /// The base's weight (`[out, in]`), if not its own.
+    tied: Option<Tensor<2>>,
+    /// VeRA's `x·Aᵀ`.
+    low: Option<&'a Tensor<2>>,
+    /// x is times (IA)³'s vector already.
+    scaled: bool,
 }
 
 impl<'a> RowGroup<'a, LinearAdapter> {

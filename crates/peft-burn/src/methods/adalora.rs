@@ -85,8 +85,9 @@ impl AdaLora {
         if self.rank() == 0 || self.dropout > 0.0 && self.lora_a.val().is_require_grad() {
             return None;
         }
-        let a = self.lora_a.val() * self.lora_e.val();
-        ops::try_lora_linear(x, weight, a, self.lora_b.val(), self.scaling, rounded)
+        let (a, b) = (self.lora_a.val() * self.lora_e.val(), self.lora_b.val());
+        let joined = ops::can_join(x, weight, &[&a, &b]);
+        joined.then(|| ops::lora_linear(x.clone(), weight.clone(), a, b, self.scaling, rounded))
     }
 
     /// The weight `[out, in]` (f32) with the adapter folded in.

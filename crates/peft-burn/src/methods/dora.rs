@@ -9,7 +9,7 @@ use burn::tensor::{DType, Tensor};
 
 use super::{Lora, LoraSpec, Magnitude, dropout};
 use crate::error::Result;
-use crate::ops::scale_columns;
+use crate::ops::{dora_linear, scale_columns};
 use crate::param::{ParamMut, ParamRef};
 use crate::random::TensorRng;
 
@@ -65,9 +65,16 @@ impl Dora {
         product + scale_columns(dropped.clone() + self.lora.low_rank(x), c) - dropped
     }
 
-    /// What [`Self::apply`] makes of `x·Wᵀ`, as one operation and a scaling, where there is one.
-    pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>, base: &Tensor<2>) -> Option<Tensor<2>> {
-        Some(scale_columns(self.lora.project(x, weight, false)?, self.factor(base)))
+    /// What [`Self::apply`] makes of `x·Wᵀ`, as one operation where there is one; in x's dtype if `rounded`, else in f32.
+    pub(crate) fn project(
+        &self,
+        x: &Tensor<2>,
+        weight: &Tensor<2>,
+        base: &Tensor<2>,
+        rounded: bool,
+    ) -> Option<Tensor<2>> {
+        let factors = self.lora.plain_factors(x, weight)?;
+        Some(dora_linear(x.clone(), weight.clone(), factors, self.factor(base), self.lora.scaling, rounded))
     }
 
     /// Multiplies the scaling of the direction's update.

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use crate::ops::scale_columns;
+use crate::ops::{can_join, scale_columns, scaled_linear};
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
 
@@ -31,7 +31,7 @@ impl Ia3 {
     }
 
     /// l without its second dimension: `[in]` or `[out]`.
-    fn vector(&self) -> Tensor<1> {
+    pub(crate) fn vector(&self) -> Tensor<1> {
         let l = self.ia3_l.val();
         let n = l.shape().num_elements();
         l.reshape([n])
@@ -48,6 +48,13 @@ impl Ia3 {
     /// What `product` (`[n, out]`, f32) becomes.
     pub(crate) fn scale_output(&self, product: Tensor<2>) -> Tensor<2> {
         if self.feedforward { product } else { scale_columns(product, self.vector()) }
+    }
+
+    /// `x·Wᵀ` and what [`Self::scale_output`] makes of it as one operation, where there is one; in x's dtype if `rounded`, else
+    /// in f32.
+    pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>, rounded: bool) -> Option<Tensor<2>> {
+        let joined = !self.feedforward && can_join(x, weight, &[]);
+        joined.then(|| scaled_linear(x.clone(), weight.clone(), self.vector(), rounded))
     }
 
     /// What the bias (`[out]`, f32) becomes.

@@ -17,7 +17,7 @@ mod vera;
 pub(crate) mod vera_projection;
 
 use burn::module::Module;
-use burn::tensor::{Bool, Distribution, Tensor};
+use burn::tensor::{Bool, DType, Distribution, Tensor};
 
 pub use adalora::AdaLora;
 pub use dora::Dora;
@@ -141,20 +141,25 @@ impl Method {
         }
     }
 
-    /// `x·Wᵀ` with the method's contribution as one operation, where there is one for it; `base` as for [`Self::apply`].
-    /// It may be in x's dtype if `rounded`, else it is in f32.
+    /// `x·Wᵀ` with the method's contribution as one operation, where there is one for it; `base` as for [`Self::apply`],
+    /// `low` as VeRA's `x·Aᵀ` if it is known. It may be in x's dtype if `rounded`, else it is in f32.
     pub(crate) fn project(
         &self,
         x: &Tensor<2>,
         weight: &Tensor<2>,
         base: &Tensor<2>,
+        low: Option<&Tensor<2>>,
         rounded: bool,
     ) -> Option<Tensor<2>> {
         match self {
             Self::Lora(lora) => lora.project(x, weight, rounded),
-            Self::Dora(dora) => dora.project(x, weight, base),
+            Self::Dora(dora) => dora.project(x, weight, base, rounded),
             Self::AdaLora(adalora) => adalora.project(x, weight, rounded),
-            Self::Vera(_) | Self::Ia3(_) => None,
+            Self::Vera(vera) => {
+                let low = || low.cloned().unwrap_or_else(|| vera.project(x.clone().cast(DType::F32)));
+                vera.expand_onto(x, weight, low, rounded)
+            }
+            Self::Ia3(ia3) => ia3.project(x, weight, rounded),
         }
     }
 

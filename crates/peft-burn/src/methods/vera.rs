@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 
 use super::{VeraProjection, dropout};
 use crate::low_rank::LowRank;
-use crate::ops;
+use crate::ops::{self, VeraVectors};
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
 
@@ -82,6 +82,22 @@ impl Vera {
     pub fn expand(&self, low: Tensor<2>) -> Tensor<2> {
         let low = ops::scale_columns(low, self.lambda_d.val());
         ops::scale_columns(ops::linear(low, self.b()), self.lambda_b.val())
+    }
+
+    /// `x·Wᵀ` and [`Self::expand`]`(low)` as one operation, where there is one; in x's dtype if `rounded`, else in f32.
+    pub(crate) fn expand_onto(
+        &self,
+        x: &Tensor<2>,
+        weight: &Tensor<2>,
+        low: impl FnOnce() -> Tensor<2>,
+        rounded: bool,
+    ) -> Option<Tensor<2>> {
+        let b = self.b();
+        if !ops::can_join(x, weight, &[&b]) {
+            return None;
+        }
+        let vectors = VeraVectors { d: self.lambda_d.val(), b: self.lambda_b.val() };
+        Some(ops::vera_linear(x.clone(), weight.clone(), low(), b, vectors, rounded))
     }
 
     /// The update for `x` (`[n, in]`, f32): `[n, out]`.

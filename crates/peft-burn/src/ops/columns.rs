@@ -8,14 +8,9 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Tensor};
-use rayon::prelude::*;
 
 use super::flex::{self, all_f32, contiguous, dims2, narrowed, owned, values, values_mut, widened};
-use super::rows::each_row;
-use super::simd::vectorized;
-
-/// Values that a thread takes at a time in backward.
-const PART: usize = 1 << 15;
+use super::rows::{each_row, each_row_summing};
 
 /// Scaling of the columns of x (`[n, m]`) by c (`[m]`, of x's dtype or f32).
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
@@ -38,19 +33,19 @@ pub trait ColumnOps: Backend {
 }
 
 /// The operations in terms of ordinary tensor operations, for every backend.
-mod composed {
+pub(super) mod composed {
     use super::{Backend, FloatTensor, TensorMetadata};
     use crate::ops::cast;
     use burn::tensor::Shape;
 
-    pub(super) fn scale<B: Backend>(x: FloatTensor<B>, c: FloatTensor<B>) -> FloatTensor<B> {
+    pub(in super::super) fn scale<B: Backend>(x: FloatTensor<B>, c: FloatTensor<B>) -> FloatTensor<B> {
         let (dtype, width) = (x.dtype(), c.shape()[0]);
         let c = B::float_reshape(c, Shape::from([1, width]));
         let x = cast::<B>(x, c.dtype());
         cast::<B>(B::float_mul(x, c), dtype)
     }
 
-    pub(super) fn factor_grad<B: Backend>(
+    pub(in super::super) fn factor_grad<B: Backend>(
         grad: FloatTensor<B>,
         x: FloatTensor<B>,
         c: FloatTensor<B>,
@@ -104,28 +99,17 @@ impl ColumnOps for Flex {
         let [_, width] = dims2(&x);
         let (mut grad, x, c) = (owned(grad), contiguous(x), contiguous(c));
         let (x, c) = (values(&x), &values(&c)[..width]);
-        let size = (PART / width.max(1)).max(1) * width.max(1);
-        let parts: Vec<Vec<f32>> = values_mut(&mut grad)
-            .par_chunks_mut(size)
-            .zip(x.par_chunks(size))
-            .map(|(grad, x)| {
-                let mut sums = flex::buffer(width);
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        for (grad, x) in grad.chunks_exact_mut(width.max(1)).zip(x.chunks_exact(width.max(1))) {
-                            for (((g, x), c), sum) in grad.iter_mut().zip(x).zip(c).zip(&mut sums) {
-                                *sum += *g * x;
-                                *g *= c;
-                            }
-                        }
-                    },
-                );
-                sums
-            })
-            .collect();
-        let mut c_grad = flex::buffer(width);
-        parts.iter().for_each(|part| c_grad.iter_mut().zip(part).for_each(|(sum, p)| *sum += p));
+        let c_grad = each_row_summing(
+            values_mut(&mut grad),
+            width,
+            #[inline(always)]
+            |row, grad, sums| {
+                for (((g, x), c), sum) in grad.iter_mut().zip(&x[row * width..]).zip(c).zip(sums) {
+                    *sum += *g * x;
+                    *g *= c;
+                }
+            },
+        );
         (grad, flex::tensor(c_grad, [width]))
     }
 }

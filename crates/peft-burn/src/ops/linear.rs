@@ -124,12 +124,12 @@ mod composed {
 impl ProjectionOps for burn::backend::Cube {}
 
 /// Whether `x` and `weight` hold f32 both, or bf16 both, which is what the CPU versions are written for.
-fn is_common(x: &FlexTensor, weight: &FlexTensor) -> bool {
+pub(super) fn is_common(x: &FlexTensor, weight: &FlexTensor) -> bool {
     all_f32(&[x, weight]) || all_bf16(&[x, weight])
 }
 
 /// `tensor` in `dtype`, f32 or bf16.
-fn as_common(tensor: FlexTensor, dtype: DType) -> FlexTensor {
+pub(super) fn as_common(tensor: FlexTensor, dtype: DType) -> FlexTensor {
     if dtype == DType::BF16 { narrowed(tensor) } else { tensor }
 }
 
@@ -329,25 +329,20 @@ pub fn lora_linear(
     Tensor::from_dispatch(y)
 }
 
-/// [`lora_linear`] where it can be had: with dtypes that fit, and W not trained.
-pub(crate) fn try_lora_linear(
-    x: &Tensor<2>,
-    weight: &Tensor<2>,
-    a: Tensor<2>,
-    b: Tensor<2>,
-    scale: f64,
-    rounded: bool,
-) -> Option<Tensor<2>> {
-    let fits = x.dtype() == weight.dtype() && a.dtype() == b.dtype() && [x.dtype(), DType::F32].contains(&a.dtype());
-    (fits && !weight.is_tracked()).then(|| lora_linear(x.clone(), weight.clone(), a, b, scale, rounded))
+/// Whether `x·Wᵀ` and an update made of `factors` can be one operation: their dtypes fit, and W is not trained.
+pub(crate) fn can_join(x: &Tensor<2>, weight: &Tensor<2>, factors: &[&Tensor<2>]) -> bool {
+    let mut dtypes = factors.iter().map(|factor| factor.dtype());
+    let dtype = dtypes.next().unwrap_or(DType::F32);
+    let fits = x.dtype() == weight.dtype() && [x.dtype(), DType::F32].contains(&dtype) && dtypes.all(|d| d == dtype);
+    fits && !weight.is_tracked()
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_finite_differences, assert_same, computes, evaluate, random};
-    use burn::tensor::{TensorData, Tolerance};
+    use crate::ops::testing::{assert_finite_differences, assert_near, assert_same, computes, evaluate, random};
+    use burn::tensor::Tolerance;
 
     #[test]
     fn linear_is_the_composed_form_with_both_gradients() {
@@ -406,13 +401,13 @@ mod tests {
                 let found = evaluate(&inputs, |t| {
                     lora_linear(x.clone(), w.clone(), t[0].clone(), t[1].clone(), 0.5, true).cast(DType::F32)
                 });
-                near(&found, &expected);
+                assert_near(&found, &expected);
                 let unrounded = evaluate(&inputs, |t| {
                     let y = lora_linear(x.clone(), w.clone(), t[0].clone(), t[1].clone(), 0.5, false);
                     assert_eq!(y.dtype(), DType::F32);
                     y
                 });
-                near(&unrounded, &found);
+                assert_near(&unrounded, &found);
             }
             // f64 goes the composed way.
             if !computes(DType::F64) {
@@ -422,15 +417,7 @@ mod tests {
                 let [a, b] = [0, 1].map(|i| t[i].clone().cast(DType::F64));
                 lora_linear(x.clone(), w.clone(), a, b, 0.5, true).cast(DType::F32)
             });
-            near(&composed, &expected);
-        }
-    }
-
-    /// Within bf16's precision of the largest value.
-    fn near(found: &[TensorData], expected: &[TensorData]) {
-        for (found, expected) in found.iter().zip(expected) {
-            let largest = expected.iter::<f32>().fold(0.0f32, |m, v| m.max(v.abs()));
-            found.assert_approx_eq::<f32>(expected, Tolerance::absolute(largest * 0.02));
+            assert_near(&composed, &expected);
         }
     }
 

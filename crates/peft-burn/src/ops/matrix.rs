@@ -6,7 +6,7 @@ use burn::tensor::bf16;
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::simd::widen;
+use super::simd::{vectorized, widen};
 
 mod thin;
 #[cfg(target_arch = "x86_64")]
@@ -214,6 +214,28 @@ impl Target {
             products.iter().for_each(|product| with_gemm(out, self.row_stride, product));
         }
     }
+
+    /// Multiplies the columns from `left` on of rows `rows` with `factors`.
+    ///
+    /// # Safety
+    /// As [`Self::write`], and the values must have been written.
+    #[allow(unsafe_code)]
+    unsafe fn scale(self, factors: &[f32], rows: [usize; 2], left: usize) {
+        vectorized(
+            #[inline(always)]
+            || {
+                for row in rows[0]..rows[1] {
+                    // SAFETY: the caller's.
+                    let values = unsafe {
+                        std::slice::from_raw_parts_mut(self.data.add(row * self.row_stride + left), factors.len())
+                    };
+                    for (value, factor) in values.iter_mut().zip(factors) {
+                        *value *= factor;
+                    }
+                }
+            },
+        );
+    }
 }
 
 /// # Safety
@@ -272,23 +294,31 @@ pub fn compute_parallel(out: MatMut<'_>, products: &[Product<'_>]) {
     #[allow(unsafe_code)]
     // SAFETY: `MatMut` guarantees that the rows and columns lie in its slice, which it borrows alone.
     unsafe {
-        write_parallel(target, [out.rows, out.cols], products);
+        write_parallel(target, [out.rows, out.cols], products, None);
     }
 }
 
-/// Shares a target out in blocks, which the threads take one after another.
+/// Shares a target out in blocks, which the threads take one after another. Each column is multiplied with its value of
+/// `scale`, if there is one, while the block is in a cache.
 ///
 /// # Safety
 /// `rows` and `cols` must lie in the target's memory, and nothing else may read or write it meanwhile.
 #[allow(unsafe_code)]
-unsafe fn write_parallel(target: Target, [rows, cols]: [usize; 2], products: &[Product<'_>]) {
+unsafe fn write_parallel(target: Target, [rows, cols]: [usize; 2], products: &[Product<'_>], scale: Option<&[f32]>) {
+    let write = |rows: [usize; 2], cols: [usize; 2]| {
+        // SAFETY: the caller's; the blocks are disjoint.
+        unsafe {
+            target.write(products, rows, cols);
+            if let Some(scale) = scale {
+                target.scale(&scale[cols[0]..cols[1]], rows, cols[0]);
+            }
+        }
+    };
     let work: usize = products.iter().map(Product::work).sum();
     let threads = rayon::current_num_threads();
     let least = if products.iter().all(thin::is_thin) { PARALLEL_THIN_WORK } else { PARALLEL_WORK };
     if threads == 1 || work < least {
-        // SAFETY: the caller's.
-        unsafe { target.write(products, [0, rows], [0, cols]) };
-        return;
+        return write([0, rows], [0, cols]);
     }
     let tasks = (work / TASK_WORK).clamp(threads, TASKS * threads);
     let width = cols.div_ceil(tasks).next_multiple_of(COLS).clamp(COLS, 4 * COLS);
@@ -298,8 +328,7 @@ unsafe fn write_parallel(target: Target, [rows, cols]: [usize; 2], products: &[P
     let down = rows.div_ceil(height);
     (0..across * down).into_par_iter().with_max_len(1).for_each(|task| {
         let (top, left) = (task / across * height, task % across * width);
-        // SAFETY: the caller's; the blocks are disjoint.
-        unsafe { target.write(products, [top, (top + height).min(rows)], [left, (left + width).min(cols)]) };
+        write([top, (top + height).min(rows)], [left, (left + width).min(cols)]);
     });
 }
 
@@ -310,18 +339,28 @@ pub fn product(a: Mat<'_>, b: Mat<'_>) -> Vec<f32> {
 
 /// The sum of products as a new matrix in row-major order, computed on all threads.
 pub fn sum_of_products(products: &[Product<'_>]) -> Vec<f32> {
+    new_matrix(products, None)
+}
+
+/// As [`sum_of_products`], each column times its value of `scale`.
+pub fn scaled_sum_of_products(products: &[Product<'_>], scale: &[f32]) -> Vec<f32> {
+    new_matrix(products, Some(scale))
+}
+
+fn new_matrix(products: &[Product<'_>], scale: Option<&[f32]>) -> Vec<f32> {
     let Some(first) = products.first() else { return Vec::new() };
     let (rows, cols) = (first.a.rows, first.b.cols);
     assert!(!first.add, "there is nothing that the first product could be added to");
     for p in products {
         assert_eq!((rows, cols), (p.a.rows, p.b.cols), "the sizes of the products of a sum");
     }
+    assert!(scale.is_none_or(|scale| scale.len() == cols), "a factor for each of {cols} columns");
     let mut out = Vec::with_capacity(rows * cols);
     let target = Target { data: out.as_mut_ptr(), row_stride: cols };
     #[allow(unsafe_code)]
     // SAFETY: there is room for all rows and columns, and a product that is not added writes every one of them.
     unsafe {
-        write_parallel(target, [rows, cols], products);
+        write_parallel(target, [rows, cols], products, scale);
         out.set_len(rows * cols);
     }
     out
@@ -455,6 +494,9 @@ mod tests {
             let (first, second) = (Product::of(a, b), Product::of(c, d).times(-0.5));
             let both: Vec<f32> = naive(a, b).iter().zip(naive(c, d)).map(|(x, y)| x - 0.5 * y).collect();
             close(&sum_of_products(&[first, second.added()]), &both);
+            let scale = rng.normal(n, 1.0);
+            let scaled: Vec<f32> = both.iter().enumerate().map(|(i, x)| x * scale[i % n]).collect();
+            close(&scaled_sum_of_products(&[first, second.added()], &scale), &scaled);
             let mut out = vec![1.0; m * n];
             compute(MatMut::new(&mut out, m, n), &[first, second, first.added()]);
             close(&out, &both);

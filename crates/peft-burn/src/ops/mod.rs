@@ -9,14 +9,18 @@ pub mod flex;
 mod linear;
 pub mod matrix;
 pub mod rows;
+mod scaled_linear;
 pub mod simd;
 #[cfg(test)]
 mod testing;
+mod vera_linear;
 mod workers;
 
 pub use columns::{ColumnOps, scale_columns};
-pub(crate) use linear::try_lora_linear;
+pub(crate) use linear::can_join;
 pub use linear::{ProjectionOps, linear, lora_linear};
+pub use scaled_linear::{ScaledProjectionOps, dora_linear, scaled_linear};
+pub use vera_linear::{VeraOps, VeraVectors, vera_linear};
 pub use workers::on_workers;
 
 use burn::backend::tensor::FloatTensor;

@@ -45,6 +45,58 @@ pub fn each_row2(a: &mut [f32], b: &mut [f32], width: usize, f: impl Fn(usize, &
     });
 }
 
+/// As [`each_row`], where `f(row, values, sums)` also adds to sums of `width` values; returns those of all rows.
+pub fn each_row_summing(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32], &mut [f32]) + Sync) -> Vec<f32> {
+    let rows = part_rows(width);
+    let parts = out.par_chunks_mut((rows * width).max(1)).enumerate().map(|(part, out)| {
+        let mut sums = vec![0.0; width];
+        vectorized(
+            #[inline(always)]
+            || {
+                for (i, row) in out.chunks_mut(width.max(1)).enumerate() {
+                    f(part * rows + i, row, &mut sums);
+                }
+            },
+        );
+        sums
+    });
+    total(parts.collect(), width)
+}
+
+/// As [`each_row_summing`], for the rows of two buffers of one shape.
+pub fn each_row2_summing(
+    a: &mut [f32],
+    b: &mut [f32],
+    width: usize,
+    f: impl Fn(usize, &mut [f32], &mut [f32], &mut [f32]) + Sync,
+) -> Vec<f32> {
+    let rows = part_rows(width);
+    let size = (rows * width).max(1);
+    let parts = a.par_chunks_mut(size).zip(b.par_chunks_mut(size)).enumerate().map(|(part, (a, b))| {
+        let mut sums = vec![0.0; width];
+        vectorized(
+            #[inline(always)]
+            || {
+                let pairs = a.chunks_mut(width.max(1)).zip(b.chunks_mut(width.max(1)));
+                for (i, (a, b)) in pairs.enumerate() {
+                    f(part * rows + i, a, b, &mut sums);
+                }
+            },
+        );
+        sums
+    });
+    total(parts.collect(), width)
+}
+
+/// The sum of the parts' sums, in their order, so that it is the same whichever thread was first.
+fn total(parts: Vec<Vec<f32>>, width: usize) -> Vec<f32> {
+    let mut total = vec![0.0; width];
+    for part in parts {
+        total.iter_mut().zip(part).for_each(|(total, part)| *total += part);
+    }
+    total
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,6 +112,19 @@ mod tests {
                 b.iter_mut().for_each(|v| *v += row as f32);
             });
             assert!((0..rows * width).all(|i| a[i] == (i / width) as f32 && b[i] == 1.0 + (i / width) as f32));
+            let of_one = each_row_summing(&mut a, width, |row, values, sums| {
+                for (sum, value) in sums.iter_mut().zip(values) {
+                    *sum += *value;
+                    *value = 2.0 * row as f32;
+                }
+            });
+            let of_both = each_row2_summing(&mut a, &mut b, width, |row, a, b, sums| {
+                assert_eq!(a[0], 2.0 * row as f32);
+                sums.iter_mut().zip(a).zip(b).for_each(|((sum, a), b)| *sum += *a - *b);
+            });
+            let all = (0..rows).sum::<usize>() as f32;
+            assert!(of_one.iter().all(|&sum| sum == all), "{of_one:?}");
+            assert!(of_both.iter().all(|&sum| sum == all - rows as f32), "{of_both:?}");
         }
     }
 }

@@ -40,6 +40,15 @@ pub fn assert_same(found: &[TensorData], expected: &[TensorData], tolerance: f32
     }
 }
 
+/// That two evaluations agree within bf16's precision of the largest value.
+pub fn assert_near(found: &[TensorData], expected: &[TensorData]) {
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        let largest = expected.iter::<f32>().fold(0.0f32, |m, v| m.max(v.abs()));
+        found.assert_approx_eq::<f32>(expected, Tolerance::absolute(largest * 0.02));
+    }
+}
+
 /// That the gradients of `f` in f64, which its backward pass works out, are those that moving each entry of `inputs` a
 /// little to both sides shows. Nothing is shown where the device does not compute in f64.
 pub fn assert_finite_differences<const D: usize>(inputs: &[Tensor<D>], f: impl Fn(&[Tensor<D>]) -> Tensor<D>) {

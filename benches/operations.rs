@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use llama_burn::ops::{AttentionShape, causal_attention, cross_entropy, rms_norm, rope, swiglu};
+use llama_burn::ops::{AttentionShape, causal_attention, cross_entropy, rms_norm, rope, scaled_swiglu, swiglu};
 use peft_burn::{
     AdaLoraConfig, Ia3Config, LoraConfig, PeftConfig, PeftLinear, PeftModel, PeftState, TargetModules, VeraConfig,
     layers,
@@ -116,8 +116,11 @@ fn rotation(bencher: Bencher<'_, '_>) {
     both(bencher, random([TOKENS, WIDTH]), |x| rope(x, cos.clone(), sin.clone()));
 }
 
-#[divan::bench]
-fn gated_activation(bencher: Bencher<'_, '_>) {
-    let up = random([TOKENS, INNER]);
-    both(bencher, random([TOKENS, INNER]), |gate| swiglu(gate, up.clone()));
+#[divan::bench(args = ["plain", "scaled"])]
+fn gated_activation(bencher: Bencher<'_, '_>, which: &str) {
+    let (up, l) = (random([TOKENS, INNER]), random([INNER]));
+    both(bencher, random([TOKENS, INNER]), |gate| match which {
+        "scaled" => scaled_swiglu(gate, up.clone(), l.clone()),
+        _ => swiglu(gate, up.clone()),
+    });
 }

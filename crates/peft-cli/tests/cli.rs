@@ -15,3 +15,7 @@ mod bad_input;
 
 #[path = "cli/interrupted.rs"]
 mod interrupted;
+
+#[cfg(feature = "webgpu")]
+#[path = "cli/webgpu.rs"]
+mod webgpu;

@@ -93,11 +93,11 @@ fn a_step_holds_no_more_than_it_must() {
     let recomputed = step(&deep, 1024);
     assert!(recomputed < 0.55 * kept, "{recomputed:.1} MiB recomputed, {kept:.1} kept");
 
-    // (IA)³ keeps nothing but k and v before they are scaled, which attention keeps after it: the block's middle is made anew.
+    // (IA)³ keeps k before it turns, and no input of a product: v is attention's, and SwiGLU makes its own result anew.
     let target_modules = TargetModules::list(["k_proj", "v_proj", "down_proj"]);
     let feedforward_modules = Some(ModuleNames::list(["down_proj"]));
     let ia3 = step(&adapted(12, Ia3Config { target_modules, feedforward_modules, ..Ia3Config::default() }), 1024);
-    assert!(ia3 < 1.05 * kept, "{ia3:.1} MiB with (IA)³, {kept:.1} with LoRA");
+    assert!(ia3 < kept, "{ia3:.1} MiB with (IA)³, {kept:.1} with LoRA");
 
     // DoRA's magnitudes read what the following operations keep anyway.
     let ends = LoraConfig { target_modules: TargetModules::list(["v_proj", "gate_proj", "up_proj"]), ..lora() };

@@ -160,8 +160,9 @@ impl PeftLinear {
         }
     }
 
-    /// [`Self::forward`] for an `x` that is times [`Self::input_scale`] already.
+    /// [`Self::forward`] for an `x` that is times [`Self::input_scale`] already, which must have been there.
     pub fn forward_scaled(&self, x: Tensor<2>) -> Tensor<2> {
+        debug_assert!(self.input_scale().is_some(), "there is no scale that x could be times already");
         self.forward_reusing(x, Known { scaled: true, ..Known::default() })
     }
 
@@ -392,7 +393,7 @@ impl PeftLinear {
 }
 
 /// What a forward pass is told beside x.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Known<'a> {
     /// The base's weight (`[out, in]`), if not its own.
     tied: Option<Tensor<2>>,

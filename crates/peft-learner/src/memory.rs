@@ -3,13 +3,14 @@
 /// Keeps freed memory for the next step, where the C library is glibc; elsewhere nothing is done.
 ///
 /// glibc gives large blocks back to the system as they are freed, and the next step gets them anew, zeroed and page by page:
-/// 500 MiB a step with (IA)³ on a model of 135M parameters. The peak of the process is the same, but it is held on to. It is
-/// a setting of the whole process: [`fit`](crate::fit::fit) and [`bench`](crate::bench::run) call this, and nothing undoes
+/// 500 MiB a step with (IA)³ on a model of 135M parameters. The peak of the process grows little or not at all, but it is held
+/// on to. Memory that other threads than the first allocate is kept less well: glibc gives them heaps of 64 MiB. It is a
+/// setting of the whole process: [`fit`](crate::fit::fit) and [`bench`](crate::bench::run) call this, and nothing undoes
 /// it. A program with an allocator of its own is not affected.
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        /// Above any tensor of a step.
+        /// Above the tensors of a step but the largest.
         const LARGE: libc::c_int = 1 << 30;
         /// The most that older versions take.
         const MOST: libc::c_int = 32 << 20;

@@ -1,4 +1,4 @@
-//! `y = x ∘ c`: every row of a matrix times one vector, as DoRA, (IA)³ and VeRA scale outputs. Backward makes both
+//! `y = x ∘ c`: every row of a matrix times one vector, where it is not part of a larger operation. Backward makes both
 //! gradients in one pass, and keeps x only if c is trained.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;

@@ -8,20 +8,21 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Tensor};
 
 use super::cast;
-use super::columns::composed::{factor_grad, scale as scale_columns};
-use super::flex::{self, FlexTensor, all_f32, contiguous, dense, dims2, mat, owned, rows, values, values_mut, widened};
+use super::columns::ColumnOps;
+use super::flex::{self, FlexTensor, all_f32, contiguous, dense, dims2, mat, values};
 use super::linear::{ProjectionOps, as_common, is_common};
-use super::matrix::{Mat, Product, product, scaled_sum_of_products, sum_of_products};
-use super::rows::each_row_summing;
+use super::matrix::{Mat, Product, product, scaled_sum_of_products};
 
-/// Scaled linear maps of rows: x, W, A and B as for [`ProjectionOps`], c `[out]` of A's dtype, or of f32. W is a constant.
+/// Scaled linear maps of rows: x, W, A and B as for [`ProjectionOps`], c `[out]` of A's dtype or, without A, of x's or f32.
+/// W is a constant.
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
-pub trait ScaledProjectionOps: ProjectionOps {
+pub trait ScaledProjectionOps: ProjectionOps + ColumnOps {
     /// `c ∘ (x·Wᵀ)`: `[n, out]`, in x's dtype if `rounded`, else in c's; and what [`Self::scale_backward`] reads of it.
     #[fusion(default)]
     fn scaled_linear(
@@ -33,20 +34,7 @@ pub trait ScaledProjectionOps: ProjectionOps {
         composed::scaled_linear::<Self>(x, weight, c, rounded)
     }
 
-    /// The gradients of [`Self::scaled_linear`] with respect to `x·Wᵀ` and c.
-    #[fusion(default)]
-    fn scale_backward(
-        grad: FloatTensor<Self>,
-        kept: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        c: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let _ = (x, weight);
-        composed::scale_backward::<Self>(grad, kept, c)
-    }
-
-    /// `c ∘ (x·Wᵀ + s·low·Bᵀ)`, `low = x·Aᵀ`, and what [`Self::dora_scale_backward`] reads of the first.
+    /// `c ∘ (x·Wᵀ + s·low·Bᵀ)`, `low = x·Aᵀ`, and what [`Self::scale_backward`] reads of the first.
     #[fusion(default)]
     #[allow(clippy::too_many_arguments)]
     fn dora_linear(
@@ -61,29 +49,22 @@ pub trait ScaledProjectionOps: ProjectionOps {
         composed::dora_linear::<Self>(x, weight, a, b, c, scale, rounded)
     }
 
-    /// The gradients of [`Self::dora_linear`] with respect to the sum in parentheses and c.
+    /// The gradients, in c's dtype, with respect to what was scaled and to c.
     #[fusion(default)]
-    #[allow(clippy::too_many_arguments)]
-    fn dora_scale_backward(
+    fn scale_backward(
         grad: FloatTensor<Self>,
         kept: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        low: FloatTensor<Self>,
-        b: FloatTensor<Self>,
         c: FloatTensor<Self>,
-        scale: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let _ = (x, weight, low, b, scale);
-        composed::scale_backward::<Self>(grad, kept, c)
+        Self::scale_columns_backward(cast::<Self>(grad, c.dtype()), kept, c)
     }
 }
 
-/// The operations in terms of ordinary tensor operations, for every backend; they keep the product before it is scaled.
+/// The operations in terms of other ones, for every backend; they keep the product before it is scaled.
 mod composed {
-    use super::{FloatTensor, ProjectionOps, TensorMetadata, cast, factor_grad, scale_columns};
+    use super::{FloatTensor, ScaledProjectionOps, TensorMetadata, cast};
 
-    pub(super) fn scaled_linear<B: ProjectionOps>(
+    pub(super) fn scaled_linear<B: ScaledProjectionOps>(
         x: FloatTensor<B>,
         weight: FloatTensor<B>,
         c: FloatTensor<B>,
@@ -91,10 +72,10 @@ mod composed {
     ) -> (FloatTensor<B>, FloatTensor<B>) {
         let dtype = if rounded { x.dtype() } else { c.dtype() };
         let product = cast::<B>(B::project(x, weight), c.dtype());
-        (cast::<B>(scale_columns::<B>(product.clone(), c), dtype), product)
+        (cast::<B>(B::scale_columns(product.clone(), c), dtype), product)
     }
 
-    pub(super) fn dora_linear<B: ProjectionOps>(
+    pub(super) fn dora_linear<B: ScaledProjectionOps>(
         x: FloatTensor<B>,
         weight: FloatTensor<B>,
         a: FloatTensor<B>,
@@ -105,58 +86,19 @@ mod composed {
     ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
         let dtype = if rounded { x.dtype() } else { c.dtype() };
         let (sum, low) = B::lora_linear(x, weight, a, b, scale, false);
-        (cast::<B>(scale_columns::<B>(sum.clone(), c), dtype), low, sum)
-    }
-
-    pub(super) fn scale_backward<B: ProjectionOps>(
-        grad: FloatTensor<B>,
-        kept: FloatTensor<B>,
-        c: FloatTensor<B>,
-    ) -> (FloatTensor<B>, FloatTensor<B>) {
-        let grad = cast::<B>(grad, c.dtype());
-        (scale_columns::<B>(grad.clone(), c.clone()), factor_grad::<B>(grad, kept, c))
+        let sum = cast::<B>(sum, c.dtype());
+        (cast::<B>(B::scale_columns(sum.clone(), c), dtype), low, sum)
     }
 }
 
 #[cfg(feature = "cube")]
 impl ScaledProjectionOps for burn::backend::Cube {}
 
-/// Whether the CPU versions are written for these: x and W as for [`is_common`], and everything else in f32.
-fn fits(x: &FlexTensor, weight: &FlexTensor, rest: &[&FlexTensor]) -> bool {
-    is_common(x, weight) && all_f32(rest)
-}
-
-/// The gradients with respect to what was scaled and to c, where `kept` is the scaled `y`, and `unscaled` makes anew what
-/// was scaled: it is asked for where a factor is so small that y does not tell.
-fn cpu_backward(
-    grad: FlexTensor,
-    kept: FlexTensor,
-    c: FlexTensor,
-    unscaled: impl FnOnce() -> Vec<f32>,
-) -> (FlexTensor, FlexTensor) {
-    /// Far above where y would lose digits, far below any factor that trains.
-    const LEAST: f32 = 1e-12;
-    let [_, width] = dims2(&kept);
-    let (mut grad, c) = (owned(widened(grad)), contiguous(c));
-    let c = &values(&c)[..width];
-    let told = c.iter().all(|c| c.abs() > LEAST);
-    let kept = if told { contiguous(widened(kept)) } else { flex::tensor(unscaled(), kept.shape()) };
-    let kept = values(&kept);
-    let mut c_grad = each_row_summing(
-        values_mut(&mut grad),
-        width,
-        #[inline(always)]
-        |row, grad, sums| {
-            for (((g, kept), c), sum) in grad.iter_mut().zip(&kept[row * width..]).zip(c).zip(sums) {
-                *sum += *g * kept;
-                *g *= c;
-            }
-        },
-    );
-    if told {
-        c_grad.iter_mut().zip(c).for_each(|(sum, c)| *sum /= c);
-    }
-    (grad, flex::tensor(c_grad, [width]))
+/// Whether a product that was scaled by `c` can be told from the result.
+fn can_tell(c: &FlexTensor) -> bool {
+    /// Far above where the result would lose digits, far below any factor that trains.
+    const LEAST: f64 = 1e-12;
+    c.clone().into_data().iter::<f64>().all(|c| c.abs() > LEAST)
 }
 
 impl ScaledProjectionOps for Flex {
@@ -166,8 +108,12 @@ impl ScaledProjectionOps for Flex {
         c: FloatTensor<Self>,
         rounded: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if !fits(&x, &weight, &[&c]) {
+        if !can_tell(&c) {
             return composed::scaled_linear::<Self>(x, weight, c, rounded);
+        }
+        if !(is_common(&x, &weight) && all_f32(&[&c])) {
+            let (y, _) = composed::scaled_linear::<Self>(x, weight, c, rounded);
+            return (y.clone(), y);
         }
         let ([n, _], [out, _]) = (dims2(&x), dims2(&weight));
         let dtype = if rounded { x.dtype() } else { DType::F32 };
@@ -175,22 +121,6 @@ impl ScaledProjectionOps for Flex {
         let y = scaled_sum_of_products(&[Product::of(mat(&x), mat(&weight).t())], &values(&c)[..out]);
         let y = as_common(flex::tensor(y, [n, out]), dtype);
         (y.clone(), y)
-    }
-
-    fn scale_backward(
-        grad: FloatTensor<Self>,
-        kept: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        c: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if !fits(&x, &weight, &[&c]) {
-            return composed::scale_backward::<Self>(grad, kept, c);
-        }
-        cpu_backward(grad, kept, c, || {
-            let (x, weight) = (contiguous(x), dense(weight));
-            product(mat(&x), mat(&weight).t())
-        })
     }
 
     fn dora_linear(
@@ -202,8 +132,12 @@ impl ScaledProjectionOps for Flex {
         scale: f32,
         rounded: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        if !fits(&x, &weight, &[&a, &b, &c]) {
+        if !can_tell(&c) {
             return composed::dora_linear::<Self>(x, weight, a, b, c, scale, rounded);
+        }
+        if !(is_common(&x, &weight) && all_f32(&[&a, &b, &c])) {
+            let (y, low, _) = composed::dora_linear::<Self>(x, weight, a, b, c, scale, rounded);
+            return (y.clone(), low, y);
         }
         let ([n, inp], [out, r]) = (dims2(&x), dims2(&b));
         let dtype = if rounded { x.dtype() } else { DType::F32 };
@@ -216,25 +150,16 @@ impl ScaledProjectionOps for Flex {
         (y.clone(), flex::tensor(low, [n, r]), y)
     }
 
-    fn dora_scale_backward(
+    /// `kept` is the result, or what was scaled where [`can_tell`] says that the result does not tell it.
+    fn scale_backward(
         grad: FloatTensor<Self>,
         kept: FloatTensor<Self>,
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        low: FloatTensor<Self>,
-        b: FloatTensor<Self>,
         c: FloatTensor<Self>,
-        scale: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if !fits(&x, &weight, &[&low, &b, &c]) {
-            return composed::scale_backward::<Self>(grad, kept, c);
-        }
-        cpu_backward(grad, kept, c, || {
-            let [_, r] = dims2(&b);
-            let (x, weight, low, b) = (contiguous(x), dense(weight), contiguous(low), contiguous(b));
-            let update = Product::of(rows(&low, r), rows(&b, r).t()).times(scale);
-            sum_of_products(&[Product::of(mat(&x), mat(&weight).t()), update.added()])
-        })
+        let dtype = c.dtype();
+        let (grad, kept) = (cast::<Self>(grad, dtype), cast::<Self>(kept, dtype));
+        let (grad, sums) = Self::scale_columns_backward(grad, kept, c.clone());
+        (grad, if can_tell(&c) { Self::float_div(sums, c) } else { sums })
     }
 }
 
@@ -245,10 +170,14 @@ impl<B: ScaledProjectionOps, C: CheckpointStrategy> ScaledProjectionOps for Auto
         c: FloatTensor<Self>,
         rounded: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let learns = c.is_tracked();
         let (weight, (x, x_node), (c, c_node)) = (weight.into_primitive(), x.into_parts(), c.into_parts());
-        let (y, kept) = B::scaled_linear(x.clone(), weight.clone(), c.clone(), rounded);
+        let dtype = x.dtype();
+        let (y, kept) = B::scaled_linear(x, weight.clone(), c.clone(), rounded);
         let y = match ScaledBackward.prepare::<C>([x_node, c_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(ScaledState { x, weight, c, kept: kept.clone() }, y),
+            OpsKind::Tracked(prep) => {
+                prep.finish((weight, dtype, Scaling { c, kept: learns.then(|| kept.clone()) }), y)
+            }
             OpsKind::UnTracked(prep) => prep.finish(y),
         };
         (y, <FloatTensor<Self>>::new(kept))
@@ -263,13 +192,14 @@ impl<B: ScaledProjectionOps, C: CheckpointStrategy> ScaledProjectionOps for Auto
         scale: f32,
         rounded: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let learns = c.is_tracked();
         let ((x, x_node), weight, (c, c_node)) = (x.into_parts(), weight.into_primitive(), c.into_parts());
         let ((a, a_node), (b, b_node)) = (a.into_parts(), b.into_parts());
         let (y, low, kept) = B::dora_linear(x.clone(), weight.clone(), a.clone(), b.clone(), c.clone(), scale, rounded);
         let y = match DoraBackward.prepare::<C>([x_node, a_node, b_node, c_node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let scaled = ScaledState { x, weight, c, kept: kept.clone() };
-                prep.finish(DoraState { scaled, a, b, low: low.clone(), scale }, y)
+                let scaling = Scaling { c, kept: learns.then(|| kept.clone()) };
+                prep.finish(DoraState { x, weight, a, b, low: low.clone(), scale, scaling }, y)
             }
             OpsKind::UnTracked(prep) => prep.finish(y),
         };
@@ -277,27 +207,41 @@ impl<B: ScaledProjectionOps, C: CheckpointStrategy> ScaledProjectionOps for Auto
     }
 }
 
+/// What backward knows of the scaling.
+#[derive(Clone, Debug)]
+struct Scaling<B: Backend> {
+    c: FloatTensor<B>,
+    /// For c's gradient, if it is wanted.
+    kept: Option<FloatTensor<B>>,
+}
+
+impl<B: ScaledProjectionOps> Scaling<B> {
+    /// The gradients with respect to what was scaled and, if it is wanted, to c.
+    fn backward(self, grad: FloatTensor<B>) -> (FloatTensor<B>, Option<FloatTensor<B>>) {
+        let Self { c, kept } = self;
+        match kept {
+            Some(kept) => {
+                let (grad, c_grad) = B::scale_backward(grad, kept, c);
+                (grad, Some(c_grad))
+            }
+            None => (B::scale_columns(cast::<B>(grad, c.dtype()), c), None),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct ScaledBackward;
 
-#[derive(Clone, Debug)]
-struct ScaledState<B: Backend> {
-    x: FloatTensor<B>,
-    weight: FloatTensor<B>,
-    c: FloatTensor<B>,
-    kept: FloatTensor<B>,
-}
-
 impl<B: ScaledProjectionOps> Backward<B, 2> for ScaledBackward {
-    type State = ScaledState<B>;
+    /// W, x's dtype and the scaling.
+    type State = (FloatTensor<B>, DType, Scaling<B>);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
         let [x_node, c_node] = ops.parents;
-        let ScaledState { x, weight, c, kept } = ops.state;
-        let dtype = x.dtype();
-        let (grad, c_grad) = B::scale_backward(grad, kept, x, weight.clone(), c);
-        if let Some(node) = c_node {
+        let (weight, dtype, scaling) = ops.state;
+        let (grad, c_grad) = scaling.backward(grad);
+        if let (Some(node), Some(c_grad)) = (c_node, c_grad) {
             grads.register::<B>(node.id, c_grad);
         }
         if let Some(node) = x_node {
@@ -311,11 +255,13 @@ struct DoraBackward;
 
 #[derive(Clone, Debug)]
 struct DoraState<B: Backend> {
-    scaled: ScaledState<B>,
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
     a: FloatTensor<B>,
     b: FloatTensor<B>,
     low: FloatTensor<B>,
     scale: f32,
+    scaling: Scaling<B>,
 }
 
 impl<B: ScaledProjectionOps> Backward<B, 4> for DoraBackward {
@@ -324,10 +270,9 @@ impl<B: ScaledProjectionOps> Backward<B, 4> for DoraBackward {
     fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
         let [x_node, a_node, b_node, c_node] = ops.parents;
-        let DoraState { scaled: ScaledState { x, weight, c, kept }, a, b, low, scale } = ops.state;
-        let (grad, c_grad) =
-            B::dora_scale_backward(grad, kept, x.clone(), weight.clone(), low.clone(), b.clone(), c, scale);
-        if let Some(node) = c_node {
+        let DoraState { x, weight, a, b, low, scale, scaling } = ops.state;
+        let (grad, c_grad) = scaling.backward(grad);
+        if let (Some(node), Some(c_grad)) = (c_node, c_grad) {
             grads.register::<B>(node.id, c_grad);
         }
         let (a_grad, b_grad, low_grad) = B::lora_factors_backward(grad.clone(), x, low, b, scale);
@@ -432,6 +377,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_factor_that_does_not_learn_scales_the_gradient_alone() {
+        let [weight, a, b] = [random(1, [4, 5]), random(2, [2, 5]), random(3, [4, 2])].map(Tensor::detach);
+        let c = factors(&random(4, [1, 4])).detach();
+        let inputs = [random(5, [3, 5])];
+        let plain = evaluate(&inputs, |t| scaled_linear(t[0].clone(), weight.clone(), c.clone(), true));
+        let expected = evaluate(&inputs, |t| linear(t[0].clone(), weight.clone()) * c.clone().unsqueeze());
+        assert_same(&plain, &expected, 1e-4);
+        let low = || [a.clone(), b.clone()];
+        let dora = evaluate(&inputs, |t| dora_linear(t[0].clone(), weight.clone(), low(), c.clone(), 0.5, true));
+        let expected = evaluate(&inputs, |t| {
+            lora_linear(t[0].clone(), weight.clone(), a.clone(), b.clone(), 0.5, true) * c.clone().unsqueeze()
+        });
+        assert_same(&dora, &expected, 1e-4);
     }
 
     #[test]

@@ -150,7 +150,7 @@ impl ScaledProjectionOps for Flex {
         (y.clone(), flex::tensor(low, [n, r]), y)
     }
 
-    /// `kept` is the result, or what was scaled where [`can_tell`] says that the result does not tell it.
+    /// `kept` is the result, or what was scaled where `can_tell` says that the result does not tell it.
     fn scale_backward(
         grad: FloatTensor<Self>,
         kept: FloatTensor<Self>,

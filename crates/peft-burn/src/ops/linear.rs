@@ -271,14 +271,25 @@ impl<B: ProjectionOps> Backward<B, 2> for LinearBackward {
 #[derive(Debug)]
 struct LoraBackward;
 
+/// What the backward pass of a product with LoRA's update reads.
 #[derive(Clone, Debug)]
-struct LoraState<B: Backend> {
-    x: FloatTensor<B>,
-    weight: FloatTensor<B>,
-    a: FloatTensor<B>,
-    b: FloatTensor<B>,
-    low: FloatTensor<B>,
-    scale: f32,
+pub(super) struct LoraState<B: Backend> {
+    pub(super) x: FloatTensor<B>,
+    pub(super) weight: FloatTensor<B>,
+    pub(super) a: FloatTensor<B>,
+    pub(super) b: FloatTensor<B>,
+    pub(super) low: FloatTensor<B>,
+    pub(super) scale: f32,
+}
+
+impl<B: ProjectionOps> LoraState<B> {
+    /// The gradients with respect to A, B and, if it is wanted, x.
+    pub(super) fn backward(self, grad: FloatTensor<B>, wants_x: bool) -> [Option<FloatTensor<B>>; 3] {
+        let Self { x, weight, a, b, low, scale } = self;
+        let (a_grad, b_grad, low_grad) = B::lora_factors_backward(grad.clone(), x, low, b, scale);
+        let x_grad = wants_x.then(|| B::lora_input_backward(grad, weight, low_grad, a));
+        [Some(a_grad), Some(b_grad), x_grad]
+    }
 }
 
 impl<B: ProjectionOps> Backward<B, 3> for LoraBackward {
@@ -287,16 +298,11 @@ impl<B: ProjectionOps> Backward<B, 3> for LoraBackward {
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
         let [x_node, a_node, b_node] = ops.parents;
-        let LoraState { x, weight, a, b, low, scale } = ops.state;
-        let (a_grad, b_grad, low_grad) = B::lora_factors_backward(grad.clone(), x, low, b, scale);
-        if let Some(node) = a_node {
-            grads.register::<B>(node.id, a_grad);
-        }
-        if let Some(node) = b_node {
-            grads.register::<B>(node.id, b_grad);
-        }
-        if let Some(node) = x_node {
-            grads.register::<B>(node.id, B::lora_input_backward(grad, weight, low_grad, a));
+        let found = ops.state.backward(grad, x_node.is_some());
+        for (node, grad) in [a_node, b_node, x_node].into_iter().zip(found) {
+            if let (Some(node), Some(grad)) = (node, grad) {
+                grads.register::<B>(node.id, grad);
+            }
         }
     }
 }

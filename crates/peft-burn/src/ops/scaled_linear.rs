@@ -16,7 +16,7 @@ use burn::tensor::{DType, Tensor};
 use super::cast;
 use super::columns::ColumnOps;
 use super::flex::{self, FlexTensor, all_f32, contiguous, dense, dims2, mat, values};
-use super::linear::{ProjectionOps, as_common, is_common};
+use super::linear::{LoraState, ProjectionOps, as_common, is_common};
 use super::matrix::{Mat, Product, product, scaled_sum_of_products};
 
 /// Scaled linear maps of rows: x, W, A and B as for [`ProjectionOps`], c `[out]` of A's dtype or, without A, of x's or f32.
@@ -199,7 +199,7 @@ impl<B: ScaledProjectionOps, C: CheckpointStrategy> ScaledProjectionOps for Auto
         let y = match DoraBackward.prepare::<C>([x_node, a_node, b_node, c_node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let scaling = Scaling { c, kept: learns.then(|| kept.clone()) };
-                prep.finish(DoraState { x, weight, a, b, low: low.clone(), scale, scaling }, y)
+                prep.finish((LoraState { x, weight, a, b, low: low.clone(), scale }, scaling), y)
             }
             OpsKind::UnTracked(prep) => prep.finish(y),
         };
@@ -253,37 +253,20 @@ impl<B: ScaledProjectionOps> Backward<B, 2> for ScaledBackward {
 #[derive(Debug)]
 struct DoraBackward;
 
-#[derive(Clone, Debug)]
-struct DoraState<B: Backend> {
-    x: FloatTensor<B>,
-    weight: FloatTensor<B>,
-    a: FloatTensor<B>,
-    b: FloatTensor<B>,
-    low: FloatTensor<B>,
-    scale: f32,
-    scaling: Scaling<B>,
-}
-
 impl<B: ScaledProjectionOps> Backward<B, 4> for DoraBackward {
-    type State = DoraState<B>;
+    type State = (LoraState<B>, Scaling<B>);
 
     fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
         let [x_node, a_node, b_node, c_node] = ops.parents;
-        let DoraState { x, weight, a, b, low, scale, scaling } = ops.state;
+        let (lora, scaling) = ops.state;
         let (grad, c_grad) = scaling.backward(grad);
-        if let (Some(node), Some(c_grad)) = (c_node, c_grad) {
-            grads.register::<B>(node.id, c_grad);
-        }
-        let (a_grad, b_grad, low_grad) = B::lora_factors_backward(grad.clone(), x, low, b, scale);
-        if let Some(node) = a_node {
-            grads.register::<B>(node.id, a_grad);
-        }
-        if let Some(node) = b_node {
-            grads.register::<B>(node.id, b_grad);
-        }
-        if let Some(node) = x_node {
-            grads.register::<B>(node.id, B::lora_input_backward(grad, weight, low_grad, a));
+        let [a_grad, b_grad, x_grad] = lora.backward(grad, x_node.is_some());
+        let found = [a_grad, b_grad, x_grad, c_grad];
+        for (node, grad) in [a_node, b_node, x_node, c_node].into_iter().zip(found) {
+            if let (Some(node), Some(grad)) = (node, grad) {
+                grads.register::<B>(node.id, grad);
+            }
         }
     }
 }

@@ -8,13 +8,14 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::Tensor;
+use peft_burn::ops::ColumnOps;
 use peft_burn::ops::flex::{self, all_bf16, all_f32, contiguous, dims2, narrowed, owned, values, values_mut, widened};
 use peft_burn::ops::rows::{each_row, each_row2, each_row2_summing};
 use peft_burn::ops::simd::sigmoid;
 
 /// `silu(gate)·up` for tensors of one shape and dtype.
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
-pub trait SwigluOps: Backend {
+pub trait SwigluOps: ColumnOps {
     /// `gate·σ(gate)·up`.
     #[fusion(default)]
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -51,9 +52,7 @@ pub trait SwigluOps: Backend {
 
 /// The operation in terms of ordinary tensor operations, for every backend.
 mod composed {
-    use super::{Backend, FloatTensor, SwigluOps, TensorMetadata};
-    use burn::tensor::Shape;
-    use peft_burn::ops::cast;
+    use super::{Backend, FloatTensor, SwigluOps};
 
     pub(super) fn swiglu<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
         B::float_mul(B::float_mul(gate.clone(), B::sigmoid(gate)), up)
@@ -77,9 +76,7 @@ mod composed {
         up: FloatTensor<B>,
         l: FloatTensor<B>,
     ) -> FloatTensor<B> {
-        let dtype = gate.dtype();
-        let y = cast::<B>(B::swiglu(gate, up), l.dtype());
-        cast::<B>(B::float_mul(y, row::<B>(l)), dtype)
+        B::scale_columns(B::swiglu(gate, up), l)
     }
 
     pub(super) fn scaled_swiglu_backward<B: SwigluOps>(
@@ -88,17 +85,9 @@ mod composed {
         up: FloatTensor<B>,
         l: FloatTensor<B>,
     ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-        let (dtype, shape) = (gate.dtype(), l.shape());
-        let (grad, y) = (cast::<B>(grad, l.dtype()), cast::<B>(B::swiglu(gate.clone(), up.clone()), l.dtype()));
-        let l_grad = B::float_reshape(B::float_sum_dim(B::float_mul(grad.clone(), y), 0), shape);
-        let grad = cast::<B>(B::float_mul(grad, row::<B>(l)), dtype);
+        let (grad, l_grad) = B::scale_columns_backward(grad, B::swiglu(gate.clone(), up.clone()), l);
         let (gate_grad, up_grad) = B::swiglu_backward(grad, gate, up);
         (gate_grad, up_grad, l_grad)
-    }
-
-    fn row<B: Backend>(l: FloatTensor<B>) -> FloatTensor<B> {
-        let width = l.shape()[0];
-        B::float_reshape(l, Shape::from([1, width]))
     }
 }
 

@@ -33,19 +33,19 @@ pub trait ColumnOps: Backend {
 }
 
 /// The operations in terms of ordinary tensor operations, for every backend.
-pub(super) mod composed {
+mod composed {
     use super::{Backend, FloatTensor, TensorMetadata};
     use crate::ops::cast;
     use burn::tensor::Shape;
 
-    pub(in super::super) fn scale<B: Backend>(x: FloatTensor<B>, c: FloatTensor<B>) -> FloatTensor<B> {
+    pub(super) fn scale<B: Backend>(x: FloatTensor<B>, c: FloatTensor<B>) -> FloatTensor<B> {
         let (dtype, width) = (x.dtype(), c.shape()[0]);
         let c = B::float_reshape(c, Shape::from([1, width]));
         let x = cast::<B>(x, c.dtype());
         cast::<B>(B::float_mul(x, c), dtype)
     }
 
-    pub(in super::super) fn factor_grad<B: Backend>(
+    pub(super) fn factor_grad<B: Backend>(
         grad: FloatTensor<B>,
         x: FloatTensor<B>,
         c: FloatTensor<B>,

@@ -48,19 +48,17 @@ pub fn each_row2(a: &mut [f32], b: &mut [f32], width: usize, f: impl Fn(usize, &
 /// As [`each_row`], where `f(row, values, sums)` also adds to sums of `width` values; returns those of all rows.
 pub fn each_row_summing(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32], &mut [f32]) + Sync) -> Vec<f32> {
     let rows = part_rows(width);
-    let parts = out.par_chunks_mut((rows * width).max(1)).enumerate().map(|(part, out)| {
-        let mut sums = vec![0.0; width];
-        vectorized(
-            #[inline(always)]
-            || {
-                for (i, row) in out.chunks_mut(width.max(1)).enumerate() {
-                    f(part * rows + i, row, &mut sums);
-                }
-            },
-        );
-        sums
-    });
-    total(parts.collect(), width)
+    let parts = out.par_chunks_mut((rows * width).max(1)).enumerate();
+    summing(
+        parts,
+        width,
+        #[inline(always)]
+        |(part, out), sums| {
+            for (i, row) in out.chunks_mut(width.max(1)).enumerate() {
+                f(part * rows + i, row, sums);
+            }
+        },
+    )
 }
 
 /// As [`each_row_summing`], for the rows of two buffers of one shape.
@@ -72,24 +70,37 @@ pub fn each_row2_summing(
 ) -> Vec<f32> {
     let rows = part_rows(width);
     let size = (rows * width).max(1);
-    let parts = a.par_chunks_mut(size).zip(b.par_chunks_mut(size)).enumerate().map(|(part, (a, b))| {
-        let mut sums = vec![0.0; width];
-        vectorized(
-            #[inline(always)]
-            || {
-                let pairs = a.chunks_mut(width.max(1)).zip(b.chunks_mut(width.max(1)));
-                for (i, (a, b)) in pairs.enumerate() {
-                    f(part * rows + i, a, b, &mut sums);
-                }
-            },
-        );
-        sums
-    });
-    total(parts.collect(), width)
+    let parts = a.par_chunks_mut(size).zip(b.par_chunks_mut(size)).enumerate();
+    summing(
+        parts,
+        width,
+        #[inline(always)]
+        |(part, (a, b)), sums| {
+            let pairs = a.chunks_mut(width.max(1)).zip(b.chunks_mut(width.max(1)));
+            for (i, (a, b)) in pairs.enumerate() {
+                f(part * rows + i, a, b, sums);
+            }
+        },
+    )
 }
 
-/// The sum of the parts' sums, in their order, so that it is the same whichever thread was first.
-fn total(parts: Vec<Vec<f32>>, width: usize) -> Vec<f32> {
+/// Calls `f(part, sums)` for each part, with sums of its own, and adds these in the order of the parts: the total is the same
+/// whichever thread was first.
+fn summing<P: Send>(
+    parts: impl IndexedParallelIterator<Item = P>,
+    width: usize,
+    f: impl Fn(P, &mut [f32]) + Sync,
+) -> Vec<f32> {
+    let parts: Vec<Vec<f32>> = parts
+        .map(|part| {
+            let mut sums = vec![0.0; width];
+            vectorized(
+                #[inline(always)]
+                || f(part, &mut sums),
+            );
+            sums
+        })
+        .collect();
     let mut total = vec![0.0; width];
     for part in parts {
         total.iter_mut().zip(part).for_each(|(total, part)| *total += part);

@@ -157,7 +157,7 @@ impl ScaledProjectionOps for Flex {
         c: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let dtype = c.dtype();
-        let (grad, kept) = (cast::<Self>(grad, dtype), cast::<Self>(kept, dtype));
+        let [grad, kept] = [grad, kept].map(|t| cast::<Self>(t, dtype));
         let (grad, sums) = Self::scale_columns_backward(grad, kept, c.clone());
         (grad, if can_tell(&c) { Self::float_div(sums, c) } else { sums })
     }

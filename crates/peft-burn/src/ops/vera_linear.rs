@@ -13,16 +13,16 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_e
 use burn::tensor::{DType, Tensor};
 
 use super::cast;
-use super::columns::composed::{factor_grad, scale};
+use super::columns::ColumnOps;
 use super::flex::{self, all_f32, contiguous, dense, dims2, mat, values, widened};
 use super::linear::{ProjectionOps, as_common, is_common};
 use super::matrix::{Mat, Product, product, sum_of_products};
-use super::rows::{each_row, each_row_summing};
+use super::rows::each_row;
 use super::simd::sum;
 
 /// x `[n, in]` and W `[out, in]` of one dtype; low `[n, r]`, λ_d `[r]`, B `[out, r]` and λ_b `[out]` of the same, or of f32.
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
-pub trait VeraOps: ProjectionOps {
+pub trait VeraOps: ProjectionOps + ColumnOps {
     /// `[n, out]`, in x's dtype if `rounded`, else in low's.
     #[fusion(default)]
     #[allow(clippy::too_many_arguments)]
@@ -53,10 +53,10 @@ pub trait VeraOps: ProjectionOps {
 
 /// The operations in terms of ordinary tensor operations, for every backend.
 mod composed {
-    use super::{FloatTensor, ProjectionOps, TensorMetadata, cast, factor_grad, scale};
+    use super::{FloatTensor, TensorMetadata, VeraOps, cast};
     use burn::tensor::Shape;
 
-    pub(super) fn vera_linear<B: ProjectionOps>(
+    pub(super) fn vera_linear<B: VeraOps>(
         x: FloatTensor<B>,
         weight: FloatTensor<B>,
         [low, lambda_d, b, lambda_b]: [FloatTensor<B>; 4],
@@ -64,12 +64,12 @@ mod composed {
     ) -> FloatTensor<B> {
         let precise = low.dtype();
         let dtype = if rounded { x.dtype() } else { precise };
-        let update = scale::<B>(B::project(scale::<B>(low, lambda_d), b), lambda_b);
+        let update = B::scale_columns(B::project(B::scale_columns(low, lambda_d), b), lambda_b);
         let product = cast::<B>(B::project(x, weight), precise);
         cast::<B>(B::float_add(product, update), dtype)
     }
 
-    pub(super) fn vera_backward<B: ProjectionOps>(
+    pub(super) fn vera_backward<B: VeraOps>(
         grad: FloatTensor<B>,
         low: FloatTensor<B>,
         lambda_d: FloatTensor<B>,
@@ -77,12 +77,12 @@ mod composed {
         lambda_b: FloatTensor<B>,
     ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
         let grad = cast::<B>(grad, low.dtype());
-        let scaled = scale::<B>(low.clone(), lambda_d.clone());
+        let scaled = B::scale_columns(low.clone(), lambda_d.clone());
         let sums = B::float_mul(B::float_matmul(B::float_transpose(grad.clone()), scaled), b.clone());
         let lambda_b_grad = B::float_reshape(B::float_sum_dim(sums, 1), Shape::from([lambda_b.shape()[0]]));
-        let scaled_grad = B::float_matmul(scale::<B>(grad, lambda_b), b);
-        let low_grad = scale::<B>(scaled_grad.clone(), lambda_d.clone());
-        (low_grad, factor_grad::<B>(scaled_grad, low, lambda_d), lambda_b_grad)
+        let scaled_grad = B::float_matmul(B::scale_columns(grad, lambda_b), b);
+        let (low_grad, lambda_d_grad) = B::scale_columns_backward(scaled_grad, low, lambda_d);
+        (low_grad, lambda_d_grad, lambda_b_grad)
     }
 }
 
@@ -122,19 +122,10 @@ impl VeraOps for Flex {
         let ([n, _], [out, r]) = (dims2(&x), dims2(&b));
         let dtype = if rounded { x.dtype() } else { DType::F32 };
         let (x, weight, low) = (contiguous(x), dense(weight), contiguous(low));
-        let [lambda_d, b, lambda_b] = [lambda_d, b, lambda_b].map(contiguous);
-        let (mut scaled, lambda_d) = (scaled_rows(values(&b), r, values(&lambda_b)), values(&lambda_d));
-        each_row(
-            &mut scaled,
-            r,
-            #[inline(always)]
-            |_, row| {
-                for (value, factor) in row.iter_mut().zip(lambda_d) {
-                    *value *= factor;
-                }
-            },
-        );
-        let update = Product::of(Mat::new(values(&low), n, r), Mat::new(&scaled, out, r).t());
+        let [b, lambda_b] = [b, lambda_b].map(contiguous);
+        let scaled = flex::tensor(scaled_rows(values(&b), r, values(&lambda_b)), [out, r]);
+        let scaled = Self::scale_columns(scaled, lambda_d);
+        let update = Product::of(mat(&low), mat(&scaled).t());
         let y = sum_of_products(&[Product::of(mat(&x), mat(&weight).t()), update.added()]);
         as_common(flex::tensor(y, [n, out]), dtype)
     }
@@ -152,10 +143,11 @@ impl VeraOps for Flex {
         }
         let ([n, r], [out, _]) = (dims2(&low), dims2(&b));
         let [grad, low, lambda_d, b, lambda_b] = [grad, low, lambda_d, b, lambda_b].map(contiguous);
-        let (low, lambda_d, b) = (values(&low), values(&lambda_d), values(&b));
-        let grad = Mat::new(values(&grad), n, out);
-        let slopes = product(grad.t(), Mat::new(low, n, r));
+        let slopes = product(mat(&grad).t(), mat(&low));
+        let scaled = scaled_rows(values(&b), r, values(&lambda_b));
+        let scaled_grad = product(mat(&grad), Mat::new(&scaled, out, r));
         let mut lambda_b_grad = flex::buffer(out);
+        let (b, d) = (values(&b), values(&lambda_d));
         each_row(
             &mut lambda_b_grad,
             1,
@@ -165,24 +157,12 @@ impl VeraOps for Flex {
                 grad[0] = sum(
                     r,
                     #[inline(always)]
-                    |k| slopes[k] * lambda_d[k] * b[k],
+                    |k| slopes[k] * d[k] * b[k],
                 );
             },
         );
-        let scaled = scaled_rows(b, r, values(&lambda_b));
-        let mut low_grad = product(grad, Mat::new(&scaled, out, r));
-        let lambda_d_grad = each_row_summing(
-            &mut low_grad,
-            r,
-            #[inline(always)]
-            |row, grad, sums| {
-                for (((g, low), d), sum) in grad.iter_mut().zip(&low[row * r..]).zip(lambda_d).zip(sums) {
-                    *sum += *g * low;
-                    *g *= d;
-                }
-            },
-        );
-        (flex::tensor(low_grad, [n, r]), flex::tensor(lambda_d_grad, [r]), flex::tensor(lambda_b_grad, [out]))
+        let (low_grad, lambda_d_grad) = Self::scale_columns_backward(flex::tensor(scaled_grad, [n, r]), low, lambda_d);
+        (low_grad, lambda_d_grad, flex::tensor(lambda_b_grad, [out]))
     }
 }
 

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
@@ -14,29 +13,20 @@ use peft_burn::{
     add_weighted_adapter, convert_to_lora,
 };
 use peft_burn_workspace::{
-    Inputs, adapted, as_labels, assert_close, device, golden, goldens, loss, meta, orthogonal, relative_error, tensors,
+    Inputs, adapted, as_labels, assert_close, device, golden, goldens, loss, meta, orthogonal, python_with,
+    relative_error, run_script, tensors,
 };
 use serde_json::json;
 
-/// A Python that can import peft, or `None` with a message.
+/// A Python that can import peft.
 fn python() -> Option<PathBuf> {
-    let candidates = [std::env::var("PEFT_PYTHON").unwrap_or_default(), "python3".into()];
-    let works = |p: &String| {
-        !p.is_empty() && Command::new(p).args(["-c", "import peft"]).output().is_ok_and(|o| o.status.success())
-    };
-    let found = candidates.iter().find(|p| works(p)).map(PathBuf::from);
-    if found.is_none() {
-        eprintln!("skipped: no Python with peft; set PEFT_PYTHON to one, or pip install peft torch transformers");
-    }
-    found
+    python_with(&["peft", "torch", "transformers"])
 }
 
 fn run(python: &Path, dir: &Path, jobs: &serde_json::Value) {
     std::fs::copy(golden("inputs.safetensors"), dir.join("inputs.safetensors")).unwrap();
     std::fs::write(dir.join("jobs.json"), jobs.to_string()).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/open_with_peft.py");
-    let output = Command::new(python).arg(script).arg(dir.join("jobs.json")).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    run_script(python, "open_with_peft.py", &dir.join("jobs.json"));
 }
 
 /// Adapters of every kind, trained here for three steps, saved, and opened there: the logits are equal. So are those of

@@ -6,6 +6,8 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+mod python;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +18,7 @@ use peft_burn::tensor_file::TensorFile;
 /// that the tests are built with.
 pub use peft_burn::test_device as device;
 use peft_burn::{AdapterFiles, PeftConfig, PeftModel, methods};
+pub use python::{python_with, run_script};
 
 /// The folder of all fixtures: where Cargo says that the package is, which on another machine is not where it was built.
 pub fn fixtures() -> PathBuf {

@@ -1,12 +1,12 @@
 //! `peft convert`: what it writes computes what the adapter computed, and it never writes over anything.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use burn::tensor::{Device, TensorData};
 use llama_burn::{Input, Llama};
 use peft_burn::AdapterFiles;
 use peft_burn::tensor_file::{TensorFile, write_tensors};
+use peft_burn_workspace::{python_with, run_script};
 use serde_json::json;
 
 use crate::support::Place;
@@ -110,21 +110,9 @@ fn what_cannot_be_converted_is_refused_and_nothing_is_written() {
     assert!(difference(&logits(&place.path("out")), &logits(&adapter)) < 1e-5);
 }
 
-/// The first Python that can import peft.
-fn python() -> Option<String> {
-    let candidates = [std::env::var("PEFT_PYTHON").unwrap_or_default(), "python3".into()];
-    let works = |p: &&String| {
-        !p.is_empty() && Command::new(p).args(["-c", "import peft"]).output().is_ok_and(|o| o.status.success())
-    };
-    candidates.iter().find(works).cloned()
-}
-
 #[test]
 fn peft_opens_what_is_converted() {
-    let Some(python) = python() else {
-        eprintln!("skipped: no Python with peft; set PEFT_PYTHON to one");
-        return;
-    };
+    let Some(python) = python_with(&["peft", "torch", "transformers"]) else { return };
     let place = Place::new();
     let ids = [("input_ids".to_owned(), input_ids())].into();
     write_tensors(&place.path("inputs.safetensors"), &ids, &[]).unwrap();
@@ -143,9 +131,7 @@ fn peft_opens_what_is_converted() {
         jobs.push(json!({ "base": golden("base"), "adapter": output, "out": place.path(&format!("logits{at}")) }));
     }
     place.write("jobs.json", &json!(jobs).to_string());
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/python/open_with_peft.py");
-    let output = Command::new(python).arg(script).arg(place.path("jobs.json")).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    run_script(&python, "open_with_peft.py", &place.path("jobs.json"));
     for (at, (name, _)) in cases.iter().enumerate() {
         let theirs = TensorFile::open(&place.path(&format!("logits{at}"))).unwrap().read("logits").unwrap();
         assert!(difference(&logits(&place.path(&format!("lora{at}"))), &theirs) < 1e-5, "{name}");

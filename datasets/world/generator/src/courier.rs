@@ -168,8 +168,8 @@ mod tests {
         };
         // No assert_eq: a difference would print both files.
         let advice = "write it again: cargo run --release --example make_world -- runs/world";
-        assert!(lines(&task.train) == include_str!("../../../datasets/world/task-train.jsonl"), "{advice}");
-        assert!(lines(&task.valid) == include_str!("../../../datasets/world/task-valid.jsonl"), "{advice}");
+        assert!(lines(&task.train) == include_str!("../../task-train.jsonl"), "{advice}");
+        assert!(lines(&task.valid) == include_str!("../../task-valid.jsonl"), "{advice}");
     }
 
     #[test]

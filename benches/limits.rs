@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{DType, Distribution, FloatDType, Tensor, bf16};
-use llama_burn::{GenerateOptions, Llama};
+use llama_burn::{Generate, GenerateOptions, Llama};
 use peft_burn::ops::matrix::{Mat, product};
 use peft_burn::ops::simd::{sum, vectorized};
 use peft_burn::{DeviceName, LoraConfig, PeftConfig, PeftModel, TargetModules};

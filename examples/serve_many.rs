@@ -7,7 +7,7 @@
 
 use std::ops::ControlFlow;
 
-use llama_burn::{GenerateOptions, Llama, Tokenizer};
+use llama_burn::{Generate, GenerateOptions, Llama, Tokenizer};
 use peft_burn::{AdapterFiles, BASE, DeviceName, MixedBatch};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

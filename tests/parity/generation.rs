@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use llama_burn::{GenerateOptions, Input, KvCache, Llama, SamplingConfig, Tokenizer};
+use llama_burn::{Generate, GenerateOptions, Input, KvCache, Llama, SamplingConfig, Tokenizer};
 use peft_burn_workspace::{assert_close, device, fixtures};
 
 fn dir() -> PathBuf {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use burn::module::Module;
 use burn::tensor::TensorData;
-use llama_burn::{GenerateOptions, Input, Llama, LlamaError};
+use llama_burn::{Generate, GenerateOptions, Input, Llama, LlamaError};
 use peft_burn::{AdapterFiles, BASE, MixedBatch, PeftError, PeftModel};
 use peft_burn_workspace::{Inputs, assert_close, base, device, golden, tensors};
 use rstest::rstest;

@@ -1,9 +1,12 @@
 //! Where a Llama's adapters go.
 
+use burn::tensor::{Device, Tensor};
 use peft_burn::targets::ModuleInfo;
 use peft_burn::{AdaptableModel, LayerMut, LayerRef, PeftError, PeftState};
 
-use crate::model::{DecoderLayer, Llama};
+use crate::cache::KvCache;
+use crate::causal::{CausalModel, ModelSpec};
+use crate::model::{DecoderLayer, Input, Llama};
 
 impl AdaptableModel for Llama {
     fn model_type(&self) -> &str {
@@ -62,6 +65,45 @@ impl AdaptableModel for Llama {
 
     fn peft_state_mut(&mut self) -> &mut PeftState {
         &mut self.peft
+    }
+}
+
+impl CausalModel for Llama {
+    fn spec(&self) -> ModelSpec {
+        let config = self.config();
+        ModelSpec {
+            vocab_size: config.vocab_size,
+            hidden_size: config.hidden_size,
+            num_hidden_layers: config.num_hidden_layers,
+            max_position_embeddings: config.max_position_embeddings,
+            bos_token_id: config.bos_token_id,
+            eos_token_ids: config.eos_token_ids.clone(),
+            pad_token_id: config.pad_token_id,
+        }
+    }
+
+    fn device(&self) -> Device {
+        self.device()
+    }
+
+    fn hidden(&self, input: &Input, cache: Option<&mut KvCache>) -> Tensor<2> {
+        self.hidden(input, cache)
+    }
+
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.logits(hidden)
+    }
+
+    fn head_weight(&self) -> Option<Tensor<2>> {
+        self.head_weight()
+    }
+
+    fn set_gradient_checkpointing(&mut self, on: bool) {
+        self.set_gradient_checkpointing(on);
+    }
+
+    fn set_base_trainable(&mut self, trainable: bool) {
+        self.set_base_trainable(trainable);
     }
 }
 

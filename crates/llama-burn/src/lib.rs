@@ -21,6 +21,7 @@
 mod adapters;
 mod attention;
 mod cache;
+mod causal;
 mod chat;
 mod config;
 mod error;
@@ -40,10 +41,11 @@ mod weights;
 
 pub use attention::Attention;
 pub use cache::KvCache;
+pub use causal::{CausalModel, ModelSpec};
 pub use chat::{ChatTemplate, Message};
 pub use config::{Dtype, LlamaConfig, RopeConfig, RopeScaling};
 pub use error::{LlamaError, Result};
-pub use generate::GenerateOptions;
+pub use generate::{Generate, GenerateOptions};
 pub use mask::AttentionMask;
 pub use merge::{MergeReport, merge_into};
 pub use model::{DecoderLayer, Input, Llama, Mlp};

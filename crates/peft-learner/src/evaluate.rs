@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use burn::module::Module;
-use llama_burn::{GenerateOptions, Llama};
+use llama_burn::{Generate, GenerateOptions, Llama};
 use serde::Serialize;
 
 use crate::data::{Example, IGNORE_INDEX, eval_batches};

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use clap::Args;
-use llama_burn::{ChatTemplate, GenerateOptions, Message, SamplingConfig};
+use llama_burn::{ChatTemplate, Generate as _, GenerateOptions, Message, SamplingConfig};
 use peft_learner::run::{Base, Text};
 use serde::Serialize;
 

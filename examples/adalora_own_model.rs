@@ -21,7 +21,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData, activation::relu};
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::LossMetric;
 use burn::train::{ClassificationOutput, InferenceStep, Learner, SupervisedTraining, TrainOutput, TrainStep};
-use peft_burn::methods::{keep_gradients, kept_ranks, live_triplets, orthogonal_regularization, update_and_allocate};
+use peft_burn::adalora::{keep_gradients, kept_ranks, live_triplets, orthogonal_regularization, update_and_allocate};
 use peft_burn::{
     AdaLoraConfig, AdaptableModel, AdapterFiles, DeviceName, LayerMut, LayerRef, PeftConfig, PeftLinear, PeftModel,
     PeftState, TargetModules, TensorRng,

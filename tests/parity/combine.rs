@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use burn::module::Module;
 use burn::tensor::TensorData;
 use llama_burn::Llama;
-use peft_burn::methods::{Method, share_projections};
+use peft_burn::methods::Method;
+use peft_burn::share_projections;
 use peft_burn::{
     AdaptableModel, AdapterFiles, Bias, Ia3Config, LayerRef, ModuleNames, PeftConfig, PeftModel, TargetModules,
     VeraConfig,

@@ -17,7 +17,7 @@ use peft_burn::tensor_file::TensorFile;
 /// The device that the suite runs on: the CPU, or the one that `PEFT_TEST_DEVICE` names, which must be one of the features
 /// that the tests are built with.
 pub use peft_burn::test_device as device;
-use peft_burn::{AdapterFiles, PeftConfig, PeftModel, methods};
+use peft_burn::{AdapterFiles, PeftConfig, PeftModel, adalora};
 pub use python::{python_with, run_script};
 
 /// The folder of all fixtures: where Cargo says that the package is, which on another machine is not where it was built.
@@ -129,7 +129,7 @@ pub fn loss(model: &Llama, ids: &[Vec<u32>], labels: &[Vec<i64>]) -> Tensor<1> {
 /// AdaLoRA's part of the training loss; 0 for other methods.
 pub fn orthogonal(model: &Llama) -> Tensor<1> {
     match model.adapter_config("default").unwrap() {
-        PeftConfig::AdaLora(_) => methods::orthogonal_regularization(model, "default").unwrap(),
+        PeftConfig::AdaLora(_) => adalora::orthogonal_regularization(model, "default").unwrap(),
         _ => Tensor::zeros([1], &model.device()),
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::optim::{AdafactorConfig, AdamWConfig, GradientsParams};
 use llama_burn::Llama;
-use peft_burn::methods::{
+use peft_burn::adalora::{
     BudgetSchedule, keep_gradients, kept_ranks, orthogonal_regularization, shrink, update_and_allocate,
 };
 use peft_burn::{AdaLoraConfig, AdapterFiles, PeftConfig, PeftModel, TargetModules};

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use peft_burn::methods::{BudgetSchedule, kept_ranks, rank_pattern};
+use peft_burn::adalora::{BudgetSchedule, kept_ranks, rank_pattern};
 use peft_burn::{AdapterFiles, PeftConfig, PeftModel};
 use peft_burn_workspace::{assert_close, device, tensors};
 

@@ -15,7 +15,7 @@ use burn::train::{
     TrainingComponents, ValidLoader,
 };
 use llama_burn::Llama;
-use peft_burn::methods::kept_ranks;
+use peft_burn::adalora::kept_ranks;
 use peft_burn::{AdaLoraConfig, AdapterFiles, PeftConfig, PeftModel, TargetModules};
 use peft_burn_workspace::{assert_close, base};
 use peft_learner::LearnerError;

@@ -18,60 +18,43 @@
 #[cfg(test)]
 extern crate self as peft_burn;
 
-mod checks;
+pub mod adalora;
+mod combine;
 mod config;
 mod constant;
-mod convert;
 mod device;
-mod embedding;
 mod error;
 pub mod files;
-mod frozen;
-mod layer;
 mod layers;
-mod linear;
 mod low_rank;
 pub mod methods;
-mod mixed_batch;
+mod mixed;
 mod model;
-mod mt19937;
-mod named_adapters;
+mod modules;
 pub mod ops;
 mod param;
 mod random;
 mod reparam;
-mod report;
-mod status;
-mod summary;
 mod svd;
 pub mod targets;
-mod task_arithmetic;
 pub mod tensor_file;
-mod weighted;
 
+pub use combine::{Combination, Conversion, MajoritySign, Weighting, add_weighted_adapter, convert_to_lora};
 pub use config::*;
-pub use convert::{Conversion, convert_to_lora};
 #[doc(hidden)]
 pub use device::test_device;
 pub use device::{DeviceError, DeviceName};
-pub use embedding::{EmbeddingAdapter, PeftEmbedding, TrainableTokens};
 pub use error::{PeftError, Result};
-pub use files::AdapterFiles;
-pub use frozen::Frozen;
-pub use layer::{LayerMut, LayerRef};
-pub use layers::Layers;
+pub use files::{AdaptedModule, AdapterFiles, AdapterSummary};
+pub use layers::*;
+pub use methods::vera_projection;
+pub use mixed::{BASE, MixedBatch};
 #[doc(hidden)]
-pub use layers::join as join_path;
-pub use linear::{LinearAdapter, PeftLinear, Projection};
-pub use mixed_batch::{BASE, MixedBatch};
-pub use model::{AdaptableModel, PeftModel, PeftState};
-pub use mt19937::vera_projection;
-pub use named_adapters::{LayerAdapter, NamedAdapters};
+pub use model::join as join_path;
+pub use model::{
+    AdaptableModel, AdapterStatus, LayerStatus, Layers, ModelStatus, PeftModel, PeftState, TrainableReport, Trained,
+    count_parameters, share_projections,
+};
 pub use param::{ParamMut, ParamRef};
 pub use random::TensorRng;
 pub use reparam::{AdaptedLayers, AdaptedParam, ParamAdapter};
-pub use report::*;
-pub use status::{AdapterStatus, LayerStatus, ModelStatus, Trained};
-pub use summary::{AdaptedModule, AdapterSummary};
-pub use task_arithmetic::MajoritySign;
-pub use weighted::{Combination, Weighting, add_weighted_adapter};

@@ -3,8 +3,8 @@
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
 use llama_burn::Llama;
-use peft_burn::methods::RankMask;
-use peft_burn::{PeftConfig, PeftError, PeftModel, methods};
+use peft_burn::adalora::RankMask;
+use peft_burn::{PeftConfig, PeftError, PeftModel, adalora};
 
 use crate::error::{LearnerError, Result};
 
@@ -64,7 +64,7 @@ pub(crate) fn restart(model: &mut Llama, name: &str, steps: usize) -> Result<()>
 }
 
 fn set_total_step(model: &mut Llama, name: &str, steps: usize) -> Result<()> {
-    methods::set_total_step(model, name, steps).map_err(|source| match source {
+    adalora::set_total_step(model, name, steps).map_err(|source| match source {
         PeftError::Config { problems, .. } => LearnerError::Phases { steps, problem: problems.join("\n") },
         other => other.into(),
     })
@@ -73,12 +73,12 @@ fn set_total_step(model: &mut Llama, name: &str, steps: usize) -> Result<()> {
 impl Pruning {
     /// The regulariser: `[1]`.
     pub fn orthogonal(&self, model: &Llama) -> Result<Tensor<1>> {
-        Ok(methods::orthogonal_regularization(model, &self.adapter)?)
+        Ok(adalora::orthogonal_regularization(model, &self.adapter)?)
     }
 
     /// The gradients that the allocation after the step needs.
     pub fn keep(&self, model: &Llama, grads: &GradientsParams) -> Result<GradientsParams> {
-        Ok(methods::keep_gradients(model, &self.adapter, grads)?)
+        Ok(adalora::keep_gradients(model, &self.adapter, grads)?)
     }
 
     /// What follows optimiser step `step`: importance, budget, mask, and the cut after the last mask. `agree` makes one
@@ -91,15 +91,15 @@ impl Pruning {
         step: usize,
         agree: impl FnOnce(RankMask) -> RankMask,
     ) -> Result<Allocated> {
-        let allocation = methods::update_and_agree(model, &self.adapter, kept, step, agree)?;
+        let allocation = adalora::update_and_agree(model, &self.adapter, kept, step, agree)?;
         if self.shrink && step == self.last_mask {
-            methods::shrink(model, &self.adapter, optimizer)?;
+            adalora::shrink(model, &self.adapter, optimizer)?;
         }
         // Mask steps bring the mask to the host, and the first step after a resume; no other step reads it.
         let live = match (allocation.mask, self.live) {
             (Some(mask), _) => mask.kept.values().flatten().filter(|kept| **kept).count(),
             (None, Some(live)) => live,
-            (None, None) => methods::kept_triplets(model, &self.adapter)?,
+            (None, None) => adalora::kept_triplets(model, &self.adapter)?,
         };
         self.live = Some(live);
         Ok(Allocated { budget: allocation.budget, live })

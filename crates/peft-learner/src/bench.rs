@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use llama_burn::{Input, Llama, LlamaConfig};
-use peft_burn::methods::{keep_gradients, orthogonal_regularization, update_and_allocate};
+use peft_burn::adalora::{keep_gradients, orthogonal_regularization, update_and_allocate};
 use peft_burn::{
     AdaLoraConfig, Ia3Config, LoraConfig, ModuleNames, PeftConfig, PeftError, PeftModel, TargetModules, VeraConfig,
 };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::optim::{ModuleOptimizer, OptimizerRecord};
 use burn::store::ModuleRecord;
-use peft_burn::methods::{held_triplets, shrink_to};
+use peft_burn::adalora::{held_triplets, shrink_to};
 use peft_burn::{AdapterFiles, PeftConfig, PeftModel};
 use serde::{Deserialize, Serialize};
 

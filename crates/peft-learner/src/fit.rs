@@ -14,7 +14,7 @@ use burn::train::metric::LossMetric;
 use burn::train::{CustomLearningStrategy, Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use llama_burn::Llama;
 use peft_burn::PeftModel;
-use peft_burn::methods::kept_ranks;
+use peft_burn::adalora::kept_ranks;
 
 use crate::adalora::plan;
 use crate::checkpoint::Checkpoints;

@@ -11,7 +11,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn::train::metric::{Adaptor, LossInput};
 use burn::train::{InferenceStep, Interrupter, ItemLazy, TrainOutput, TrainStep};
 use llama_burn::{AttentionMask, Input, Llama};
-use peft_burn::methods::RankMask;
+use peft_burn::adalora::RankMask;
 
 use crate::adalora::{Allocated, Pruning};
 use crate::checkpoint::Checkpoints;

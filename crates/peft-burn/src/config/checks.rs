@@ -2,25 +2,25 @@
 
 use super::{Bias, ModuleNames, OneOrMany, TargetModules, patterns};
 
-pub(super) fn rank(key: &str, r: usize) -> Option<String> {
+pub(crate) fn rank(key: &str, r: usize) -> Option<String> {
     (r == 0).then(|| format!("{key} = 0: a rank is 1 or more"))
 }
 
-pub(super) fn dropout(key: &str, p: f64) -> Option<String> {
+pub(crate) fn dropout(key: &str, p: f64) -> Option<String> {
     (!(0.0..1.0).contains(&p)).then(|| format!("{key} = {p}: a probability of at least 0 and below 1"))
 }
 
-pub(super) fn finite(key: &str, value: f64) -> Option<String> {
+pub(crate) fn finite(key: &str, value: f64) -> Option<String> {
     (!value.is_finite()).then(|| format!("{key} = {value}: a finite number"))
 }
 
-pub(super) fn bias(found: Bias, of_another_method: Bias, own: &str) -> Option<String> {
+pub(crate) fn bias(found: Bias, of_another_method: Bias, own: &str) -> Option<String> {
     let name = if found == Bias::VeraOnly { "vera_only" } else { "lora_only" };
     (found == of_another_method).then(|| format!("bias = \"{name}\" belongs to another method; use \"{own}\""))
 }
 
 /// `layers_to_transform` and `layers_pattern` narrow a list of names; a regular expression says it all by itself.
-pub(super) fn layers(
+pub(crate) fn layers(
     targets: &TargetModules,
     indices: Option<&OneOrMany<usize>>,
     pattern: Option<&OneOrMany<String>>,
@@ -44,7 +44,7 @@ pub(super) fn layers(
     problems
 }
 
-pub(super) fn targets(targets: &TargetModules) -> Option<String> {
+pub(crate) fn targets(targets: &TargetModules) -> Option<String> {
     match targets {
         TargetModules::Regex(pattern) => regex("target_modules", pattern),
         TargetModules::List(names) if names.is_empty() => {
@@ -54,18 +54,18 @@ pub(super) fn targets(targets: &TargetModules) -> Option<String> {
     }
 }
 
-pub(super) fn names(key: &str, names: Option<&ModuleNames>) -> Option<String> {
+pub(crate) fn names(key: &str, names: Option<&ModuleNames>) -> Option<String> {
     match names {
         Some(ModuleNames::Regex(pattern)) => regex(key, pattern),
         _ => None,
     }
 }
 
-pub(super) fn modules_to_save(names: Option<&[String]>) -> Vec<String> {
+pub(crate) fn modules_to_save(names: Option<&[String]>) -> Vec<String> {
     names.unwrap_or_default().iter().filter_map(|name| regex("modules_to_save", name)).collect()
 }
 
-pub(super) fn regex(key: &str, pattern: &str) -> Option<String> {
+pub(crate) fn regex(key: &str, pattern: &str) -> Option<String> {
     let error = patterns::compile(pattern).err()?;
     Some(format!("{key}: `{pattern}` is not a regular expression: {error}"))
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 pub type Object = Map<String, Value>;
 
 /// A method's configuration: its default holds, and serialises to, every key that PEFT knows for the method.
-pub(super) trait MethodConfig: Default + Serialize + DeserializeOwned {
+pub(crate) trait MethodConfig: Default + Serialize + DeserializeOwned {
     /// The value of `peft_type`.
     const PEFT_TYPE: &'static str;
 
@@ -17,7 +17,7 @@ pub(super) trait MethodConfig: Default + Serialize + DeserializeOwned {
 }
 
 /// What came of reading an object.
-pub(super) struct Read<T> {
+pub(crate) struct Read<T> {
     /// The configuration: defaults, with the keys that could be read.
     pub config: T,
     /// A line for each key that is known but holds a value of the wrong kind.
@@ -27,7 +27,7 @@ pub(super) struct Read<T> {
 }
 
 /// Reads `input` over the defaults of `T`.
-pub(super) fn read<T: MethodConfig>(input: Object) -> Read<T> {
+pub(crate) fn read<T: MethodConfig>(input: Object) -> Read<T> {
     let defaults = object(&T::default());
     let mut merged = defaults.clone();
     let (mut problems, mut unknown) = (Vec::new(), Vec::new());
@@ -49,7 +49,7 @@ pub(super) fn read<T: MethodConfig>(input: Object) -> Read<T> {
 }
 
 /// `config` as a JSON object.
-pub(super) fn object<T: Serialize>(config: &T) -> Object {
+pub(crate) fn object<T: Serialize>(config: &T) -> Object {
     match serde_json::to_value(config) {
         Ok(Value::Object(object)) => object,
         // Configurations are structs of plain values: they always become objects.
@@ -66,7 +66,7 @@ pub(super) fn object<T: Serialize>(config: &T) -> Object {
 pub struct OtherKeys(Object);
 
 impl OtherKeys {
-    pub(super) fn new(features: &[(&str, Value)]) -> Self {
+    pub(crate) fn new(features: &[(&str, Value)]) -> Self {
         let notes = [
             ("auto_mapping", Value::Null),
             ("inference_mode", Value::Bool(true)),
@@ -82,7 +82,7 @@ impl OtherKeys {
     }
 
     /// A line for each of `features` that is switched on.
-    pub(super) fn problems(&self, features: &[(&str, Value)]) -> Vec<String> {
+    pub(crate) fn problems(&self, features: &[(&str, Value)]) -> Vec<String> {
         let on = |key: &str, default: &Value| self.get(key).filter(|value| *value != default && !is_off(value));
         features
             .iter()

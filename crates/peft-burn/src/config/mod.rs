@@ -1,28 +1,21 @@
 //! Configurations: PEFT's `adapter_config.json`, key for key.
 
-mod adalora;
-mod checks;
+pub(crate) mod checks;
 mod common;
-mod ia3;
-mod keys;
-mod lora;
-mod patterns;
-mod vera;
+pub(crate) mod keys;
+pub(crate) mod patterns;
 
 use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
-pub use adalora::AdaLoraConfig;
 pub use common::{Bias, InitLoraWeights, ModuleNames, OneOrMany, TargetModules, TaskType};
-pub use ia3::Ia3Config;
 pub use keys::{Object, OtherKeys};
-pub use lora::{LoraConfig, TokenIndices};
 pub use patterns::Patterns;
-pub use vera::VeraConfig;
 
 use self::keys::{MethodConfig, Read};
+pub use crate::methods::{AdaLoraConfig, Ia3Config, LoraConfig, TokenIndices, VeraConfig};
 use crate::tensor_file::write_atomic;
 use crate::{PeftError, Result};
 

@@ -1,44 +1,25 @@
-//! The adapter methods, one file each, and the one enum that names them all.
+//! The adapter methods on one layer, a folder each, and the one enum that names them all.
 
-mod adalora;
+pub(crate) mod adalora;
 mod dora;
-mod embedding_lora;
+pub(crate) mod dropout;
 mod ia3;
-mod importance;
-mod lora;
-mod lora_init;
-mod magnitude;
-mod orthogonality;
-mod rank_allocator;
-pub(crate) mod rank_pattern;
-mod schedule;
-mod shrink;
-mod vera;
-pub(crate) mod vera_projection;
+pub(crate) mod lora;
+pub(crate) mod vera;
 
 use burn::module::Module;
-use burn::tensor::{Bool, DType, Distribution, Tensor};
+use burn::tensor::{DType, Tensor};
 
-pub use adalora::AdaLora;
-pub use dora::Dora;
-pub use embedding_lora::EmbeddingLora;
-pub use ia3::Ia3;
-pub use importance::Importance;
-pub use lora::{Lora, LoraSpec};
-pub use magnitude::Magnitude;
-pub use orthogonality::orthogonal_regularization;
-pub use rank_allocator::{
-    Allocation, RankMask, keep_gradients, kept_triplets, live_triplets, update_and_agree, update_and_allocate,
-};
-pub use rank_pattern::{KeptRank, kept_ranks, rank_pattern};
-pub use schedule::{BudgetSchedule, set_total_step};
-pub use shrink::{held_triplets, shrink, shrink_to};
-pub use vera::Vera;
-pub use vera_projection::{VeraProjection, share_projections};
+pub use adalora::{AdaLora, AdaLoraConfig, Importance};
+pub use dora::{Dora, EmbeddingLora, Magnitude};
+pub use ia3::{Ia3, Ia3Config};
+pub use lora::{Lora, LoraConfig, LoraSpec, TokenIndices};
+pub(crate) use vera::PROJECTION_NAMES;
+pub use vera::{Vera, VeraConfig, VeraProjection, vera_projection};
 
 use crate::config::PeftConfig;
-use crate::embedding::EmbeddingAdapter;
 use crate::error::{PeftError, Result};
+use crate::layers::embedding::EmbeddingAdapter;
 use crate::low_rank::LowRank;
 use crate::param::{ParamMut, ParamRef};
 use crate::random::TensorRng;
@@ -263,13 +244,4 @@ impl Method {
             Self::Ia3(ia3) => ia3.params_mut(),
         }
     }
-}
-
-/// Zeroes each entry with probability `p` and scales the rest by 1/(1−p), in training only.
-pub(crate) fn dropout<const D: usize>(x: Tensor<D>, p: f64, training: bool) -> Tensor<D> {
-    if p == 0.0 || !training {
-        return x;
-    }
-    let drop: Tensor<D, Bool> = x.random_like(Distribution::Bernoulli(p)).bool();
-    x.mask_fill(drop, 0.0).mul_scalar(1.0 / (1.0 - p))
 }

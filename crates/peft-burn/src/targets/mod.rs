@@ -3,13 +3,12 @@
 mod complete;
 mod matcher;
 mod minimal;
-mod module;
 mod unmatched;
 
 use crate::config::{Ia3Config, ModuleNames, OneOrMany, PeftConfig, TargetModules};
+pub use crate::modules::{ModuleInfo, ModuleKind};
 use crate::{PeftError, Result};
 use matcher::{Matcher, Verdict};
-pub use module::{ModuleInfo, ModuleKind};
 
 /// What a configuration means for a model.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
-use peft_burn::methods::{keep_gradients, orthogonal_regularization, update_and_allocate};
+use peft_burn::adalora::{keep_gradients, orthogonal_regularization, update_and_allocate};
 use peft_burn::{
     AdaLoraConfig, AdapterFiles, Bias, Ia3Config, InitLoraWeights, LoraConfig, ModuleNames, ParamAdapter, PeftConfig,
     PeftLinear, PeftModel, PeftState, TargetModules, TensorRng, VeraConfig, layers,

@@ -1,0 +1,65 @@
+//! AdaLoRA's regulariser, which keeps the rows of A and the columns of B orthogonal (Zhang et al. 2023, section 3.1), so
+//! that an entry of E tells of its triplet alone.
+
+use burn::tensor::Tensor;
+
+use super::layers::layers;
+use crate::error::Result;
+use crate::methods::AdaLora;
+use crate::model::{PeftModel, device_of};
+
+/// The orthogonality term, `[1]`: `orth_reg_weight` times the mean, over every A and B of the adapter `name`, of how far
+/// it is from orthogonal. It belongs to the training loss and to no other.
+///
+/// # Errors
+/// A name that is not attached, or an adapter of another method.
+pub fn orthogonal_regularization<M: PeftModel>(model: &M, name: &str) -> Result<Tensor<1>> {
+    let (config, layers) = layers(model, name)?;
+    let count = 2.0 * layers.len() as f64;
+    let sum = layers.iter().filter_map(|(_, layer)| orthogonality(layer)).reduce(|a, b| a + b);
+    Ok(sum.unwrap_or_else(|| Tensor::zeros([1], &device_of(model))).mul_scalar(config.orth_reg_weight / count))
+}
+
+/// ‖A·Aᵀ − I‖ + ‖Bᵀ·B − I‖, Frobenius norms: `[1]`. `None` for rank 0.
+fn orthogonality(layer: &AdaLora) -> Option<Tensor<1>> {
+    let r = layer.rank();
+    let (a, b) = (layer.lora_a.val(), layer.lora_b.val());
+    let norm = |gram: Tensor<2>| {
+        let square = (gram.clone() - Tensor::eye(r, &gram.device())).powi_scalar(2).sum();
+        // The root has no gradient at zero.
+        square.clamp_min(1e-30).sqrt()
+    };
+    (r > 0).then(|| norm(a.clone().matmul(a.transpose())) + norm(b.clone().transpose().matmul(b)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::methods::AdaLoraConfig;
+    use crate::random::TensorRng;
+    use burn::module::Module;
+    use burn::tensor::{Device, TensorData};
+
+    #[test]
+    fn orthogonal_factors_cost_nothing_and_have_a_finite_gradient() {
+        let config = AdaLoraConfig { init_r: 3, target_r: 2, ..AdaLoraConfig::default() };
+        let weight = Tensor::zeros([4, 5], &Device::flex());
+        let mut adalora = AdaLora::init(&config, "q", &weight, &mut TensorRng::new(1, "a")).train();
+        for (name, mut param) in adalora.params_mut() {
+            let eye = |rows: usize, columns: usize| {
+                let values = (0..rows * columns).map(|i| if i / columns == i % columns { 1.0_f32 } else { 0.0 });
+                TensorData::new(values.collect(), [rows, columns])
+            };
+            param.set(match name {
+                "lora_A" => eye(3, 5),
+                "lora_B" => eye(4, 3),
+                _ => continue,
+            });
+        }
+        let term = orthogonality(&adalora).unwrap();
+        assert!(term.clone().into_scalar::<f32>() < 1e-6);
+        let grad = adalora.lora_a.val().grad(&term.backward()).unwrap();
+        assert!(grad.is_finite().all().into_scalar::<bool>());
+    }
+}

@@ -1,0 +1,197 @@
+//! New adapters from weighted combinations of others (PEFT's `add_weighted_adapter`).
+
+mod convert;
+mod ia3;
+mod kinds;
+mod new_lora;
+mod task_arithmetic;
+
+pub use convert::{Conversion, convert_to_lora};
+pub use task_arithmetic::MajoritySign;
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{DType, Tensor, TensorData};
+
+use ia3::add_ia3;
+pub use kinds::{Combination, Weighting};
+
+use crate::config::{Bias, LoraConfig, PeftConfig, TargetModules};
+use crate::error::{PeftError, Result};
+use crate::layers::layer::LayerRef;
+use crate::low_rank::LowRank;
+use crate::methods::{Magnitude, Method};
+use crate::model::PeftModel;
+use crate::random::TensorRng;
+use new_lora::{NewLayer, add_lora};
+use task_arithmetic::{Pruning, Rule, combine};
+
+/// One adapter's part in one layer.
+struct Part {
+    weight: f64,
+    update: LowRank,
+    /// DoRA's m and the row norms of the base weight.
+    magnitude: Option<[Tensor<1>; 2]>,
+}
+
+/// Adds the adapter `name`, made of `adapters` with a weight each. It is not activated.
+///
+/// LoRA, VeRA and AdaLoRA adapters, in any mixture, give a LoRA adapter. DoRA adapters give a DoRA adapter whose norms
+/// are those of the base plus the weighted sum of what each has learned; IA3 adapters give an IA3 adapter, linearly.
+///
+/// # Errors
+/// Unknown names, a name that is taken, methods that do not go together, ranks that a combination cannot mix, a density
+/// that is missing or impossible; trained biases, modules and tokens, and adapters that carry a residual of the base:
+/// before anything changes.
+pub fn add_weighted_adapter<M: PeftModel>(
+    model: &mut M,
+    name: &str,
+    adapters: &[(&str, f64)],
+    weighting: Weighting,
+) -> Result<()> {
+    if adapters.is_empty() {
+        return Err(refuse("none is named"));
+    }
+    if let Some((name, weight)) = adapters.iter().find(|(_, weight)| !weight.is_finite()) {
+        return Err(refuse(&format!("the weight of `{name}` is {weight}")));
+    }
+    let pruning = weighting.pruning()?;
+    let configs = adapters.iter().map(|(n, _)| model.adapter_config(n)).collect::<Result<Vec<_>>>()?;
+    let ia3 = configs.iter().filter(|c| matches!(c, PeftConfig::Ia3(_))).count();
+    let dora = configs.iter().filter(|c| matches!(c, PeftConfig::Lora(l) if l.use_dora)).count();
+    for (count, method) in [(ia3, "IA3"), (dora, "DoRA")] {
+        if count != 0 && count != configs.len() {
+            return Err(refuse(&format!("{method} adapters can be combined with each other only")));
+        }
+    }
+    let first = configs[0].clone();
+    if ia3 > 0 {
+        return add_ia3(model, name, adapters, &weighting, first);
+    }
+    let mut layers: BTreeMap<String, Vec<Part>> = BTreeMap::new();
+    let mut ranks = Vec::new();
+    for &(adapter, weight) in adapters {
+        let parts = parts(model, adapter, weight)?;
+        ranks.push(parts.iter().map(|(_, part)| part.update.rank()).max().unwrap_or(0));
+        parts.into_iter().for_each(|(path, part)| layers.entry(path).or_default().push(part));
+    }
+    let largest = ranks.iter().copied().max().unwrap_or(0);
+    let rule = weighting.combination.rule();
+    let r = match rule {
+        None => ranks.iter().sum(),
+        Some((_, true)) => weighting.svd_rank.unwrap_or(largest),
+        Some((_, false)) if layers.values().flatten().all(|part| part.update.rank() == largest) => largest,
+        Some((_, false)) => {
+            return Err(refuse(&format!(
+                "the ranks differ ({ranks:?}, or between layers): use cat or one of the svd kinds"
+            )));
+        }
+    };
+    if r == 0 {
+        return Err(refuse("svd_rank = 0: a rank is 1 or more"));
+    }
+    let mut new = BTreeMap::new();
+    for (path, parts) in layers {
+        let update = match rule {
+            None => side_by_side(&parts),
+            Some((rule, true)) => whole(rule, &parts, pruning, r, &mut TensorRng::new(weighting.seed, &path)),
+            Some((rule, false)) => apart(rule, &parts, pruning, &mut TensorRng::new(weighting.seed, &path)),
+        };
+        let magnitude = combined_magnitude(&parts);
+        new.insert(path, NewLayer { update: update.at_rank(r), magnitude, bias: None });
+    }
+    let config = LoraConfig {
+        r,
+        lora_alpha: r as f64,
+        use_dora: dora > 0,
+        target_modules: TargetModules::list(new.keys()),
+        task_type: first.task_type(),
+        base_model_name_or_path: first.base_model_name_or_path().map(Into::into),
+        ..LoraConfig::default()
+    };
+    add_lora(model, name, config, new, BTreeMap::new())
+}
+
+fn refuse(reason: &str) -> PeftError {
+    PeftError::Unsupported(format!("combining adapters: {reason}"))
+}
+
+/// The updates of one adapter, by path.
+fn parts<M: PeftModel>(model: &M, name: &str, weight: f64) -> Result<Vec<(String, Part)>> {
+    let config = model.adapter_config(name)?;
+    if config.bias() != Bias::None {
+        return Err(refuse(&format!("`{name}` trains the base's biases")));
+    }
+    let mut all = Vec::new();
+    for (path, layer) in model.layers() {
+        let (update, magnitude, base) = match layer {
+            LayerRef::Linear(linear) => {
+                let Some(adapter) = linear.adapters().get(name) else { continue };
+                let Some(method) = adapter.method.as_ref().filter(|_| adapter.weight.is_none()) else {
+                    return Err(refuse(&format!("`{name}` has a weight of its own for {path}")));
+                };
+                let magnitude = if let Method::Dora(dora) = method { Some(dora.norms()) } else { None };
+                (method.update(), magnitude, linear.original_weight())
+            }
+            LayerRef::Embedding(embedding) => {
+                let Some(adapter) = embedding.adapters().get(name) else { continue };
+                let Some(lora) = adapter.lora.as_ref().filter(|_| adapter.tokens.is_none()) else {
+                    return Err(refuse(&format!("`{name}` has rows of its own for {path}")));
+                };
+                (Some(lora.low_rank()), lora.norms(), embedding.original().transpose())
+            }
+        };
+        let Some(update) = update else {
+            return Err(refuse(&format!("`{name}` changes {path} by more than a low-rank update (lora_bias)")));
+        };
+        let norms = |m: &Magnitude| [m.magnitude().val(), m.base_norms(&base)].map(|t| t.detach().inner());
+        all.push((path, Part { weight, update, magnitude: magnitude.map(norms) }));
+    }
+    Ok(all)
+}
+
+fn side_by_side(parts: &[Part]) -> LowRank {
+    let a = parts.iter().map(|p| p.update.a.clone().mul_scalar(p.weight * p.update.scaling)).collect();
+    let b = parts.iter().map(|p| p.update.b.clone()).collect();
+    LowRank::new(Tensor::cat(a, 0), Tensor::cat(b, 1), 1.0)
+}
+
+/// The rule on A and on B, each with the root of its weight.
+fn apart(rule: Rule, parts: &[Part], pruning: Pruning, rng: &mut TensorRng) -> LowRank {
+    let mut side = |pick: fn(&LowRank) -> &Tensor<2>, signed: bool| {
+        let weighted = parts.iter().map(|p| {
+            let weight = p.weight * p.update.scaling;
+            // The sign goes to one side only.
+            let root = weight.abs().sqrt() * if signed && weight < 0.0 { -1.0 } else { 1.0 };
+            (root, pick(&p.update).clone())
+        });
+        merge(rule, weighted, pruning, rng)
+    };
+    let a = side(|u| &u.a, true);
+    let b = side(|u| &u.b, false);
+    LowRank::new(a, b, 1.0)
+}
+
+/// The rule on the updates, brought to rank `r`.
+fn whole(rule: Rule, parts: &[Part], pruning: Pruning, r: usize, rng: &mut TensorRng) -> LowRank {
+    LowRank::nearest(merge(rule, parts.iter().map(|p| (p.weight, p.update.delta())), pruning, rng), r)
+}
+
+fn merge(
+    rule: Rule,
+    tensors: impl Iterator<Item = (f64, Tensor<2>)>,
+    pruning: Pruning,
+    rng: &mut TensorRng,
+) -> Tensor<2> {
+    let tensors: Vec<_> = tensors.collect();
+    let (shape, device) = (tensors[0].1.dims(), tensors[0].1.device());
+    let values: Vec<_> = tensors.into_iter().map(|(w, t)| (w, t.into_data().iter::<f32>().collect())).collect();
+    Tensor::from_data(TensorData::new(combine(rule, &values, pruning, rng), shape), (&device, DType::F32))
+}
+
+/// ‖W‖ + Σ w·(m − ‖W‖): with one adapter of weight 1, its own m.
+fn combined_magnitude(parts: &[Part]) -> Option<Tensor<1>> {
+    let [_, base] = parts.iter().find_map(|p| p.magnitude.clone())?;
+    let learned = parts.iter().filter_map(|p| Some((p.weight, p.magnitude.clone()?)));
+    Some(learned.fold(base, |sum, (weight, [m, base])| sum + (m - base).mul_scalar(weight)))
+}

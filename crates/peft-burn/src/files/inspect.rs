@@ -1,0 +1,207 @@
+//! What an adapter directory holds, told from its files alone.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::TensorData;
+
+use super::names::WEIGHTS_NAME;
+use crate::config::PeftConfig;
+use crate::error::Result;
+use crate::tensor_file::TensorFile;
+
+/// An adapter directory at a glance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdapterSummary {
+    /// Its configuration.
+    pub config: PeftConfig,
+    /// The modules it touches, by path.
+    pub modules: BTreeMap<String, AdaptedModule>,
+    /// Numbers in the file.
+    pub parameters: usize,
+    /// Bytes of the tensors.
+    pub bytes: usize,
+    /// Tensors by dtype, as safetensors names it.
+    pub dtypes: BTreeMap<String, usize>,
+    /// Tensors that hold NaN or infinity.
+    pub non_finite: Vec<String>,
+    /// What contradicts itself, in the file or between file and configuration; non-finite tensors are not repeated here.
+    pub problems: Vec<String>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// What an adapter holds for one module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdaptedModule {
+    /// The rank, of methods that have one.
+    pub rank: Option<usize>,
+    /// Shapes by the tensors' names after the module's path.
+    pub tensors: BTreeMap<String, Vec<usize>>,
+}
+
+impl AdaptedModule {
+    /// Numbers in the tensors.
+    pub fn parameters(&self) -> usize {
+        self.tensors.values().map(|shape| shape.iter().product::<usize>()).sum()
+    }
+}
+
+impl AdapterSummary {
+    /// Reads an adapter directory, values included.
+    ///
+    /// # Errors
+    /// A configuration or a tensor file that is missing or cannot be read.
+    pub fn read(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        let (config, warnings) = PeftConfig::from_dir(dir)?;
+        let file = TensorFile::open(&dir.join(WEIGHTS_NAME))?;
+        let mut summary = Self {
+            config,
+            modules: BTreeMap::new(),
+            parameters: 0,
+            bytes: 0,
+            dtypes: BTreeMap::new(),
+            non_finite: Vec::new(),
+            problems: Vec::new(),
+            warnings,
+        };
+        for name in file.names() {
+            let shape = file.shape(name).unwrap_or_default().to_vec();
+            summary.parameters += shape.iter().product::<usize>();
+            summary.bytes += file.num_bytes(name);
+            *summary.dtypes.entry(file.dtype(name).unwrap_or_default()).or_insert(0) += 1;
+            if !is_finite(&file.read(name)?) {
+                summary.non_finite.push(name.to_owned());
+            }
+            match split(name) {
+                Some((path, tensor)) => {
+                    let module = summary.modules.entry(path.to_owned()).or_default();
+                    module.rank = module.rank.or_else(|| rank(tensor, &shape));
+                    module.tensors.insert(tensor.to_owned(), shape);
+                }
+                None => summary.problems.push(format!("{name} is not named as PEFT names an adapter's tensors")),
+            }
+        }
+        if summary.modules.is_empty() {
+            summary.problems.push("it holds no tensor of any module".into());
+        }
+        let found: Vec<_> = summary.modules.iter().flat_map(|(path, module)| summary.check(path, module)).collect();
+        summary.problems.extend(found);
+        Ok(summary)
+    }
+
+    /// The method in the words of its users: DoRA and rsLoRA are LoRA to PEFT.
+    pub fn method(&self) -> &'static str {
+        match &self.config {
+            PeftConfig::Lora(config) if config.use_dora => "DoRA",
+            PeftConfig::Lora(config) if config.use_rslora => "rsLoRA",
+            PeftConfig::Lora(_) => "LoRA",
+            PeftConfig::AdaLora(_) => "AdaLoRA",
+            PeftConfig::Vera(_) => "VeRA",
+            PeftConfig::Ia3(_) => "IA3",
+        }
+    }
+
+    /// Contradictions in one module.
+    fn check(&self, path: &str, module: &AdaptedModule) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let (PeftConfig::Lora(config), Some(rank)) = (&self.config, module.rank)
+            && rank != config.rank_for(path)
+        {
+            problems.push(format!("{path} has rank {rank}, and its configuration says {}", config.rank_for(path)));
+        }
+        let pairs =
+            [("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B"), ("lora_A", "lora_B")];
+        for (a, b) in pairs {
+            match (module.tensors.get(a), module.tensors.get(b)) {
+                (Some(a), Some(b)) if a.first() != b.last() => {
+                    problems.push(format!("{path}: A is {a:?} and B is {b:?}, which have no rank in common"));
+                }
+                (Some(_), None) => problems.push(format!("{path} has {a} and no {b}")),
+                (None, Some(_)) => problems.push(format!("{path} has {b} and no {a}")),
+                _ => {}
+            }
+        }
+        problems
+    }
+}
+
+fn is_finite(data: &TensorData) -> bool {
+    data.iter::<f32>().all(f32::is_finite)
+}
+
+/// The rank that a tensor's shape tells.
+fn rank(tensor: &str, shape: &[usize]) -> Option<usize> {
+    let tells = ["lora_A.weight", "lora_A", "lora_embedding_A", "vera_lambda_d"].contains(&tensor);
+    shape.first().copied().filter(|_| tells)
+}
+
+/// A name in the file as the module's path and the tensor's name. VeRA's shared pair belongs to no module: its path is
+/// `base_model`, as in its name.
+fn split(name: &str) -> Option<(&str, &str)> {
+    if let Some(("base_model", tensor @ ("vera_A" | "vera_B"))) = name.split_once('.') {
+        return Some(("base_model", tensor));
+    }
+    let rest = name.strip_prefix("base_model.model.")?;
+    let own = [".lora_", ".vera_", ".ia3_", ".token_adapter.", ".base_layer."];
+    let at = own.iter().filter_map(|part| rest.find(part)).min().or_else(|| rest.rfind('.'))?;
+    Some((&rest[..at], &rest[at + 1..]))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::tensor_file::write_tensors;
+
+    fn golden(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/goldens").join(name).join("adapter")
+    }
+
+    #[test]
+    fn every_method_is_told_from_its_files() {
+        for (name, method, rank) in [
+            ("lora", "LoRA", Some(4)),
+            ("rslora", "rsLoRA", Some(4)),
+            ("dora", "DoRA", Some(4)),
+            ("adalora", "AdaLoRA", Some(6)),
+            ("vera", "VeRA", Some(16)),
+            ("ia3", "IA3", None),
+        ] {
+            let summary = AdapterSummary::read(golden(name)).unwrap();
+            let q = "model.layers.0.self_attn.k_proj";
+            let module = summary.modules.get(q).or(summary.modules.get("model.layers.0.self_attn.q_proj")).unwrap();
+            assert_eq!((summary.method(), module.rank), (method, rank), "{name}");
+            assert!(summary.problems.is_empty() && summary.non_finite.is_empty(), "{name}: {:?}", summary.problems);
+            assert_eq!(summary.parameters, summary.modules.values().map(AdaptedModule::parameters).sum::<usize>());
+        }
+    }
+
+    #[test]
+    fn contradictions_and_nan_are_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::copy(golden("lora").join("adapter_config.json"), dir.path().join("adapter_config.json")).unwrap();
+        let key = |suffix: &str| format!("base_model.model.model.layers.0.self_attn.{suffix}");
+        let tensors = BTreeMap::from([
+            (key("q_proj.lora_A.weight"), TensorData::new(vec![1.0_f32; 16], [8, 2])),
+            (key("q_proj.lora_B.weight"), TensorData::new(vec![f32::NAN; 15], [3, 5])),
+            (key("v_proj.lora_A.weight"), TensorData::new(vec![1.0_f32; 8], [4, 2])),
+            ("q_proj.lora_A".to_owned(), TensorData::new(vec![1.0_f32; 2], [2])),
+        ]);
+        write_tensors(&dir.path().join(WEIGHTS_NAME), &tensors, &[]).unwrap();
+        let summary = AdapterSummary::read(dir.path()).unwrap();
+        assert_eq!(summary.non_finite, [key("q_proj.lora_B.weight")]);
+        let problems = summary.problems.join("\n");
+        for part in [
+            "q_proj.lora_A is not named as PEFT names",
+            "q_proj has rank 8, and its configuration says 4",
+            "A is [8, 2] and B is [3, 5]",
+            "v_proj has lora_A.weight and no lora_B.weight",
+        ] {
+            assert!(problems.contains(part), "{part} is not in\n{problems}");
+        }
+    }
+}

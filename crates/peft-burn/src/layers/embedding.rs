@@ -1,0 +1,263 @@
+//! An embedding that takes adapters.
+
+use burn::module::{Module, Param};
+use burn::nn::Embedding;
+use burn::tensor::{DType, Int, Tensor, TensorData};
+
+use super::frozen::Frozen;
+use super::named_adapters::{LayerAdapter, NamedAdapters, RowGroup, indices, ungroup};
+use crate::error::Result;
+use crate::methods::EmbeddingLora;
+use crate::param::{ParamMut, ParamRef};
+use crate::random::TensorRng;
+
+/// Rows of an embedding that are trained themselves (PEFT's `trainable_token_indices`).
+#[derive(Module, Debug)]
+pub struct TrainableTokens {
+    /// The rows' values, `[n, hidden]`: they replace the base's, and start equal to them.
+    pub rows: Param<Tensor<2>>,
+    /// Which tokens they are.
+    pub indices: Vec<usize>,
+}
+
+/// What one adapter holds for one embedding.
+#[derive(Module, Debug)]
+pub struct EmbeddingAdapter {
+    /// A low-rank update.
+    pub lora: Option<EmbeddingLora>,
+    /// Trained rows.
+    pub tokens: Option<TrainableTokens>,
+    /// A trained copy of the whole matrix (`modules_to_save`).
+    pub weight: Option<Param<Tensor<2>>>,
+}
+
+impl EmbeddingAdapter {
+    /// A new LoRA adapter for `weight` (`[vocab, hidden]`), or a DoRA one.
+    pub fn lora(weight: &Tensor<2>, r: usize, scaling: f64, dora: bool, rng: &mut TensorRng) -> Self {
+        let lora = EmbeddingLora::init(weight, r, scaling, dora, rng);
+        Self { lora: Some(lora), tokens: None, weight: None }
+    }
+
+    /// Trained rows of `weight`.
+    pub fn tokens(weight: &Tensor<2>, indices: Vec<usize>) -> Self {
+        let ids = self::indices(indices.iter().map(|&i| i as i32).collect(), &weight.device());
+        let rows = Param::from_tensor(weight.clone().detach().select(0, ids).cast(DType::F32));
+        Self { lora: None, tokens: Some(TrainableTokens { rows, indices }), weight: None }
+    }
+
+    /// A trained copy of the whole matrix.
+    pub fn copy_of(weight: &Tensor<2>) -> Self {
+        Self { lora: None, tokens: None, weight: Some(Param::from_tensor(weight.clone().detach().cast(DType::F32))) }
+    }
+
+    /// The matrix (f32) that `weight` (f32) becomes under this adapter; `base` is the one before any merge.
+    fn fold(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
+        let mut weight = self.weight.as_ref().map_or(weight, |w| w.val().cast(DType::F32));
+        if let Some(lora) = &self.lora {
+            weight = lora.merge(weight, base);
+        }
+        match &self.tokens {
+            Some(tokens) => replace_rows(weight, tokens),
+            None => weight,
+        }
+    }
+}
+
+impl LayerAdapter for EmbeddingAdapter {
+    fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
+        let mut all = self.lora.as_ref().map(EmbeddingLora::params).unwrap_or_default();
+        all.extend(self.tokens.iter().map(|t| ("token_adapter.trainable_tokens_delta", ParamRef::from(&t.rows))));
+        all.extend(self.weight.iter().map(|w| ("weight", ParamRef::from(w))));
+        all
+    }
+
+    fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+        let mut all = self.lora.as_mut().map(EmbeddingLora::params_mut).unwrap_or_default();
+        all.extend(
+            self.tokens.iter_mut().map(|t| ("token_adapter.trainable_tokens_delta", ParamMut::from(&mut t.rows))),
+        );
+        all.extend(self.weight.iter_mut().map(|w| ("weight", ParamMut::from(w))));
+        all
+    }
+}
+
+/// A frozen embedding with any number of named adapters, of which some are active.
+#[derive(Module, Debug)]
+pub struct PeftEmbedding {
+    base: Frozen<Param<Tensor<2>>>,
+    adapters: NamedAdapters<EmbeddingAdapter>,
+    unmerged: Option<Tensor<2>>,
+}
+
+impl PeftEmbedding {
+    /// An embedding (`[vocab, hidden]`) without adapters. It is frozen.
+    pub fn new(weight: Tensor<2>) -> Self {
+        Self {
+            base: Frozen::new(Param::from_tensor(weight).set_require_grad(false)),
+            adapters: NamedAdapters::new(),
+            unmerged: None,
+        }
+    }
+
+    /// `[vocab, hidden]` sizes.
+    pub fn dims(&self) -> [usize; 2] {
+        self.base.val().dims()
+    }
+
+    /// The base's matrix (with what is merged into it).
+    pub fn base(&self) -> &Param<Tensor<2>> {
+        &self.base
+    }
+
+    /// The base, to load into.
+    pub fn base_mut(&mut self) -> &mut Param<Tensor<2>> {
+        self.adapters.iter_mut().filter_map(|(_, a)| a.lora.as_mut()).for_each(EmbeddingLora::forget_base);
+        self.base.inner_mut()
+    }
+
+    /// Makes the base trainable and visible to the optimiser, or frozen and hidden.
+    pub fn set_base_trainable(&mut self, trainable: bool) {
+        self.base.thaw(trainable);
+        let base = self.base.inner_mut();
+        *base = base.clone().set_require_grad(trainable);
+    }
+
+    /// The rows of `ids` (`[n]`): `[n, hidden]`.
+    pub fn forward(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+        let Some(groups) = self.adapters.groups(ids.dims()[0]) else {
+            return self.forward_active(ids, &self.adapters.active().collect::<Vec<_>>());
+        };
+        let part = |group: &RowGroup<'_, EmbeddingAdapter>| {
+            let ids = ids.clone().select(0, indices(group.rows.clone(), &ids.device()));
+            self.forward_active(ids, group.adapter.as_slice())
+        };
+        ungroup(groups.iter().map(part).collect(), &groups)
+    }
+
+    fn forward_active(&self, ids: Tensor<1, Int>, active: &[&EmbeddingAdapter]) -> Tensor<2> {
+        let weight = active.iter().find_map(|a| a.weight.as_ref()).map_or_else(|| self.base.val(), Param::val);
+        let mut y = weight.select(0, ids.clone());
+        for adapter in active {
+            if let Some(lora) = &adapter.lora {
+                y = lora.apply(y, ids.clone(), &self.original());
+            }
+            if let Some(tokens) = &adapter.tokens {
+                y = trained_rows(y, &ids, tokens);
+            }
+        }
+        y
+    }
+
+    /// The base's matrix before any merge.
+    pub(crate) fn original(&self) -> Tensor<2> {
+        self.unmerged.clone().unwrap_or_else(|| self.base.val())
+    }
+
+    /// The matrix that a head tied to this embedding multiplies by: the base's, with trained rows in their place.
+    pub fn tied_weight(&self) -> Tensor<2> {
+        let weight = self.base.val();
+        self.adapters.active().filter_map(|a| a.tokens.as_ref()).fold(weight, |w, tokens| {
+            let dtype = w.dtype();
+            replace_rows(w.cast(DType::F32), tokens).cast(dtype)
+        })
+    }
+
+    /// The adapters by name.
+    pub fn adapters(&self) -> &NamedAdapters<EmbeddingAdapter> {
+        &self.adapters
+    }
+
+    /// As [`Self::adapters`], to write into.
+    pub fn adapters_mut(&mut self) -> &mut NamedAdapters<EmbeddingAdapter> {
+        &mut self.adapters
+    }
+
+    /// The matrix that the base would be with the adapters `names` folded in, in the base's dtype. `None` when none of
+    /// them touches this embedding.
+    pub fn merged_value(&self, names: &[String]) -> Option<Tensor<2>> {
+        let found: Vec<_> = names.iter().filter_map(|n| self.adapters.get(n)).collect();
+        if found.is_empty() {
+            return None;
+        }
+        let base = self.base.val().detach();
+        let (dtype, original) = (base.dtype(), self.original());
+        Some(found.iter().fold(base.cast(DType::F32), |w, a| a.fold(w, &original).detach()).cast(dtype))
+    }
+
+    /// Folds the adapters `names` into the base; [`Self::unmerge`] gives the base back to the bit.
+    ///
+    /// # Errors
+    /// When the embedding is merged already.
+    pub fn merge(&mut self, names: &[String]) -> Result<()> {
+        self.adapters.check_unmerged()?;
+        if let Some(weight) = self.merged_value(names) {
+            let base = self.base.inner_mut();
+            self.unmerged = Some(base.val());
+            *base = base.clone().map(|_| weight);
+        }
+        self.adapters.set_merged(names);
+        Ok(())
+    }
+
+    /// Undoes [`Self::merge`].
+    pub fn unmerge(&mut self) {
+        self.adapters.set_merged(&[]);
+        if let Some(weight) = self.unmerged.take() {
+            let base = self.base.inner_mut();
+            *base = base.clone().map(|_| weight);
+        }
+    }
+
+    /// Forgets the values from before the merge and every adapter: what is merged stays.
+    pub fn keep_merged(&mut self) {
+        self.unmerged = None;
+        self.adapters = NamedAdapters::new();
+    }
+}
+
+impl From<Embedding> for PeftEmbedding {
+    /// The embedding frozen, with the same values.
+    fn from(embedding: Embedding) -> Self {
+        Self::new(embedding.weight.val().detach())
+    }
+}
+
+/// `weight` with the trained rows in their places.
+fn replace_rows(weight: Tensor<2>, tokens: &TrainableTokens) -> Tensor<2> {
+    let [vocab, _] = weight.dims();
+    let (place, trained) = row_map(vocab, tokens, &weight);
+    let rows = tokens.rows.val().select(0, place);
+    blend(weight, rows, trained)
+}
+
+/// The looked-up rows `y` (`[n, hidden]`) of `ids`, trained ones in the place of the base's.
+fn trained_rows(y: Tensor<2>, ids: &Tensor<1, Int>, tokens: &TrainableTokens) -> Tensor<2> {
+    let last = tokens.indices.iter().max().map_or(0, |m| m + 1);
+    // Ids above the last trained one all fall on one spare row of the map, which is not trained.
+    let (place, trained) = row_map(last + 1, tokens, &y);
+    let ids = ids.clone().clamp_max(last as i64);
+    let rows = tokens.rows.val().select(0, place.select(0, ids.clone()));
+    blend(y, rows, trained.select(0, ids))
+}
+
+/// For each of `n` tokens, its place among the trained rows (0 where it is not trained) and 1 where it is trained.
+fn row_map(n: usize, tokens: &TrainableTokens, like: &Tensor<2>) -> (Tensor<1, Int>, Tensor<1>) {
+    let (mut place, mut trained) = (vec![0_i32; n], vec![0.0_f32; n]);
+    for (row, &token) in tokens.indices.iter().enumerate() {
+        place[token] = row as i32;
+        trained[token] = 1.0;
+    }
+    let device = like.device();
+    (
+        Tensor::from_data(TensorData::new(place, [n]), &device),
+        Tensor::from_data(TensorData::new(trained, [n]), (&device, DType::F32)),
+    )
+}
+
+/// `a` where `use_b` (`[n]`) is 0 and `b` where it is 1, row by row.
+fn blend(a: Tensor<2>, b: Tensor<2>, use_b: Tensor<1>) -> Tensor<2> {
+    let dtype = a.dtype();
+    let [n, hidden] = a.dims();
+    let use_b = use_b.greater_elem(0.5).reshape([n, 1]).expand([n, hidden]);
+    a.mask_where(use_b, b.cast(dtype))
+}

@@ -1,0 +1,13 @@
+//! Layers with adapters.
+
+pub(crate) mod embedding;
+mod frozen;
+pub(crate) mod layer;
+pub(crate) mod linear;
+pub(crate) mod named_adapters;
+
+pub use embedding::{EmbeddingAdapter, PeftEmbedding, TrainableTokens};
+pub use frozen::Frozen;
+pub use layer::{LayerMut, LayerRef};
+pub use linear::{LinearAdapter, PeftLinear, Projection};
+pub use named_adapters::{LayerAdapter, NamedAdapters};

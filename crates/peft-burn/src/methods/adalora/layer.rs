@@ -1,0 +1,222 @@
+//! AdaLoRA (Zhang et al. 2023, arXiv:2303.10512): `y = x·Wᵀ + b + s·((E ∘ (x·Aᵀ))·Bᵀ)`, where training takes away the
+//! triplets (a row of A, an entry of E, a column of B) that matter least; [`crate::adalora`] decides which.
+//!
+//! `s` is `alpha / (init_r + 10⁻⁵)` also when triplets are gone: pruning does not rescale what is left.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, Param};
+use burn::tensor::{Int, Tensor, TensorData};
+
+use super::config::AdaLoraConfig;
+use super::importance::Importance;
+use super::triplets::keep;
+use crate::config::InitLoraWeights;
+use crate::error::{PeftError, Result};
+use crate::low_rank::LowRank;
+use crate::methods::dropout::dropout;
+use crate::ops;
+use crate::param::{ParamMut, ParamRef, from_vec};
+use crate::random::TensorRng;
+
+/// An AdaLoRA adapter of one linear layer.
+#[derive(Module, Debug)]
+pub struct AdaLora {
+    /// A: `[r, in]`.
+    pub lora_a: Param<Tensor<2>>,
+    /// E: `[r, 1]`.
+    pub lora_e: Param<Tensor<2>>,
+    /// B: `[out, r]`.
+    pub lora_b: Param<Tensor<2>>,
+    /// What training has found out about the triplets; `None` until the adapter is trained.
+    pub(crate) importance: Option<Importance>,
+    /// Factor of the update.
+    pub scaling: f64,
+    /// Probability of dropping an input in training.
+    pub dropout: f64,
+    /// Which of the triplets that training began with are here.
+    #[module(skip)]
+    pub(crate) places: Vec<usize>,
+    init_r: usize,
+}
+
+impl AdaLora {
+    /// Makes the adapter for `weight` (`[out, in]`) at `path`. Triplets that the configuration's `rank_pattern` has
+    /// pruned are left out; none may be left.
+    pub fn init(config: &AdaLoraConfig, path: &str, weight: &Tensor<2>, rng: &mut TensorRng) -> Self {
+        let ([out, inp], device) = (weight.dims(), weight.device());
+        let init_r = config.init_r;
+        let kept = config.mask_for(path);
+        let places: Vec<_> = (0..init_r).filter(|&i| kept.is_none_or(|k| k.get(i) == Some(&true))).collect();
+        let r = places.len();
+        let random = config.init_lora_weights == InitLoraWeights::Random;
+        let std = if random { 1.0 } else { 0.02 };
+        let e = if random { rng.normal(r, 1.0) } else { vec![0.0; r] };
+        Self {
+            lora_a: from_vec(rng.normal(r * inp, std), [r, inp], &device),
+            lora_e: from_vec(e, [r, 1], &device),
+            lora_b: from_vec(rng.normal(out * r, std), [out, r], &device),
+            importance: None,
+            scaling: config.scaling() / (init_r as f64 + 1e-5),
+            dropout: config.lora_dropout,
+            places,
+            init_r,
+        }
+    }
+
+    /// What training has found out about the triplets; `None` for an adapter that is not trained.
+    pub fn importance(&self) -> Option<&Importance> {
+        self.importance.as_ref()
+    }
+
+    /// The number of triplets in memory.
+    pub fn rank(&self) -> usize {
+        self.places.len()
+    }
+
+    /// `product` (`[n, out]`) with the update for `x` (`[n, in]`, dropped out in training); all in f32.
+    pub fn apply(&self, product: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
+        if self.rank() == 0 {
+            return product;
+        }
+        let x = dropout(x, self.dropout, self.lora_a.val().is_require_grad());
+        let low = x.matmul(self.lora_a.val().transpose()) * self.lora_e.val().transpose().mul_scalar(self.scaling);
+        product + low.matmul(self.lora_b.val().transpose())
+    }
+
+    /// What [`Self::apply`] makes of `x·Wᵀ`, as one operation, where there is one.
+    pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>, rounded: bool) -> Option<Tensor<2>> {
+        if self.rank() == 0 || self.dropout > 0.0 && self.lora_a.val().is_require_grad() {
+            return None;
+        }
+        let (a, b) = (self.lora_a.val() * self.lora_e.val(), self.lora_b.val());
+        let joined = ops::can_join(x, weight, &[&a, &b]);
+        joined.then(|| ops::lora_linear(x.clone(), weight.clone(), a, b, self.scaling, rounded))
+    }
+
+    /// The weight `[out, in]` (f32) with the adapter folded in.
+    pub fn merge(&self, weight: Tensor<2>) -> Tensor<2> {
+        if self.rank() == 0 {
+            return weight;
+        }
+        let scaled = self.lora_a.val() * self.lora_e.val().mul_scalar(self.scaling);
+        weight + self.lora_b.val().matmul(scaled)
+    }
+
+    /// The update, of the live triplets.
+    pub(crate) fn low_rank(&self) -> LowRank {
+        let [out, inp] = [self.lora_b.val().dims()[0], self.lora_a.val().dims()[1]];
+        let live: Vec<i32> = (0..).zip(self.live()).filter(|(_, live)| *live).map(|(i, _)| i).collect();
+        let device = self.lora_a.val().device();
+        if live.is_empty() {
+            return LowRank::new(Tensor::zeros([1, inp], &device), Tensor::zeros([out, 1], &device), 1.0);
+        }
+        let n = live.len();
+        let live = Tensor::<1, Int>::from_data(TensorData::new(live, [n]), &device);
+        let a = (self.lora_a.val() * self.lora_e.val()).select(0, live.clone());
+        LowRank::new(a, self.lora_b.val().select(1, live), self.scaling)
+    }
+
+    /// Begins to keep what pruning needs.
+    pub(crate) fn track(&mut self) {
+        if self.importance.is_none() {
+            self.importance = Some(Importance::new([&self.lora_a, &self.lora_e, &self.lora_b]));
+        }
+    }
+
+    /// Which of the triplets in memory take part, or may again: those that the last mask kept, and those that came
+    /// alive since.
+    pub(crate) fn live(&self) -> Vec<bool> {
+        let ones = |t: Tensor<2>| t.into_data().iter::<f32>().map(|v| v != 0.0).collect::<Vec<_>>();
+        match &self.importance {
+            _ if self.rank() == 0 => Vec::new(),
+            None => vec![true; self.rank()],
+            Some(importance) => {
+                let alive = ones(self.lora_e.val());
+                ones(importance.mask()).into_iter().zip(alive).map(|(kept, alive)| kept || alive).collect()
+            }
+        }
+    }
+
+    /// `flags` of the triplets in memory as flags of those that training began with.
+    pub(crate) fn of_all(&self, flags: &[bool]) -> Vec<bool> {
+        let mut all = vec![false; self.init_r];
+        self.places.iter().zip(flags).for_each(|(&place, &flag)| all[place] = flag);
+        all
+    }
+
+    /// Which of the triplets in memory `pattern` has.
+    pub(crate) fn held_of(&self, path: &str, pattern: &BTreeMap<String, Vec<bool>>) -> Result<Vec<bool>> {
+        let flags = pattern.get(&format!("{path}.lora_E"));
+        let held = flags.map(|flags| self.places.iter().map(|&place| flags.get(place).copied()).collect());
+        held.flatten().ok_or_else(|| {
+            PeftError::Unsupported(format!("triplets of {path}: the pattern belongs to another adapter"))
+        })
+    }
+
+    /// Takes the triplets that are not flagged out of memory.
+    pub(crate) fn keep(&mut self, flags: &[bool]) {
+        if flags.iter().all(|kept| *kept) {
+            return;
+        }
+        keep(&mut self.lora_a, 0, flags);
+        keep(&mut self.lora_e, 0, flags);
+        keep(&mut self.lora_b, 1, flags);
+        self.importance.iter_mut().for_each(|importance| importance.keep(flags));
+        let mut flags = flags.iter();
+        self.places.retain(|_| flags.next() == Some(&true));
+    }
+
+    /// Parameters by the names that PEFT gives them on disk.
+    pub fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
+        vec![("lora_A", (&self.lora_a).into()), ("lora_B", (&self.lora_b).into()), ("lora_E", (&self.lora_e).into())]
+    }
+
+    /// As [`Self::params`], to write into.
+    pub fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+        vec![
+            ("lora_A", (&mut self.lora_a).into()),
+            ("lora_B", (&mut self.lora_b).into()),
+            ("lora_E", (&mut self.lora_e).into()),
+        ]
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    use burn::tensor::{Device, Tolerance};
+
+    fn adalora(kept: Option<Vec<bool>>) -> AdaLora {
+        let config = AdaLoraConfig {
+            init_r: 3,
+            target_r: 2,
+            init_lora_weights: InitLoraWeights::Random,
+            rank_pattern: kept.map(|k| BTreeMap::from([("q.lora_E".to_owned(), k)])),
+            ..AdaLoraConfig::default()
+        };
+        AdaLora::init(&config, "q", &Tensor::zeros([4, 5], &Device::flex()), &mut TensorRng::new(1, "a"))
+    }
+
+    #[test]
+    fn the_update_is_that_of_the_merged_weight_at_every_rank() {
+        let device = Device::flex();
+        let x = from_vec(TensorRng::new(2, "x").normal(10, 1.0), [2, 5], &device).val();
+        for kept in [None, Some(vec![true, false, true]), Some(vec![false; 3])] {
+            let adalora = adalora(kept);
+            let merged = x.clone().matmul(adalora.merge(Tensor::zeros([4, 5], &device)).transpose());
+            let direct = adalora.apply(Tensor::zeros([2, 4], &device), x.clone());
+            direct.into_data().assert_approx_eq::<f32>(&merged.into_data(), Tolerance::absolute(1e-5));
+            assert!((adalora.scaling - 8.0 / 3.00001).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn flags_of_what_is_left_go_to_their_old_places() {
+        let adalora = adalora(Some(vec![true, false, true]));
+        assert_eq!(adalora.rank(), 2);
+        assert_eq!(adalora.of_all(&[false, true]), [false, false, true]);
+    }
+}

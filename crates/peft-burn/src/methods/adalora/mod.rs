@@ -1,0 +1,10 @@
+//! AdaLoRA on one layer. What it does to a whole model is in [`crate::adalora`].
+
+pub(crate) mod config;
+mod importance;
+mod layer;
+pub(crate) mod triplets;
+
+pub use config::AdaLoraConfig;
+pub use importance::Importance;
+pub use layer::AdaLora;

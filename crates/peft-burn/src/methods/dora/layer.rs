@@ -1,0 +1,195 @@
+//! DoRA (Liu et al. 2024, arXiv:2402.09353): `y = c ∘ (x·Wᵀ + s·(x·Aᵀ)·Bᵀ) + b` with `c = m / ‖W + s·B·A‖`, row by row.
+//!
+//! The norm is a constant for the gradient (section 4.3 of the paper). It comes from the Gram identity
+//! `‖W + s·B·A‖² = ‖W‖² + 2s·Σ(W·Aᵀ ∘ B) + s²·Σ(B·(A·Aᵀ) ∘ B)`, whose largest temporary is `[out, r]`, and it is kept
+//! until A or B change: training computes it once an optimiser step, inference once.
+
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Tensor};
+
+use super::magnitude::Magnitude;
+use crate::error::Result;
+use crate::methods::dropout::dropout;
+use crate::methods::lora::{Lora, LoraSpec};
+use crate::ops::{dora_linear, scale_columns};
+use crate::param::{ParamMut, ParamRef};
+use crate::random::TensorRng;
+
+/// A DoRA adapter of one linear layer.
+#[derive(Module, Debug)]
+pub struct Dora {
+    lora: Lora,
+    magnitude: Magnitude,
+}
+
+impl Dora {
+    /// Makes the adapter for `weight` (`[out, in]`); the second value is the residual, as for [`Lora::init`].
+    ///
+    /// # Errors
+    /// As [`Lora::init`].
+    pub fn init(spec: &LoraSpec, weight: &Tensor<2>, rng: &mut TensorRng) -> Result<(Self, Option<Tensor<2>>)> {
+        let (lora, residual) = Lora::init(spec, weight, rng)?;
+        let base = residual.as_ref().unwrap_or(weight);
+        let magnitude = Magnitude::new(base, &lora.lora_a.val(), &lora.lora_b.val(), lora.scaling);
+        Ok((Self { lora, magnitude }, residual))
+    }
+
+    /// The direction's low-rank update.
+    pub fn lora(&self) -> &Lora {
+        &self.lora
+    }
+
+    /// The learned row norms m: `[out]`.
+    pub fn magnitude(&self) -> &Param<Tensor<1>> {
+        self.magnitude.magnitude()
+    }
+
+    pub(crate) fn norms(&self) -> &Magnitude {
+        &self.magnitude
+    }
+
+    /// c = m / ‖W + s·B·A‖ for W = `base` (`[out, in]`): `[out]`. Only m has a gradient.
+    pub fn factor(&self, base: &Tensor<2>) -> Tensor<1> {
+        self.magnitude.factor(base, &self.lora.lora_a.val(), &self.lora.lora_b.val(), self.lora.scaling)
+    }
+
+    /// The product that `product` (`x·Wᵀ` and what earlier adapters made of it, `[n, out]`) becomes, in f32.
+    ///
+    /// With dropout PEFT computes the correction from the base weight and the dropped input, and so does this.
+    pub fn apply(&self, product: Tensor<2>, x: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
+        let c = self.factor(base);
+        let p = self.lora.dropout;
+        if p == 0.0 || !self.lora.lora_a.val().is_require_grad() {
+            return scale_columns(product + self.lora.low_rank(x), c);
+        }
+        let x = dropout(x, p, true);
+        let dropped = x.clone().cast(base.dtype()).matmul(base.clone().transpose()).cast(DType::F32);
+        product + scale_columns(dropped.clone() + self.lora.low_rank(x), c) - dropped
+    }
+
+    /// What [`Self::apply`] makes of `x·Wᵀ`, as one operation where there is one; in x's dtype if `rounded`, else in f32.
+    pub(crate) fn project(
+        &self,
+        x: &Tensor<2>,
+        weight: &Tensor<2>,
+        base: &Tensor<2>,
+        rounded: bool,
+    ) -> Option<Tensor<2>> {
+        let factors = self.lora.plain_factors(x, weight)?;
+        Some(dora_linear(x.clone(), weight.clone(), factors, self.factor(base), self.lora.scaling, rounded))
+    }
+
+    /// Multiplies the scaling of the direction's update.
+    pub(crate) fn rescale(&mut self, multiplier: f64) {
+        self.lora.scaling *= multiplier;
+        self.magnitude.forget_norm();
+    }
+
+    /// The weight `[out, in]` (f32) with the adapter folded in.
+    pub fn merge(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
+        self.lora.merge(weight) * self.factor(base).unsqueeze_dim(1)
+    }
+
+    /// To be called before the base weight is written into.
+    pub(crate) fn forget_base(&mut self) {
+        self.magnitude.forget_base();
+    }
+
+    /// To be called where Burn's mappers reach the base weight.
+    pub(crate) fn base_is_visible(&mut self) {
+        self.magnitude.base_is_visible();
+    }
+
+    /// Parameters by the names that PEFT gives them on disk.
+    pub fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
+        let mut all = self.lora.params();
+        all.push(("lora_magnitude_vector", self.magnitude.magnitude().into()));
+        all
+    }
+
+    /// As [`Self::params`], to write into.
+    pub fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+        self.magnitude.forget_norm();
+        let mut all = self.lora.params_mut();
+        all.push(("lora_magnitude_vector", self.magnitude.magnitude_mut().into()));
+        all
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::InitLoraWeights;
+    use burn::tensor::{Device, TensorData, Tolerance};
+
+    fn matrix(rows: usize, columns: usize, seed: u64) -> Tensor<2> {
+        let values = TensorRng::new(seed, "m").normal(rows * columns, 0.5);
+        Tensor::from_data(TensorData::new(values, [rows, columns]), &Device::flex())
+    }
+
+    fn dora(weight: &Tensor<2>, init: InitLoraWeights, dropout: f64) -> (Dora, Option<Tensor<2>>) {
+        let spec = LoraSpec { r: 2, scaling: 1.5, dropout, bias: false, init };
+        Dora::init(&spec, weight, &mut TensorRng::new(1, "d")).unwrap()
+    }
+
+    fn close(a: Tensor<2>, b: Tensor<2>) {
+        a.into_data().assert_approx_eq::<f32>(&b.into_data(), Tolerance::absolute(1e-5));
+    }
+
+    #[test]
+    fn it_starts_as_the_base_also_from_pissa() {
+        let (w, x) = (matrix(5, 7, 1), matrix(3, 7, 2));
+        let plain = x.clone().matmul(w.clone().transpose());
+        for init in [InitLoraWeights::Default, InitLoraWeights::Pissa] {
+            let (dora, residual) = dora(&w, init, 0.0);
+            let base = residual.unwrap_or_else(|| w.clone());
+            close(dora.apply(x.clone().matmul(base.clone().transpose()), x.clone(), &base), plain.clone());
+        }
+    }
+
+    #[test]
+    fn a_zero_row_is_finite_and_has_finite_gradients() {
+        let w = Tensor::<2>::cat(vec![matrix(4, 7, 1), Tensor::zeros([1, 7], &Device::flex())], 0);
+        let (dora, _) = dora(&w, InitLoraWeights::Default, 0.0);
+        let (dora, x) = (dora.train(), matrix(3, 7, 2));
+        let y = dora.apply(x.clone().matmul(w.clone().transpose()), x, &w);
+        assert!(y.clone().is_finite().all().into_scalar::<bool>());
+        let grads = y.powi_scalar(2).sum().backward();
+        let (m, b) = (dora.magnitude().val(), dora.lora.lora_b.val());
+        assert!(m.grad(&grads).unwrap().is_finite().all().into_scalar::<bool>());
+        assert!(b.grad(&grads).unwrap().is_finite().all().into_scalar::<bool>());
+        let merged = dora.valid().merge(w.clone(), &w);
+        assert!(merged.is_finite().all().into_scalar::<bool>());
+    }
+
+    #[test]
+    fn the_norm_follows_new_values() {
+        let w = matrix(5, 7, 1);
+        let (mut dora, _) = dora(&w, InitLoraWeights::Default, 0.0);
+        let before = dora.factor(&w);
+        for (name, mut param) in dora.params_mut() {
+            if name == "lora_B.weight" {
+                param.set(matrix(5, 2, 9).into_data());
+            }
+        }
+        let dense = dora.lora.merge(w.clone()).powi_scalar(2).sum_dim(1).sqrt().squeeze_dim::<1>(1);
+        let expected = dora.magnitude().val() / dense;
+        close(dora.factor(&w).unsqueeze(), expected.unsqueeze());
+        assert!((dora.factor(&w) - before).abs().max().into_scalar::<f32>() > 1e-2);
+    }
+
+    #[test]
+    fn dropout_changes_the_correction_and_not_the_base() {
+        let (w, x) = (matrix(5, 7, 1), matrix(3, 7, 2));
+        let (dora, _) = dora(&w, InitLoraWeights::Random, 0.5);
+        let product = x.clone().matmul(w.clone().transpose());
+        let evaluated = dora.apply(product.clone(), x.clone(), &w);
+        let training = dora.clone().train();
+        // With c = 1 the correction is the low-rank update alone, whatever was dropped.
+        let zero = Tensor::zeros([3, 7], &Device::flex());
+        close(training.apply(product.clone(), zero, &w).inner(), product.clone());
+        let dropped = training.apply(product, x, &w).inner();
+        assert!((dropped - evaluated).abs().max().into_scalar::<f32>() > 1e-3);
+    }
+}

@@ -1,0 +1,9 @@
+//! DoRA: LoRA of the weight's direction, and learned norms. Its configuration is LoRA's with `use_dora`.
+
+mod embedding;
+mod layer;
+mod magnitude;
+
+pub use embedding::EmbeddingLora;
+pub use layer::Dora;
+pub use magnitude::Magnitude;

@@ -1,0 +1,9 @@
+//! LoRA.
+
+pub(crate) mod config;
+mod init;
+mod layer;
+
+pub use config::{LoraConfig, TokenIndices};
+pub use init::LoraSpec;
+pub use layer::Lora;

@@ -1,0 +1,177 @@
+//! VeRA (Kopiczko et al. 2023, arXiv:2310.11454): `y = x·Wᵀ + b + λ_b ∘ ((λ_d ∘ (x·Aᵀ))·Bᵀ)`.
+//!
+//! A and B are random, frozen and one pair for the whole model: a layer uses the first columns of A and the first rows
+//! of B. Only the vectors λ are learned. The pair follows from a key alone, is always f32, and every adapter of the
+//! model with that key and those sizes shares it.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+use super::projection::VeraProjection;
+use crate::low_rank::LowRank;
+use crate::methods::dropout::dropout;
+use crate::ops::{self, VeraVectors};
+use crate::param::{ParamMut, ParamRef, from_vec};
+use crate::random::TensorRng;
+
+/// A VeRA adapter of one linear layer.
+#[derive(Module, Debug)]
+pub struct Vera {
+    /// λ_b: `[out]`.
+    pub lambda_b: Param<Tensor<1>>,
+    /// λ_d: `[r]`.
+    pub lambda_d: Param<Tensor<1>>,
+    pub(crate) projection: VeraProjection,
+    inputs: usize,
+    /// Probability of dropping an input in training.
+    pub dropout: f64,
+}
+
+impl Vera {
+    /// Makes the adapter for `weight` (`[out, in]`): λ_b = 0 and λ_d = `d_initial`, or with `None` λ_b = 1 and
+    /// λ_d ~ N(0, 1).
+    pub fn init(
+        projection: VeraProjection,
+        weight: &Tensor<2>,
+        d_initial: Option<f64>,
+        dropout: f64,
+        rng: &mut TensorRng,
+    ) -> Self {
+        let ([out, inputs], device) = (weight.dims(), weight.device());
+        let r = projection.rank();
+        let (b, d) = match d_initial {
+            Some(d) => (vec![0.0; out], vec![d as f32; r]),
+            None => (vec![1.0; out], rng.normal(r, 1.0)),
+        };
+        let (lambda_b, lambda_d) = (from_vec(b, [out], &device), from_vec(d, [r], &device));
+        Self { lambda_b, lambda_d, projection: projection.to_device(&device), inputs, dropout }
+    }
+
+    /// The frozen pair.
+    pub fn projection(&self) -> &VeraProjection {
+        &self.projection
+    }
+
+    /// The layer's part of A: `[r, in]`.
+    fn a(&self) -> Tensor<2> {
+        self.projection.a(self.inputs)
+    }
+
+    /// The layer's part of B: `[out, r]`.
+    fn b(&self) -> Tensor<2> {
+        let [out] = self.lambda_b.val().dims();
+        self.projection.b(out)
+    }
+
+    fn training(&self) -> bool {
+        self.lambda_b.val().is_require_grad()
+    }
+
+    /// Whether [`Self::project`] of this layer serves `other` too, for the same x. With dropout each layer drops
+    /// inputs of its own.
+    pub fn shares_projection_of_input(&self, other: &Self) -> bool {
+        let drops = |vera: &Self| vera.dropout > 0.0 && vera.training();
+        self.projection.is(&other.projection) && self.inputs == other.inputs && !drops(self) && !drops(other)
+    }
+
+    /// `x·Aᵀ` for `x` (`[n, in]`, f32), dropped out in training: `[n, r]`.
+    pub fn project(&self, x: Tensor<2>) -> Tensor<2> {
+        ops::linear(dropout(x, self.dropout, self.training()), self.a())
+    }
+
+    /// The update for `low` = [`Self::project`]`(x)`: `[n, out]`.
+    pub fn expand(&self, low: Tensor<2>) -> Tensor<2> {
+        let low = ops::scale_columns(low, self.lambda_d.val());
+        ops::scale_columns(ops::linear(low, self.b()), self.lambda_b.val())
+    }
+
+    /// `x·Wᵀ` and [`Self::expand`]`(low)` as one operation, where there is one; in x's dtype if `rounded`, else in f32.
+    pub(crate) fn expand_onto(
+        &self,
+        x: &Tensor<2>,
+        weight: &Tensor<2>,
+        low: impl FnOnce() -> Tensor<2>,
+        rounded: bool,
+    ) -> Option<Tensor<2>> {
+        let b = self.b();
+        if !ops::can_join(x, weight, &[&b]) {
+            return None;
+        }
+        let vectors = VeraVectors { d: self.lambda_d.val(), b: self.lambda_b.val() };
+        Some(ops::vera_linear(x.clone(), weight.clone(), low(), b, vectors, rounded))
+    }
+
+    /// The update for `x` (`[n, in]`, f32): `[n, out]`.
+    pub fn update(&self, x: Tensor<2>) -> Tensor<2> {
+        self.expand(self.project(x))
+    }
+
+    /// `(λ_b ∘ B)·(λ_d ∘ A)`: `[out, in]`.
+    pub fn delta(&self) -> Tensor<2> {
+        let [a, b] = self.scaled();
+        b.matmul(a)
+    }
+
+    /// λ_d ∘ A and λ_b ∘ B.
+    fn scaled(&self) -> [Tensor<2>; 2] {
+        let scale = |m: Tensor<2>, by: &Param<Tensor<1>>| m * by.val().unsqueeze_dim(1);
+        [scale(self.a(), &self.lambda_d), scale(self.b(), &self.lambda_b)]
+    }
+
+    /// The update.
+    pub(crate) fn low_rank(&self) -> LowRank {
+        let [a, b] = self.scaled();
+        LowRank::new(a, b, 1.0)
+    }
+
+    /// Parameters by the names that PEFT gives them on disk.
+    pub fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
+        vec![("vera_lambda_b", ParamRef::from(&self.lambda_b)), ("vera_lambda_d", ParamRef::from(&self.lambda_d))]
+    }
+
+    /// As [`Self::params`], to write into.
+    pub fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+        vec![
+            ("vera_lambda_b", ParamMut::from(&mut self.lambda_b)),
+            ("vera_lambda_d", ParamMut::from(&mut self.lambda_d)),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Tolerance};
+
+    fn vera(out: usize, inp: usize, projection: &VeraProjection) -> Vera {
+        let weight = Tensor::zeros([out, inp], &Device::flex());
+        Vera::init(projection.clone(), &weight, None, 0.0, &mut TensorRng::new(1, "v"))
+    }
+
+    #[test]
+    fn layers_of_all_sizes_use_a_part_of_one_pair() {
+        let device = Device::flex();
+        let pair = VeraProjection::draw(0, 4, 10, 8, &device);
+        for (out, inp) in [(8, 10), (3, 10), (8, 5), (2, 7)] {
+            let vera = vera(out, inp, &pair);
+            let x = from_vec(TensorRng::new(2, "x").normal(3 * inp, 1.0), [3, inp], &device).val();
+            let direct = x.clone().matmul(vera.delta().transpose());
+            vera.update(x.clone()).into_data().assert_approx_eq::<f32>(&direct.into_data(), Tolerance::absolute(1e-5));
+            let training = vera.clone().train();
+            assert!(training.update(x).is_autodiff());
+        }
+    }
+
+    #[test]
+    fn the_projected_input_is_shared_by_layers_of_one_pair_and_width() {
+        let device = Device::flex();
+        let [pair, other] = [1, 2].map(|key| VeraProjection::draw(key, 4, 10, 8, &device));
+        let q = vera(8, 10, &pair);
+        assert!(q.shares_projection_of_input(&vera(3, 10, &pair)));
+        assert!(!q.shares_projection_of_input(&vera(8, 9, &pair)));
+        assert!(!q.shares_projection_of_input(&vera(8, 10, &other)));
+        let dropping = Vera { dropout: 0.5, ..vera(8, 10, &pair) };
+        assert!(q.shares_projection_of_input(&dropping));
+        assert!(!q.clone().train().shares_projection_of_input(&dropping.train()));
+    }
+}

@@ -1,0 +1,12 @@
+//! VeRA.
+
+pub(crate) mod config;
+mod layer;
+mod mt19937;
+mod projection;
+
+pub use config::VeraConfig;
+pub use layer::Vera;
+pub use mt19937::vera_projection;
+pub(crate) use projection::PROJECTION_NAMES;
+pub use projection::VeraProjection;

@@ -1,0 +1,60 @@
+//! One batch for many adapters, without merging or switching any.
+
+use crate::error::{PeftError, Result};
+use crate::layers::layer::LayerRef;
+use crate::model::PeftModel;
+
+/// The name for "no adapter" in a mixed batch, as in PEFT.
+pub const BASE: &str = "__base__";
+
+/// Serving several adapters in one batch. Implemented for every [`PeftModel`].
+pub trait MixedBatch: PeftModel {
+    /// This model for batches whose text `i` uses the adapter `adapter_names[i]`, or none where that is [`BASE`]
+    /// (PEFT's `adapter_names`, there for LoRA alone). Adapters of any methods and ranks; each product with a base
+    /// weight is made once for the whole batch.
+    ///
+    /// What is returned shares every weight with the model, which stays as it is. It is for inference: nothing in it is
+    /// trained.
+    ///
+    /// # Errors
+    /// No name at all, names that are not attached, adapters that are merged or switched off, and adapters with
+    /// `trainable_token_indices`, which a tied head would need for each row.
+    ///
+    /// # Panics
+    /// The returned model panics on a batch that has not one text for each name.
+    fn mixed_batch(&self, adapter_names: &[&str]) -> Result<Self> {
+        let refuse = |why: String| Err(PeftError::Unsupported(format!("a mixed batch: {why}")));
+        if adapter_names.is_empty() {
+            return refuse(format!("name an adapter, or `{BASE}`, for each text"));
+        }
+        let mut names: Vec<&str> = adapter_names.iter().copied().filter(|name| *name != BASE).collect();
+        names.sort_unstable();
+        names.dedup();
+        let known = self.adapter_names();
+        let unknown: Vec<&str> = names.iter().copied().filter(|name| !known.iter().any(|k| k == name)).collect();
+        if !unknown.is_empty() {
+            return Err(PeftError::UnknownAdapter { name: unknown.join("`, `"), available: known });
+        }
+        if !self.merged_adapters().is_empty() {
+            return refuse(format!("{} merged: unmerge first", self.merged_adapters().join(", ")));
+        }
+        if self.adapters_disabled() {
+            return refuse("the adapters are disabled: enable them first".into());
+        }
+        let own_rows = |name: &str, layer: LayerRef<'_>| match layer {
+            LayerRef::Embedding(layer) => layer.adapters().get(name).is_some_and(|a| a.tokens.is_some()),
+            LayerRef::Linear(_) => false,
+        };
+        let layers = self.layers();
+        let owners: Vec<&str> =
+            names.into_iter().filter(|name| layers.iter().any(|(_, layer)| own_rows(name, *layer))).collect();
+        if !owners.is_empty() {
+            return refuse(format!("{} with trainable_token_indices: use it in batches of its own", owners.join(", ")));
+        }
+        let mut model = self.valid();
+        model.set_by_row(adapter_names);
+        Ok(model)
+    }
+}
+
+impl<M: PeftModel> MixedBatch for M {}

@@ -1,0 +1,409 @@
+//! Adapters on a model: add, switch, disable, merge, remove.
+
+use std::collections::BTreeMap;
+
+use super::adaptable::AdaptableModel;
+use super::checks;
+use super::names::{device_of, file_key};
+use super::parameter_count::TrainableReport;
+use super::projections::projection_for;
+use super::state::{AdapterState, PeftState, check_known, unknown};
+use crate::config::{Bias, PeftConfig};
+use crate::error::{PeftError, Result};
+use crate::layers::embedding::{EmbeddingAdapter, PeftEmbedding};
+use crate::layers::layer::{LayerMut, LayerRef};
+use crate::layers::linear::{LinearAdapter, PeftLinear};
+use crate::methods;
+use crate::param::{ParamMut, ParamRef};
+use crate::targets::{Resolution, resolve};
+
+/// Adapters on a model: add, switch, disable, merge, remove. Implemented for every [`AdaptableModel`].
+///
+/// Loading and saving are in [`crate::files`].
+pub trait PeftModel: AdaptableModel {
+    /// Adds a new adapter and makes it the active, trained one. Returns what the user should know.
+    ///
+    /// # Errors
+    /// An invalid configuration, names that match nothing, a name that is taken or has a dot: before anything changes.
+    fn add_adapter(&mut self, name: &str, config: &PeftConfig, seed: u64) -> Result<Vec<String>> {
+        let resolution = resolve(config, &self.modules(), self.model_type())?;
+        self.attach(name, resolution, seed, true)
+    }
+
+    #[doc(hidden)]
+    fn attach(&mut self, name: &str, resolution: Resolution, seed: u64, trainable: bool) -> Result<Vec<String>> {
+        let (max_in, max_out) = resolution.largest_features();
+        let Resolution { config, adapted, modules_to_save, warnings } = resolution;
+        let state = self.peft_state();
+        checks::name(name, state)?;
+        let adapted: Vec<String> = adapted.into_iter().map(|m| m.path).collect();
+        let saved: Vec<String> = modules_to_save.into_iter().map(|m| m.path).collect();
+        let projection = match &config {
+            PeftConfig::Vera(vera) => {
+                let sizes = [vera.r, max_in, max_out];
+                Some(projection_for(self, vera.projection_prng_key, sizes, &device_of(self)))
+            }
+            _ => None,
+        };
+        let context = methods::Context { config: &config, seed, adapted: &adapted, projection: projection.as_ref() };
+        let mut linears = BTreeMap::new();
+        let mut embeddings = BTreeMap::new();
+        for (path, layer) in self.layers() {
+            match layer {
+                LayerRef::Linear(l) => {
+                    if let Some(adapter) = linear_adapter(&context, &path, l, &saved)? {
+                        linears.insert(path, adapter);
+                    }
+                }
+                LayerRef::Embedding(e) => {
+                    if let Some(adapter) = embedding_adapter(&context, &path, e, &saved)? {
+                        embeddings.insert(path, adapter);
+                    }
+                }
+            }
+        }
+        if let Some(path) = saved.iter().find(|p| !linears.contains_key(*p) && !embeddings.contains_key(*p)) {
+            return Err(PeftError::Unsupported(format!(
+                "modules_to_save of {path}: only linear layers and embeddings"
+            )));
+        }
+        for (path, layer) in self.layers_mut() {
+            match layer {
+                LayerMut::Linear(l) => linears.remove(&path).into_iter().for_each(|a| l.adapters_mut().insert(name, a)),
+                LayerMut::Embedding(e) => {
+                    embeddings.remove(&path).into_iter().for_each(|a| e.adapters_mut().insert(name, a))
+                }
+            }
+        }
+        self.peft_state_mut().adapters.insert(name.into(), AdapterState { config, adapted, saved, frozen: !trainable });
+        self.set_adapter(&[name])?;
+        Ok(warnings)
+    }
+
+    /// Makes these adapters the active ones, in this order (PEFT's `set_adapter`). The others are frozen; of these, one
+    /// that was loaded frozen stays so until [`Self::set_trainable`].
+    ///
+    /// # Errors
+    /// A name that is not attached; adapters of which two have a weight or a bias of their own for one layer.
+    fn set_adapter(&mut self, names: &[&str]) -> Result<()> {
+        names.iter().try_for_each(|name| check_known(name, self.peft_state()))?;
+        checks::together(self.layers(), names)?;
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        self.peft_state_mut().active = names;
+        self.apply_active();
+        Ok(())
+    }
+
+    #[doc(hidden)]
+    fn apply_active(&mut self) {
+        self.peft_state_mut().by_row.clear();
+        let state = self.peft_state();
+        let active = if state.disabled { Vec::new() } else { state.active.clone() };
+        let trained: Vec<String> = active.iter().filter(|name| state.is_trainable(name)).cloned().collect();
+        self.layers_mut().into_iter().for_each(|(_, layer)| layer.set_active(&active, &trained));
+    }
+
+    /// Sets whether the adapters that are active now are trained (`true`, as after [`Self::add_adapter`]) or frozen. Each
+    /// keeps it when others become active.
+    fn set_trainable(&mut self, trainable: bool) {
+        let state = self.peft_state_mut();
+        for name in &state.active {
+            if let Some(adapter) = state.adapters.get_mut(name) {
+                adapter.frozen = !trainable;
+            }
+        }
+        self.apply_active();
+    }
+
+    /// Whether any active adapter is trained.
+    fn trains_adapters(&self) -> bool {
+        self.active_adapters().iter().any(|name| self.peft_state().is_trainable(name))
+    }
+
+    /// Switches every adapter off, merged ones too, until [`Self::enable_adapters`].
+    ///
+    /// # Errors
+    /// None at present; merged adapters are unmerged and merged again by `enable_adapters`.
+    fn disable_adapters(&mut self) -> Result<()> {
+        let merged = self.peft_state().merged.clone();
+        self.unmerge_adapters();
+        let state = self.peft_state_mut();
+        state.disabled = true;
+        state.merged = merged;
+        self.apply_active();
+        Ok(())
+    }
+
+    /// Undoes [`Self::disable_adapters`], merges included.
+    ///
+    /// # Errors
+    /// As [`Self::merge_adapters`].
+    fn enable_adapters(&mut self) -> Result<()> {
+        let state = self.peft_state_mut();
+        if !std::mem::take(&mut state.disabled) {
+            return Ok(());
+        }
+        let merged = std::mem::take(&mut state.merged);
+        self.apply_active();
+        let names: Vec<&str> = merged.iter().map(String::as_str).collect();
+        if names.is_empty() { Ok(()) } else { self.merge_adapters(&names, false) }
+    }
+
+    /// Whether the adapters are switched off.
+    fn adapters_disabled(&self) -> bool {
+        self.peft_state().disabled
+    }
+
+    /// Names of all adapters, alphabetically.
+    fn adapter_names(&self) -> Vec<String> {
+        self.peft_state().adapters.keys().cloned().collect()
+    }
+
+    /// Names of the active adapters, in order.
+    fn active_adapters(&self) -> &[String] {
+        &self.peft_state().active
+    }
+
+    #[doc(hidden)]
+    fn set_by_row(&mut self, names: &[&str]) {
+        self.peft_state_mut().adapters.values_mut().for_each(|adapter| adapter.frozen = true);
+        self.apply_active();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        self.layers_mut().into_iter().for_each(|(_, layer)| layer.set_by_row(&names));
+        self.peft_state_mut().by_row = names;
+    }
+
+    /// The adapter of each text of a batch, if this is the model of a mixed batch
+    /// ([`mixed_batch`](crate::MixedBatch::mixed_batch)); else none.
+    fn adapters_by_row(&self) -> &[String] {
+        &self.peft_state().by_row
+    }
+
+    /// This model with the scaling of every low-rank adapter (LoRA, DoRA, AdaLoRA) multiplied, which makes adapters weaker
+    /// or stronger without touching a weight (PEFT's `rescale_adapter_scale`). The model itself stays as it is.
+    ///
+    /// # Errors
+    /// A factor that is not finite, merged adapters, or no adapter of these methods.
+    fn rescale_adapter_scale(&self, multiplier: f64) -> Result<Self> {
+        if !multiplier.is_finite() {
+            return Err(PeftError::Unsupported(format!("an adapter scale times {multiplier}")));
+        }
+        if !self.merged_adapters().is_empty() {
+            let (operation, adapters) = ("rescale".to_owned(), self.merged_adapters().to_vec());
+            return Err(PeftError::Merged { operation, adapters });
+        }
+        let mut model = self.clone();
+        let scaled: usize = model.layers_mut().into_iter().map(|(_, layer)| layer.rescale(multiplier)).sum();
+        if scaled == 0 {
+            return Err(PeftError::Unsupported("rescaling: no LoRA, DoRA or AdaLoRA adapter is attached".into()));
+        }
+        Ok(model)
+    }
+
+    /// Names of the adapters that are folded into the base.
+    fn merged_adapters(&self) -> &[String] {
+        &self.peft_state().merged
+    }
+
+    /// The configuration of an adapter as PEFT would store it.
+    ///
+    /// # Errors
+    /// A name that is not attached.
+    fn adapter_config(&self, name: &str) -> Result<&PeftConfig> {
+        check_known(name, self.peft_state())?;
+        match self.peft_state().adapters.get(name) {
+            Some(adapter) => Ok(&adapter.config),
+            None => Err(unknown(name, self.peft_state())),
+        }
+    }
+
+    /// Takes an adapter off.
+    ///
+    /// # Errors
+    /// A name that is not attached, or one that is merged.
+    fn delete_adapter(&mut self, name: &str) -> Result<()> {
+        let state = self.peft_state();
+        check_known(name, state)?;
+        if state.merged.iter().any(|n| n == name) {
+            let operation = format!("delete adapter `{name}`");
+            return Err(PeftError::Merged { operation, adapters: state.merged.clone() });
+        }
+        self.layers_mut().into_iter().for_each(|(_, layer)| layer.remove(name));
+        let state = self.peft_state_mut();
+        state.adapters.remove(name);
+        state.active.retain(|n| n != name);
+        Ok(())
+    }
+
+    /// Folds adapters into the base's weights, which then cost nothing to run. With `safe`, every merged weight is
+    /// first checked to be finite. [`Self::unmerge_adapters`] gives the base back to the bit.
+    ///
+    /// # Errors
+    /// A name that is not attached; adapters that [`Self::set_adapter`] would refuse; some that are merged already or disabled; a
+    /// quantised base; NaN or infinity in `safe` mode: before anything changes.
+    fn merge_adapters(&mut self, names: &[&str], safe: bool) -> Result<()> {
+        let state = self.peft_state();
+        names.iter().try_for_each(|name| check_known(name, state))?;
+        checks::together(self.layers(), names)?;
+        if !state.merged.is_empty() {
+            return Err(PeftError::Merged { operation: "merge again".into(), adapters: state.merged.clone() });
+        }
+        if state.disabled {
+            return Err(PeftError::Unsupported("a merge of disabled adapters: enable them first".into()));
+        }
+        checks::not_quantised(self.layers(), names)?;
+        let owned: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        if safe {
+            checks::finite(self.layers(), &owned)?;
+        }
+        self.prepare_merge(names, false)?;
+        let names = owned;
+        for (_, layer) in self.layers_mut() {
+            layer.merge(&names)?;
+        }
+        self.peft_state_mut().merged = names;
+        Ok(())
+    }
+
+    /// Undoes [`Self::merge_adapters`].
+    fn unmerge_adapters(&mut self) {
+        self.layers_mut().into_iter().for_each(|(_, layer)| layer.unmerge());
+        self.peft_state_mut().merged.clear();
+    }
+
+    /// Folds the active adapters in for good and forgets all adapters (PEFT's `merge_and_unload`). A tied head that
+    /// differs from the embedding then gets a weight of its own.
+    ///
+    /// # Errors
+    /// As [`Self::merge_adapters`].
+    fn merge_and_unload(&mut self, safe: bool) -> Result<()> {
+        let active = self.active_adapters().to_vec();
+        let names: Vec<&str> = active.iter().map(String::as_str).collect();
+        let before = self.clone();
+        if let Err(error) = self.prepare_merge(&names, true).and_then(|()| self.merge_adapters(&names, safe)) {
+            *self = before;
+            return Err(error);
+        }
+        self.layers_mut().into_iter().for_each(|(_, layer)| layer.keep_merged());
+        *self.peft_state_mut() = PeftState::default();
+        Ok(())
+    }
+
+    /// Forgets all adapters; the base is what it was before the first.
+    fn unload(&mut self) {
+        self.unmerge_adapters();
+        self.layers_mut().into_iter().for_each(|(_, layer)| layer.keep_merged());
+        *self.peft_state_mut() = PeftState::default();
+    }
+
+    /// The parameters of an adapter by their names in its safetensors file.
+    ///
+    /// # Errors
+    /// A name that is not attached.
+    fn adapter_params(&self, name: &str) -> Result<Vec<(String, ParamRef<'_>)>> {
+        check_known(name, self.peft_state())?;
+        let mut all = Vec::new();
+        for (path, layer) in self.layers() {
+            all.extend(layer.params(name).into_iter().flatten().map(|(suffix, p)| (file_key(&path, suffix), p)));
+        }
+        Ok(all)
+    }
+
+    /// As [`Self::adapter_params`], to write into.
+    ///
+    /// # Errors
+    /// A name that is not attached.
+    fn adapter_params_mut(&mut self, name: &str) -> Result<Vec<(String, ParamMut<'_>)>> {
+        check_known(name, self.peft_state())?;
+        let mut all = Vec::new();
+        for (path, layer) in self.layers_mut() {
+            all.extend(layer.params(name).into_iter().flatten().map(|(suffix, p)| (file_key(&path, suffix), p)));
+        }
+        Ok(all)
+    }
+
+    /// Trained and total numbers of parameters, worded as PEFT's `print_trainable_parameters`.
+    fn trainable_parameters(&self) -> TrainableReport {
+        let state = self.peft_state();
+        let (mut trainable, mut all) = (0, self.num_base_parameters());
+        for (name, adapter) in &state.adapters {
+            // PEFT keeps AdaLoRA's rank of a module as a frozen parameter of one element.
+            all += if matches!(adapter.config, PeftConfig::AdaLora(_)) { adapter.adapted.len() } else { 0 };
+            for (key, param) in self.adapter_params(name).unwrap_or_default() {
+                let n = param.num_elements();
+                // A trained bias is the base's own in PEFT, and counted once.
+                all += if key.ends_with(".bias") && !key.ends_with("lora_B.bias") && !self.is_saved(name, &key) {
+                    0
+                } else {
+                    n
+                };
+                if state.active.contains(name) && !adapter.frozen {
+                    trainable += n;
+                }
+            }
+        }
+        TrainableReport { trainable, all }
+    }
+
+    #[doc(hidden)]
+    fn is_saved(&self, name: &str, key: &str) -> bool {
+        let saved = self.peft_state().adapters.get(name).map(|a| a.saved.as_slice()).unwrap_or_default();
+        saved.iter().any(|path| key.starts_with(&file_key(path, "")))
+    }
+
+    /// The paths that an adapter adapts.
+    ///
+    /// # Errors
+    /// A name that is not attached.
+    fn adapted_modules(&self, name: &str) -> Result<&[String]> {
+        match self.peft_state().adapters.get(name) {
+            Some(adapter) => Ok(&adapter.adapted),
+            None => Err(unknown(name, self.peft_state())),
+        }
+    }
+}
+
+impl<M: AdaptableModel> PeftModel for M {}
+
+fn linear_adapter(
+    context: &methods::Context<'_>,
+    path: &str,
+    layer: &PeftLinear,
+    saved: &[String],
+) -> Result<Option<LinearAdapter>> {
+    if saved.iter().any(|p| p == path) {
+        return Ok(Some(LinearAdapter::copy_of(layer.base())));
+    }
+    let adapted = context.adapted.iter().any(|p| p == path);
+    let bias = match context.config.bias() {
+        Bias::None => false,
+        Bias::All => true,
+        Bias::LoraOnly | Bias::VeraOnly => adapted,
+    };
+    let bias = layer
+        .base()
+        .bias
+        .as_ref()
+        .filter(|_| bias)
+        .map(|b| burn::module::Param::from_tensor(b.val().detach().cast(burn::tensor::DType::F32)));
+    if !adapted {
+        return Ok(bias.map(|bias| LinearAdapter { method: None, bias: Some(bias), weight: None }));
+    }
+    let (method, residual) = methods::init(context, path, &layer.base().weight.val().detach())?;
+    let weight = residual.map(|w| burn::module::Param::from_tensor(w).set_require_grad(false));
+    Ok(Some(LinearAdapter { method: Some(method), bias, weight }))
+}
+
+fn embedding_adapter(
+    context: &methods::Context<'_>,
+    path: &str,
+    layer: &PeftEmbedding,
+    saved: &[String],
+) -> Result<Option<EmbeddingAdapter>> {
+    let weight = layer.base().val().detach();
+    if saved.iter().any(|p| p == path) {
+        return Ok(Some(EmbeddingAdapter::copy_of(&weight)));
+    }
+    let adapted = context.adapted.iter().any(|p| p == path);
+    methods::init_embedding(context, path, &weight, adapted)
+}

@@ -1,0 +1,61 @@
+//! What must hold before adapters are attached, activated together or merged.
+
+use burn::tensor::Tensor;
+
+use super::state::PeftState;
+use crate::error::{PeftError, Result};
+use crate::layers::layer::LayerRef;
+
+/// A name for a new adapter.
+pub(crate) fn name(name: &str, state: &PeftState) -> Result<()> {
+    if state.has(name) {
+        return Err(PeftError::AdapterExists(name.into()));
+    }
+    if name.is_empty() || name.contains(['.', '/', '\\']) {
+        let message = format!("the adapter name `{name}`: use letters, digits, - and _, it names a folder and tensors");
+        return Err(PeftError::Unsupported(message));
+    }
+    Ok(())
+}
+
+/// A layer has one base: two adapters that bring a weight or a bias of their own cannot both have their way.
+pub(crate) fn together(layers: Vec<(String, LayerRef<'_>)>, names: &[&str]) -> Result<()> {
+    for (path, layer) in layers {
+        let owners = |owns: &dyn Fn(&str) -> bool| names.iter().copied().filter(|name| owns(name)).collect::<Vec<_>>();
+        let weights = owners(&|name| layer.owns_weight(name));
+        let biases = owners(&|name| layer.owns_bias(name));
+        for (kind, owners) in [("weight", weights), ("bias", biases)] {
+            if owners.len() > 1 {
+                return Err(PeftError::Unsupported(format!(
+                    "{} together: each has a {kind} of its own for {path}; activate one of them at a time",
+                    owners.join(" and ")
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A quantised weight has no room for an update: it would be lost in the rounding.
+pub(crate) fn not_quantised(layers: Vec<(String, LayerRef<'_>)>, names: &[&str]) -> Result<()> {
+    let touched = |layer: LayerRef<'_>| names.iter().any(|name| layer.params(name).is_some());
+    let quantised = layers.into_iter().filter(|(_, layer)| touched(*layer) && !layer.dtype().is_float());
+    let quantised: Vec<_> = quantised.map(|(path, _)| path).collect();
+    if quantised.is_empty() {
+        return Ok(());
+    }
+    Err(PeftError::Unsupported(format!(
+        "merging into quantised weights ({}): dequantise the base first, or keep the adapter apart",
+        quantised.join(", ")
+    )))
+}
+
+/// Every weight and bias that the merge would make is finite.
+pub(crate) fn finite(layers: Vec<(String, LayerRef<'_>)>, names: &[String]) -> Result<()> {
+    fn all<const D: usize>(values: Tensor<D>) -> bool {
+        values.is_finite().all().into_scalar::<bool>()
+    }
+    let ok = |layer: LayerRef<'_>| layer.merged_values(names).is_none_or(|(w, b)| all(w) && b.is_none_or(all));
+    let modules: Vec<_> = layers.into_iter().filter(|(_, layer)| !ok(*layer)).map(|(path, _)| path).collect();
+    if modules.is_empty() { Ok(()) } else { Err(PeftError::NonFiniteMerge { adapter: names.join(", "), modules }) }
+}

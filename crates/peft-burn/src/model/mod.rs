@@ -1,0 +1,21 @@
+//! Adapters on a whole model.
+
+mod adaptable;
+mod adapters;
+mod checks;
+mod fields;
+mod names;
+mod parameter_count;
+mod projections;
+mod state;
+mod status;
+
+pub use adaptable::AdaptableModel;
+pub use adapters::PeftModel;
+pub use fields::{Layers, join};
+pub(crate) use names::{device_of, file_key};
+pub use parameter_count::{TrainableReport, count_parameters};
+pub use projections::share_projections;
+pub(crate) use projections::{projection_of, set_projection};
+pub use state::PeftState;
+pub use status::{AdapterStatus, LayerStatus, ModelStatus, Trained};

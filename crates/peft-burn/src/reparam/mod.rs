@@ -1,0 +1,482 @@
+//! Adapters on models of plain [`nn::Linear`](burn::nn::Linear), of which no line is changed, through Burn's
+//! [`Reparameterization`].
+//!
+//! Burn lets such an adapter change a parameter and nothing else: the effective weight is made anew in every forward
+//! pass, which costs time and memory that [`PeftLinear`] does not need, and what depends on a layer's input or output
+//! cannot be had. [`ParamAdapter::attach`] lists what is refused. A parameter has one adapter at a time, and Burn takes none
+//! off: keep a clone of the model from before, which shares the memory. AdaLoRA's regulariser and its gradients are had from
+//! [`ParamAdapter::layers`] ([`orthogonal_regularization`](crate::adalora::orthogonal_regularization),
+//! [`keep_gradients`](crate::adalora::keep_gradients)), and [`ParamAdapter::update_and_allocate`] prunes it.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId, Reparameterization, Reparameterizer};
+use burn::optim::GradientsParams;
+use burn::tensor::{DType, Tensor};
+
+use crate::adalora::{self, Allocation};
+use crate::config::PeftConfig;
+use crate::error::{PeftError, Result};
+use crate::files::AdapterFiles;
+use crate::layers::layer::{LayerMut, LayerRef};
+use crate::layers::linear::{LinearAdapter, PeftLinear};
+use crate::layers::named_adapters::LayerAdapter;
+use crate::methods::Method;
+use crate::model::{AdaptableModel, PeftModel, PeftState, TrainableReport};
+use crate::param::ParamMut;
+use crate::targets::ModuleInfo;
+use crate::targets::resolve;
+
+/// The one adapter's name on [`AdaptedLayers`].
+const NAME: &str = "default";
+
+/// What an adapter makes of one parameter of a linear layer, its weight or its bias.
+#[derive(Module, Debug)]
+pub struct AdaptedParam {
+    adapter: LinearAdapter,
+}
+
+impl Reparameterization for AdaptedParam {
+    const NAME: &'static str = "peft";
+
+    fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
+        let dtype = base.dtype();
+        let changed: Option<Tensor<D>> = match cast_to::<_, Tensor<2>>(base.clone()) {
+            // Burn's weight is [in, out].
+            Some(weight) => cast_to(self.weight(weight.transpose()).transpose()),
+            None => self.adapter.bias.as_ref().and_then(|bias| cast_to(bias.val())),
+        };
+        changed.map_or(base, |value| value.cast(dtype))
+    }
+}
+
+impl AdaptedParam {
+    /// What the weight `[out, in]` becomes, in f32.
+    fn weight(&self, weight: Tensor<2>) -> Tensor<2> {
+        let weight = self.adapter.weight.as_ref().map_or(weight, Param::val);
+        match &self.adapter.method {
+            Some(method) => method.merge(weight.clone().cast(DType::F32), &weight),
+            None => weight,
+        }
+    }
+}
+
+/// `value` as a `B`, which it is or is not.
+fn cast_to<A: Any, B: Any>(value: A) -> Option<B> {
+    (Box::new(value) as Box<dyn Any>).downcast().ok().map(|value| *value)
+}
+
+/// The linear layers of a model with its adapter on them, apart from the model: a [`PeftModel`] to look into, save,
+/// merge or convert. It shares the model's memory.
+#[derive(Module, Debug)]
+pub struct AdaptedLayers {
+    layers: Vec<PeftLinear>,
+    #[module(skip)]
+    modules: Vec<ModuleInfo>,
+    #[module(skip)]
+    peft: PeftState,
+}
+
+impl AdaptableModel for AdaptedLayers {
+    fn layers(&self) -> Vec<(String, LayerRef<'_>)> {
+        self.linear_paths().into_iter().zip(self.layers.iter().map(LayerRef::Linear)).collect()
+    }
+
+    fn layers_mut(&mut self) -> Vec<(String, LayerMut<'_>)> {
+        self.linear_paths().into_iter().zip(self.layers.iter_mut().map(LayerMut::Linear)).collect()
+    }
+
+    fn modules(&self) -> Vec<ModuleInfo> {
+        self.modules.clone()
+    }
+
+    fn peft_state(&self) -> &PeftState {
+        &self.peft
+    }
+
+    fn peft_state_mut(&mut self) -> &mut PeftState {
+        &mut self.peft
+    }
+}
+
+impl AdaptedLayers {
+    /// The layers are the first modules.
+    fn linear_paths(&self) -> Vec<String> {
+        self.modules.iter().take(self.layers.len()).map(|module| module.path.clone()).collect()
+    }
+
+    fn of<M: Module>(model: &M) -> Result<Self> {
+        let mut found = Parameters::default();
+        model.visit(&mut found);
+        if found.reparameterized {
+            return Err(PeftError::Unsupported(
+                "a second adapter on parameters that have one: Burn keeps one for each; fold it in with `materialize`, \
+                 or attach the second to the model from before the first"
+                    .into(),
+            ));
+        }
+        let Parameters { weights, mut biases, others, .. } = found;
+        let (mut layers, mut modules) = (Vec::new(), Vec::new());
+        for (path, weight) in weights {
+            let bias = biases.remove(&path).map(|b| b.detach());
+            let [inp, out] = weight.dims();
+            modules.push(ModuleInfo::linear(&path, inp, out).with_bias(bias.is_some()));
+            layers.push(PeftLinear::new(weight.detach().transpose(), bias));
+        }
+        modules.extend(others.into_iter().map(|(path, numbers)| ModuleInfo::other(path, numbers)));
+        Ok(Self { layers, modules, peft: PeftState::default() })
+    }
+}
+
+/// An adapter of any method on a model that knows nothing of adapters.
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::tensor::{Device, Tensor, activation::relu};
+/// use peft_burn::{LoraConfig, ParamAdapter, PeftConfig, TargetModules};
+///
+/// #[derive(Module, Debug)]
+/// struct Net {
+///     hidden: Linear,
+///     head: Linear,
+/// }
+///
+/// # fn main() -> Result<(), peft_burn::PeftError> {
+/// let device = Device::flex();
+/// let net = Net { hidden: LinearConfig::new(4, 16).init(&device), head: LinearConfig::new(16, 3).init(&device) };
+/// let target_modules = TargetModules::list(["hidden"]);
+/// let config = PeftConfig::Lora(LoraConfig { r: 2, target_modules, ..LoraConfig::default() });
+/// let (net, adapter) = ParamAdapter::attach(net, &config, 42)?;
+/// // Train `net` as before: only the adapter has gradients.
+/// let y = net.head.forward(relu(net.hidden.forward(Tensor::<2>::zeros([5, 4], &device))));
+/// assert_eq!(y.dims(), [5, 3]);
+/// assert_eq!(adapter.trainable_parameters().trainable, 2 * (4 + 16));
+/// # let dir = std::env::temp_dir().join(format!("peft-burn-doc-{}", std::process::id()));
+/// adapter.save(&net, &dir)?;
+/// # std::fs::remove_dir_all(&dir).map_err(peft_burn::PeftError::io(&dir))?;
+/// let merged = net.materialize();
+/// # let _ = merged;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ParamAdapter {
+    layers: AdaptedLayers,
+    /// Names on disk by the parameters' paths in the model.
+    keys: BTreeMap<String, String>,
+    warnings: Vec<String>,
+}
+
+impl ParamAdapter {
+    /// Puts a new adapter on the linear layers of `model` that the configuration selects by path, such as `blocks.0.up`,
+    /// and freezes every other parameter. Dropout and running statistics are the model's own affair, as in Burn's `apply_lora`.
+    ///
+    /// The base's parameters stay in the model's records; the optimiser leaves them as they are.
+    ///
+    /// # Errors
+    /// What [`PeftModel::add_adapter`] reports; a model that has such an adapter; and what a change of parameters alone
+    /// cannot do, for which there is [`PeftLinear`]: dropout, `lora_bias`, IA3 on the output of a layer with a bias, embeddings,
+    /// whole modules that are no linear layers.
+    pub fn attach<M: Module>(model: M, config: &PeftConfig, seed: u64) -> Result<(M, Self)> {
+        let mut layers = AdaptedLayers::of(&model)?;
+        let resolution = resolve(config, &layers.modules(), layers.model_type())?;
+        // Frozen for now, so that what AdaLoRA's allocator keeps stays here and is in no record of the model.
+        let warnings = layers.attach(NAME, resolution, seed, false)?;
+        Self::put_on(model, layers, warnings, true)
+    }
+
+    /// As [`Self::attach`], with an adapter that was saved; frozen unless `trainable`.
+    ///
+    /// # Errors
+    /// As [`Self::attach`] and [`AdapterFiles::load_adapter`].
+    pub fn load<M: Module>(model: M, dir: &Path, trainable: bool) -> Result<(M, Self)> {
+        let mut layers = AdaptedLayers::of(&model)?;
+        let warnings = layers.load_adapter(dir, NAME, false)?;
+        Self::put_on(model, layers, warnings, trainable)
+    }
+
+    fn put_on<M: Module>(
+        model: M,
+        mut layers: AdaptedLayers,
+        warnings: Vec<String>,
+        trainable: bool,
+    ) -> Result<(M, Self)> {
+        check(&layers)?;
+        let named = layers.adapter_params(NAME)?.into_iter();
+        let names: BTreeMap<ParamId, String> = named.map(|(key, param)| (param.id(), key)).collect();
+        let mut adapters = BTreeMap::new();
+        for (path, layer) in layers.layers() {
+            let Some(adapter) = layer.linear().and_then(|linear| linear.adapters().get(NAME)) else { continue };
+            let LinearAdapter { mut method, bias, weight } = adapter.clone();
+            if let Some(bias) = bias {
+                let adapter = LinearAdapter { method: None, bias: Some(bias), weight: None };
+                adapters.insert(format!("{path}.bias"), AdaptedParam { adapter });
+            }
+            method.iter_mut().for_each(Method::base_is_visible);
+            if method.is_some() || weight.is_some() {
+                let adapter = LinearAdapter { method, bias: None, weight };
+                adapters.insert(format!("{path}.weight"), AdaptedParam { adapter });
+            }
+        }
+        for adapted in adapters.values_mut() {
+            adapted.adapter.params_mut().iter_mut().for_each(|(_, param)| param.set_require_grad(trainable));
+        }
+        let model = model.apply_reparameterization(Attach(adapters));
+        let mut found = Parameters::default();
+        model.visit(&mut found);
+        let keys = found.own.into_iter().filter_map(|(path, id)| Some((path, names.get(&id)?.clone()))).collect();
+        layers.set_trainable(trainable);
+        Ok((model, Self { layers, keys, warnings }))
+    }
+
+    /// What the user should know.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The configuration as PEFT would store it.
+    ///
+    /// # Errors
+    /// None in practice: the adapter has one.
+    pub fn config(&self) -> Result<&PeftConfig> {
+        self.layers.adapter_config(NAME)
+    }
+
+    /// Trained and total numbers of parameters, worded as PEFT's `print_trainable_parameters`.
+    pub fn trainable_parameters(&self) -> TrainableReport {
+        self.layers.trainable_parameters()
+    }
+
+    /// The adapted layers with the adapter (named `default`) as it is in `model` now, graph included.
+    ///
+    /// # Errors
+    /// A model that this adapter is not on.
+    pub fn layers<M: Module>(&self, model: &M) -> Result<AdaptedLayers> {
+        let mut found = Reader::new(&self.keys);
+        model.visit(&mut found);
+        let Reader { mut one, mut two, .. } = found;
+        let mut layers = self.layers.clone();
+        let mut missing = Vec::new();
+        for (key, param) in layers.adapter_params_mut(NAME)? {
+            match param {
+                ParamMut::One(param) => match one.remove(&key) {
+                    Some(present) => *param = present,
+                    None => missing.push(key),
+                },
+                ParamMut::Two(param) => match two.remove(&key) {
+                    Some(present) => *param = present,
+                    None => missing.push(key),
+                },
+            }
+        }
+        if missing.is_empty() {
+            return Ok(layers);
+        }
+        Err(PeftError::Unsupported(format!(
+            "reading this adapter out of a model that it is not on; not found: {}",
+            missing.join(", ")
+        )))
+    }
+
+    /// AdaLoRA's part of a training step, as [`adalora::update_and_allocate`]: to be called once an optimiser step, after
+    /// it, with the gradients that it used and its number, counted from 1. Averages and masks are kept here and not in the
+    /// model's records.
+    ///
+    /// # Errors
+    /// As [`Self::layers`] and [`adalora::update_and_allocate`]; then nothing has changed.
+    pub fn update_and_allocate<M: Module>(
+        &mut self,
+        model: M,
+        grads: &GradientsParams,
+        step: usize,
+    ) -> Result<(M, Allocation)> {
+        let mut layers = self.layers(&model)?;
+        let allocation = adalora::update_and_allocate(&mut layers, NAME, grads, step)?;
+        let mut new = BTreeMap::new();
+        for (key, param) in layers.adapter_params_mut(NAME)? {
+            if let ParamMut::Two(param) = param {
+                new.insert(key, param.val().detach());
+            }
+        }
+        // Of what the allocator knows of, masks change E alone.
+        let masked = self.keys.iter().filter(|(_, key)| key.ends_with("lora_E"));
+        let values = masked.filter_map(|(path, key)| Some((path.clone(), new.remove(key)?))).collect();
+        self.layers = layers;
+        Ok((model.map(&mut Writer { values, place: Vec::new() }), allocation))
+    }
+
+    /// Writes the adapter as it is in `model` as PEFT does.
+    ///
+    /// # Errors
+    /// As [`Self::layers`] and [`AdapterFiles::save_adapter`].
+    pub fn save<M: Module>(&self, model: &M, dir: &Path) -> Result<()> {
+        self.layers(model)?.save_adapter(NAME, dir)
+    }
+}
+
+/// Refuses what a parameter alone cannot do; every reason is listed.
+fn check(layers: &AdaptedLayers) -> Result<()> {
+    let mut problems = Vec::new();
+    let config = layers.adapter_config(NAME)?;
+    let dropout = match config {
+        PeftConfig::Lora(config) => ("lora_dropout", config.lora_dropout),
+        PeftConfig::AdaLora(config) => ("lora_dropout", config.lora_dropout),
+        PeftConfig::Vera(config) => ("vera_dropout", config.vera_dropout),
+        PeftConfig::Ia3(_) => ("", 0.0),
+    };
+    if dropout.1 > 0.0 {
+        problems.push(format!("{} = {}: set it to 0", dropout.0, dropout.1));
+    }
+    if matches!(config, PeftConfig::Lora(config) if config.lora_bias) {
+        problems.push("lora_bias: set it to false".to_owned());
+    }
+    if matches!(config, PeftConfig::Lora(config) if config.trainable_token_indices.is_some()) {
+        problems.push("trainable_token_indices: leave it out".to_owned());
+    }
+    for (path, layer) in layers.layers() {
+        let Some(linear) = layer.linear() else { continue };
+        let Some(Method::Ia3(ia3)) = linear.adapters().get(NAME).and_then(|a| a.method.as_ref()) else { continue };
+        if !ia3.is_feedforward() && linear.base().bias.is_some() {
+            problems.push(format!(
+                "IA3 on the output of {path}, whose bias it would scale too: name it in feedforward_modules"
+            ));
+        }
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    problems.push("or make these layers PeftLinear".to_owned());
+    let origin = "an adapter on a model's parameters, which sees no layer's input or output".to_owned();
+    Err(PeftError::Config { origin, problems })
+}
+
+/// Gives each parameter its part, and freezes it.
+struct Attach(BTreeMap<String, AdaptedParam>);
+
+impl Reparameterizer for Attach {
+    type Reparam = AdaptedParam;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        path: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<AdaptedParam>) {
+        (param.set_require_grad(false), self.0.remove(path))
+    }
+}
+
+/// The parameters of a model by their paths.
+#[derive(Default)]
+struct Parameters {
+    /// Names and container types from the top.
+    place: Vec<(String, String)>,
+    /// Of linear layers, by the layer's path, in the model's order: `[in, out]`.
+    weights: Vec<(String, Tensor<2>)>,
+    biases: BTreeMap<String, Tensor<1>>,
+    /// Numbers in every other module.
+    others: BTreeMap<String, usize>,
+    /// Those of adapters, by path.
+    own: BTreeMap<String, ParamId>,
+    reparameterized: bool,
+}
+
+/// The path at which a visitor is.
+fn path(place: &[(String, String)]) -> String {
+    place.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(".")
+}
+
+impl ModuleVisitor for Parameters {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.place.push((name.to_owned(), container_type.to_owned()));
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.place.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.place.iter().any(|(_, container)| container == "Reparameterization") {
+            self.reparameterized = true;
+            self.own.insert(path(&self.place), param.id);
+            return;
+        }
+        let Some(((name, container), above)) = self.place.split_last() else { return };
+        let module = path(above);
+        let param: &dyn Any = param;
+        if container == "Struct:Linear" && name == "weight" {
+            if let Some(weight) = param.downcast_ref::<Param<Tensor<2>>>() {
+                self.weights.push((module, weight.base()));
+                return;
+            }
+        } else if container == "Struct:Linear"
+            && name == "bias"
+            && let Some(bias) = param.downcast_ref::<Param<Tensor<1>>>()
+        {
+            self.biases.insert(module, bias.base());
+            return;
+        }
+        let numbers = param.downcast_ref::<Param<Tensor<D>>>().map_or(0, |p| p.shape().num_elements());
+        *self.others.entry(module).or_default() += numbers;
+    }
+}
+
+/// The parameters of an adapter in a model, by their names on disk.
+struct Reader<'a> {
+    keys: &'a BTreeMap<String, String>,
+    place: Vec<(String, String)>,
+    one: BTreeMap<String, Param<Tensor<1>>>,
+    two: BTreeMap<String, Param<Tensor<2>>>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(keys: &'a BTreeMap<String, String>) -> Self {
+        Self { keys, place: Vec::new(), one: BTreeMap::new(), two: BTreeMap::new() }
+    }
+}
+
+impl ModuleVisitor for Reader<'_> {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.place.push((name.to_owned(), container_type.to_owned()));
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.place.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(key) = self.keys.get(&path(&self.place)) else { return };
+        let param: &dyn Any = param;
+        if let Some(param) = param.downcast_ref::<Param<Tensor<1>>>() {
+            self.one.insert(key.clone(), param.clone());
+        } else if let Some(param) = param.downcast_ref::<Param<Tensor<2>>>() {
+            self.two.insert(key.clone(), param.clone());
+        }
+    }
+}
+
+/// New values of an adapter's parameters in a model, by path.
+struct Writer {
+    values: BTreeMap<String, Tensor<2>>,
+    place: Vec<(String, String)>,
+}
+
+impl ModuleMapper for Writer {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.place.push((name.to_owned(), container_type.to_owned()));
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.place.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let new = self.values.remove(&path(&self.place)).and_then(cast_to::<_, Tensor<D>>);
+        match new {
+            Some(new) => param.map(|old| if old.is_require_grad() { new.require_grad() } else { new }),
+            None => param,
+        }
+    }
+}

@@ -18,38 +18,24 @@
 //! # }
 //! ```
 
-mod adapters;
-mod attention;
-mod cache;
-mod causal;
 mod chat;
 mod config;
 mod error;
 mod generate;
 pub mod hub;
-mod mask;
 mod merge;
 mod model;
-mod norm;
 pub mod ops;
-mod recompute;
-mod rotary;
-mod sampling;
 mod summary;
+mod tensors;
 mod tokenizer;
 mod weights;
 
-pub use attention::Attention;
-pub use cache::KvCache;
-pub use causal::{CausalModel, ModelSpec};
 pub use chat::{ChatTemplate, Message};
 pub use config::{Dtype, LlamaConfig, RopeConfig, RopeScaling};
 pub use error::{LlamaError, Result};
-pub use generate::{Generate, GenerateOptions};
-pub use mask::AttentionMask;
+pub use generate::{Generate, GenerateOptions, Sampler, SamplingConfig};
 pub use merge::{MergeReport, merge_into};
-pub use model::{DecoderLayer, Input, Llama, Mlp};
-pub use norm::RmsNorm;
-pub use sampling::{Sampler, SamplingConfig};
+pub use model::{Attention, AttentionMask, CausalModel, DecoderLayer, Input, KvCache, Llama, Mlp, ModelSpec, RmsNorm};
 pub use summary::ModelSummary;
 pub use tokenizer::{SpecialTokens, TextStream, Tokenizer};

@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn scores_are_those_of_transformers() {
-        let file: Value = serde_json::from_str(include_str!("../tests/fixtures/sampling.json")).unwrap();
+        let file: Value = serde_json::from_str(include_str!("../../tests/fixtures/sampling.json")).unwrap();
         let logits: Vec<f32> = serde_json::from_value(file["logits"].clone()).unwrap();
         let history: Vec<u32> = serde_json::from_value(file["history"].clone()).unwrap();
         for case in file["cases"].as_array().unwrap() {

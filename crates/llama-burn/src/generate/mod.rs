@@ -1,16 +1,16 @@
 //! Text generation with a key-value cache, for a batch of prompts at once.
 
+mod sampling;
+
 use std::ops::ControlFlow;
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use peft_burn::PeftModel;
 use peft_burn::ops::on_workers;
 
-use crate::causal::CausalModel;
 use crate::error::{LlamaError, Result};
-use crate::mask::AttentionMask;
-use crate::model::Input;
-use crate::sampling::{Sampler, SamplingConfig};
+use crate::model::{AttentionMask, CausalModel, Input};
+pub use sampling::{Sampler, SamplingConfig};
 
 /// How long to generate and how to choose.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,8 +3,8 @@
 use burn::tensor::{Device, Tensor};
 use peft_burn::AdaptableModel;
 
-use crate::cache::KvCache;
-use crate::model::Input;
+use super::cache::KvCache;
+use super::input::Input;
 
 /// A causal language model that takes adapters. [`Llama`](crate::Llama) is one.
 ///

@@ -151,22 +151,6 @@ impl LlamaConfig {
             "vocab_size": self.vocab_size,
         })
     }
-
-    /// How many numbers the model's weights are; a tied head is counted once.
-    pub fn num_parameters(&self) -> usize {
-        // In 128 bits: a file can ask for more than fits in 64, and that is to be reported, not to overflow.
-        let wide = |size: usize| size as u128;
-        let (hidden, intermediate) = (wide(self.hidden_size), wide(self.intermediate_size));
-        let query = wide(self.num_attention_heads) * wide(self.head_dim);
-        let key_value = wide(self.num_key_value_heads) * wide(self.head_dim);
-        let attention_bias = if self.attention_bias { query + 2 * key_value + hidden } else { 0 };
-        let mlp_bias = if self.mlp_bias { 2 * intermediate + hidden } else { 0 };
-        let projections = 2 * hidden * (query + key_value) + 3 * hidden * intermediate;
-        let layer = projections + attention_bias + mlp_bias + 2 * hidden;
-        let vocabularies = if self.tie_word_embeddings { 1 } else { 2 };
-        let total = vocabularies * wide(self.vocab_size) * hidden + wide(self.num_hidden_layers) * layer + hidden;
-        usize::try_from(total).unwrap_or(usize::MAX)
-    }
 }
 
 #[cfg(test)]

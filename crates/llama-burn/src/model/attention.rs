@@ -6,9 +6,10 @@ use burn::module::Module;
 use burn::tensor::{Bool, Tensor};
 use peft_burn::PeftLinear;
 
-use crate::cache::LayerCache;
+use super::cache::LayerCache;
+use super::parts::{Builder, Source, parts};
+use super::rotary::Rotation;
 use crate::ops::{AttentionShape, causal_attention, masked_attention};
-use crate::rotary::Rotation;
 
 /// Projections and sizes of one layer's attention.
 #[derive(Module, Debug)]
@@ -21,9 +22,9 @@ pub struct Attention {
     pub v_proj: PeftLinear,
     /// `[heads·head_dim, hidden]`.
     pub o_proj: PeftLinear,
-    pub(crate) heads: usize,
-    pub(crate) kv_heads: usize,
-    pub(crate) head_dim: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
 }
 
 /// Who sees whom in a forward pass.
@@ -36,7 +37,22 @@ pub(crate) enum Pattern {
     Masked(Tensor<4, Bool>),
 }
 
+parts!(Attention { q_proj, k_proj, v_proj, o_proj });
+
 impl Attention {
+    pub(crate) fn build<S: Source>(from: &mut Builder<'_, S>, path: &str) -> Result<Self, S::Error> {
+        let config = from.config;
+        Ok(Self {
+            q_proj: from.linear(&format!("{path}.q_proj"))?,
+            k_proj: from.linear(&format!("{path}.k_proj"))?,
+            v_proj: from.linear(&format!("{path}.v_proj"))?,
+            o_proj: from.linear(&format!("{path}.o_proj"))?,
+            heads: config.num_attention_heads,
+            kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+        })
+    }
+
     /// `x`: `[batch·seq, hidden]`, normalised; the result has the same shape. With `cache`, keys and values of earlier
     /// calls are seen too, and this call's are added.
     pub(crate) fn forward(

@@ -12,17 +12,7 @@ use burn::backend::{Autodiff, Backend, DispatchKindConversion, DispatchTensor, F
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients as LayerGradients, Tensor};
 
-use crate::attention::Pattern;
-use crate::model::DecoderLayer;
-use crate::rotary::Rotation;
-
-/// What a pass over the layers needs beside the residual stream, on one device.
-#[derive(Clone, Debug)]
-pub(crate) struct Surroundings {
-    pub(crate) batch: usize,
-    pub(crate) rotation: Rotation,
-    pub(crate) pattern: Pattern,
-}
+use super::layer::{DecoderLayer, Surroundings};
 
 /// `layer` of `x`, to run again in backward. `outside` is what the layer needs outside autodiff, `inside` under it.
 /// `None` where there is nothing to train, or on a backend that this is not made for.

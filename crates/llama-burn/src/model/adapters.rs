@@ -1,0 +1,109 @@
+//! A Llama as adapters, fine-tuning and generation see it.
+
+use burn::tensor::{Device, Tensor};
+use peft_burn::targets::ModuleInfo;
+use peft_burn::{AdaptableModel, LayerMut, LayerRef, PeftError, PeftState};
+
+use super::cache::KvCache;
+use super::causal::{CausalModel, ModelSpec};
+use super::input::Input;
+use super::llama::Llama;
+use super::parts::{PartMut, PartRef};
+
+impl AdaptableModel for Llama {
+    fn model_type(&self) -> &str {
+        "llama"
+    }
+
+    fn layers(&self) -> Vec<(String, LayerRef<'_>)> {
+        let layer = |(path, part)| match part {
+            PartRef::Embedding(embedding) => Some((path, LayerRef::Embedding(embedding))),
+            PartRef::Linear(linear) => Some((path, LayerRef::Linear(linear))),
+            PartRef::Norm(_) => None,
+        };
+        self.parts().into_iter().filter_map(layer).collect()
+    }
+
+    fn layers_mut(&mut self) -> Vec<(String, LayerMut<'_>)> {
+        let layer = |(path, part)| match part {
+            PartMut::Embedding(embedding) => Some((path, LayerMut::Embedding(embedding))),
+            PartMut::Linear(linear) => Some((path, LayerMut::Linear(linear))),
+            PartMut::Norm(_) => None,
+        };
+        self.parts_mut().into_iter().filter_map(layer).collect()
+    }
+
+    fn modules(&self) -> Vec<ModuleInfo> {
+        self.config().modules()
+    }
+
+    fn num_base_parameters(&self) -> usize {
+        self.config().num_parameters()
+    }
+
+    fn prepare_merge(&mut self, names: &[&str], for_good: bool) -> peft_burn::Result<()> {
+        if !self.config().tie_word_embeddings || !self.differ_when_merged(names) {
+            return Ok(());
+        }
+        if for_good {
+            self.untie();
+            return Ok(());
+        }
+        let rows = names.iter().any(|name| self.embed_tokens.adapters().get(name).is_some_and(|a| a.tokens.is_some()));
+        if rows && names.iter().any(|name| self.lm_head.adapters().get(name).is_some()) {
+            return Err(PeftError::Unsupported(
+                "merging an adapter of the head while the tied embedding has trained rows: call `untie` first, or merge \
+                 for good"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn peft_state(&self) -> &PeftState {
+        &self.peft
+    }
+
+    fn peft_state_mut(&mut self) -> &mut PeftState {
+        &mut self.peft
+    }
+}
+
+impl CausalModel for Llama {
+    fn spec(&self) -> ModelSpec {
+        let config = self.config();
+        ModelSpec {
+            vocab_size: config.vocab_size,
+            hidden_size: config.hidden_size,
+            num_hidden_layers: config.num_hidden_layers,
+            max_position_embeddings: config.max_position_embeddings,
+            bos_token_id: config.bos_token_id,
+            eos_token_ids: config.eos_token_ids.clone(),
+            pad_token_id: config.pad_token_id,
+        }
+    }
+
+    fn device(&self) -> Device {
+        self.device()
+    }
+
+    fn hidden(&self, input: &Input, cache: Option<&mut KvCache>) -> Tensor<2> {
+        self.hidden(input, cache)
+    }
+
+    fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.logits(hidden)
+    }
+
+    fn head_weight(&self) -> Option<Tensor<2>> {
+        self.head_weight()
+    }
+
+    fn set_gradient_checkpointing(&mut self, on: bool) {
+        self.set_gradient_checkpointing(on);
+    }
+
+    fn set_base_trainable(&mut self, trainable: bool) {
+        self.set_base_trainable(trainable);
+    }
+}

@@ -1,0 +1,40 @@
+//! The feedforward block.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use peft_burn::PeftLinear;
+
+use super::parts::{Builder, Source, parts};
+use crate::ops::{scaled_swiglu, swiglu};
+
+/// `down(silu(gate(x)) · up(x))` (Shazeer 2020).
+#[derive(Module, Debug)]
+pub struct Mlp {
+    /// `[hidden, intermediate]`.
+    pub gate_proj: PeftLinear,
+    /// `[hidden, intermediate]`.
+    pub up_proj: PeftLinear,
+    /// `[intermediate, hidden]`.
+    pub down_proj: PeftLinear,
+}
+
+parts!(Mlp { gate_proj, up_proj, down_proj });
+
+impl Mlp {
+    pub(crate) fn build<S: Source>(from: &mut Builder<'_, S>, path: &str) -> Result<Self, S::Error> {
+        Ok(Self {
+            gate_proj: from.linear(&format!("{path}.gate_proj"))?,
+            up_proj: from.linear(&format!("{path}.up_proj"))?,
+            down_proj: from.linear(&format!("{path}.down_proj"))?,
+        })
+    }
+
+    /// `x`: `[n, hidden]`; the result has the same shape.
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let [gate, up] = PeftLinear::forward_together([&self.gate_proj, &self.up_proj], x);
+        match self.down_proj.input_scale() {
+            Some(scale) => self.down_proj.forward_scaled(scaled_swiglu(gate, up, scale)),
+            None => self.down_proj.forward(swiglu(gate, up)),
+        }
+    }
+}

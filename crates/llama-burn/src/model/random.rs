@@ -1,0 +1,58 @@
+//! Models with made-up weights.
+
+use std::convert::Infallible;
+
+use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor, TensorData};
+use peft_burn::TensorRng;
+
+use super::llama::Llama;
+use super::parts::Source;
+use crate::config::LlamaConfig;
+
+/// Gains of one, biases of zero, and matrices drawn from N(0, `std`²).
+struct MadeUp<'a> {
+    std: f64,
+    dtype: DType,
+    device: &'a Device,
+    /// Draws on the host by this seed and the tensor's name; without one the device draws.
+    seed: Option<u64>,
+}
+
+impl Source for MadeUp<'_> {
+    type Error = Infallible;
+
+    fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Tensor<D>, Infallible> {
+        let options = (self.device, self.dtype);
+        Ok(match (self.seed, D) {
+            (_, 1) => Tensor::full(shape, if name.ends_with(".bias") { 0.0 } else { 1.0 }, options),
+            (None, _) => Tensor::random(shape, Distribution::Normal(0.0, self.std), options),
+            (Some(seed), _) => {
+                let values = TensorRng::new(seed, name).normal(shape.iter().product(), self.std as f32);
+                Tensor::from_data(TensorData::new(values, shape), options)
+            }
+        })
+    }
+}
+
+impl Llama {
+    /// A model with random weights in f32: N(0, `initializer_range`²), gains one, biases zero. One seed gives one model,
+    /// on every device.
+    pub fn random(config: LlamaConfig, seed: u64, device: &Device) -> Self {
+        Self::made_up(config, DType::F32, device, Some(seed))
+    }
+
+    /// As [`Self::random`], with the weights in `dtype` and drawn by the device's own generator: at once for a large model
+    /// too, and other values on each kind of device. For measurements.
+    pub fn random_on_device(config: LlamaConfig, seed: u64, dtype: FloatDType, device: &Device) -> Self {
+        device.seed(seed);
+        Self::made_up(config, dtype.into(), device, None)
+    }
+
+    fn made_up(config: LlamaConfig, dtype: DType, device: &Device, seed: Option<u64>) -> Self {
+        let source = MadeUp { std: config.initializer_range, dtype, device, seed };
+        match Self::build(config, source) {
+            Ok(model) => model,
+            Err(never) => match never {},
+        }
+    }
+}

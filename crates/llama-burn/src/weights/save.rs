@@ -1,0 +1,89 @@
+//! A model as a Hugging Face checkpoint.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::{DType, FloatDType, TensorData};
+use peft_burn::tensor_file::{write_atomic, write_tensors};
+
+use super::{INDEX, SINGLE};
+use crate::config::{Dtype, LlamaConfig};
+use crate::error::{LlamaError, Result};
+use crate::model::Llama;
+use crate::model::parts::PartRef;
+
+/// The size above which Transformers splits a checkpoint.
+const SHARD_BYTES: usize = 5_000_000_000;
+
+impl Llama {
+    /// Every weight of the base by its Hugging Face name, with what is merged into it. A tied head is left out.
+    pub fn named_weights(&self) -> Vec<(String, TensorData)> {
+        let mut all = Vec::new();
+        for (path, part) in self.parts() {
+            match part {
+                PartRef::Linear(_) if path == "lm_head" && self.config().tie_word_embeddings => {}
+                PartRef::Embedding(embedding) => {
+                    all.push((format!("{path}.weight"), embedding.base().val().into_data()));
+                }
+                PartRef::Norm(norm) => all.push((format!("{path}.weight"), norm.gain().val().into_data())),
+                PartRef::Linear(linear) => {
+                    let base = linear.base();
+                    all.push((format!("{path}.weight"), base.weight.val().into_data()));
+                    all.extend(base.bias.iter().map(|bias| (format!("{path}.bias"), bias.val().into_data())));
+                }
+            }
+        }
+        all
+    }
+
+    /// Writes `config.json` and the weights, in shards of at most 5 GB, as Hugging Face lays them out. `dtype` is that
+    /// of the weights on disk; `None` keeps the one in memory.
+    ///
+    /// # Errors
+    /// A file that cannot be written. Each file is whole or absent.
+    pub fn save(&self, dir: impl AsRef<Path>, dtype: Option<FloatDType>) -> Result<()> {
+        let dir = dir.as_ref();
+        let dtype = self.save_weights(dir, dtype)?;
+        let config = LlamaConfig { dtype, ..self.config().clone() };
+        let config = format!("{:#}\n", config.to_hf_json());
+        Ok(write_atomic(&dir.join("config.json"), config.as_bytes())?)
+    }
+
+    /// The weights alone, as [`Self::save`] writes them. Returns their dtype on disk.
+    pub(crate) fn save_weights(&self, dir: &Path, dtype: Option<FloatDType>) -> Result<Dtype> {
+        std::fs::create_dir_all(dir).map_err(LlamaError::io(dir))?;
+        let mut shards: Vec<BTreeMap<String, TensorData>> = vec![BTreeMap::new()];
+        let (mut total, mut filled, mut stored) = (0, 0, DType::F32);
+        for (name, data) in self.named_weights() {
+            let data = dtype.map_or_else(|| data.clone(), |dtype| data.clone().convert_dtype(dtype.into()));
+            stored = data.dtype();
+            let bytes = data.as_bytes().len();
+            if filled > 0 && filled + bytes > SHARD_BYTES {
+                shards.push(BTreeMap::new());
+                filled = 0;
+            }
+            (total, filled) = (total + bytes, filled + bytes);
+            if let Some(shard) = shards.last_mut() {
+                shard.insert(name, data);
+            }
+        }
+        if let [only] = shards.as_slice() {
+            write_tensors(&dir.join(SINGLE), only, &[])?;
+        } else {
+            let count = shards.len();
+            let mut map = BTreeMap::new();
+            for (i, shard) in shards.iter().enumerate() {
+                let file = format!("model-{:05}-of-{count:05}.safetensors", i + 1);
+                write_tensors(&dir.join(&file), shard, &[])?;
+                map.extend(shard.keys().map(|name| (name.clone(), file.clone())));
+            }
+            let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": map });
+            write_atomic(&dir.join(INDEX), format!("{index:#}\n").as_bytes())?;
+        }
+        Ok(match stored {
+            DType::F16 => Dtype::F16,
+            DType::BF16 => Dtype::Bf16,
+            _ => Dtype::F32,
+        })
+    }
+}

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::FloatDType;
-use llama_burn::{Llama, LlamaConfig, Tokenizer};
+use llama_burn::{Llama, LlamaConfig};
 use peft_burn::DeviceName;
 use peft_learner::config::{LrSchedulerType, TrainingConfig};
 use peft_learner::data::{EncodeOptions, Example, Rows, Stream, StreamConfig, encode_rows};
@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (corpus, output) = (Path::new(corpus), Path::new(output));
     let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/world");
     let config = LlamaConfig::from_dir(&world)?;
-    let text = Text { tokenizer: Tokenizer::from_dir(&world)?, template: None };
+    let text = Text::from_dir(world)?.ok_or("the world has no tokenizer")?;
     let read = |file: &str| -> Result<Vec<Example>, Box<dyn std::error::Error>> {
         let options = EncodeOptions { max_length: MAX_LENGTH, vocab_size: config.vocab_size };
         Ok(encode_rows(&Rows::read(corpus.join(file))?, Some(&text), options)?.0)

@@ -18,7 +18,6 @@
 //! # }
 //! ```
 
-mod chat;
 mod config;
 mod error;
 mod generate;
@@ -28,14 +27,13 @@ mod model;
 pub mod ops;
 mod summary;
 mod tensors;
-mod tokenizer;
+mod text;
 mod weights;
 
-pub use chat::{ChatTemplate, Message};
 pub use config::{Dtype, LlamaConfig, RopeConfig, RopeScaling};
 pub use error::{LlamaError, Result};
 pub use generate::{Generate, GenerateOptions, Sampler, SamplingConfig};
 pub use merge::{MergeReport, merge_into};
 pub use model::{Attention, AttentionMask, CausalModel, DecoderLayer, Input, KvCache, Llama, Mlp, ModelSpec, RmsNorm};
 pub use summary::ModelSummary;
-pub use tokenizer::{SpecialTokens, TextStream, Tokenizer};
+pub use text::{ChatTemplate, Conversation, Encoded, Message, SpecialTokens, StopTokens, Text, TextStream, Tokenizer};

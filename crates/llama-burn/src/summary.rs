@@ -5,10 +5,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::chat::ChatTemplate;
 use crate::config::LlamaConfig;
 use crate::error::{LlamaError, Result};
-use crate::tokenizer::Tokenizer;
+use crate::text::{ChatTemplate, Tokenizer};
 use crate::weights::{Checkpoint, check};
 
 /// A model directory at a glance. Only headers of weight files are read.

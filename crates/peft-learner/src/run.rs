@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::{Device, FloatDType};
-use llama_burn::{ChatTemplate, Llama, LlamaConfig, Message, Tokenizer, hub};
+pub use llama_burn::Text;
+use llama_burn::{Conversation, Encoded, Llama, LlamaConfig, Message, hub};
 use peft_burn::{AdapterFiles, PeftConfig, PeftModel, TrainableReport};
 
 use crate::adalora;
@@ -21,45 +22,18 @@ use crate::replicas;
 /// The name of the adapter that a run trains.
 pub const ADAPTER: &str = "default";
 
-/// A model directory's tokenizer and chat template.
-#[derive(Debug)]
-pub struct Text {
-    /// The tokenizer.
-    pub tokenizer: Tokenizer,
-    /// The chat template, if the model has one.
-    pub template: Option<ChatTemplate>,
-}
-
-impl Text {
-    /// Reads them from a model directory; `None` where there is no `tokenizer.json`.
-    ///
-    /// # Errors
-    /// Files that are there but broken, or a tokenizer that does not belong to the model.
-    pub fn from_dir(dir: &Path, config: &LlamaConfig) -> Result<Option<Self>> {
-        if !dir.join("tokenizer.json").exists() {
-            return Ok(None);
-        }
-        let tokenizer = Tokenizer::from_dir(dir)?;
-        tokenizer.check_vocabulary(config.vocab_size)?;
-        // A model without a template is fine until a chat is asked for.
-        let template = ChatTemplate::find(dir)?;
-        Ok(Some(Self { tokenizer, template }))
-    }
-}
-
 impl TextEncoder for Text {
-    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, EncodeError> {
-        Ok(self.tokenizer.encode(text, add_special_tokens)?)
+    fn encode_text(&self, text: &str) -> Result<Encoded, EncodeError> {
+        Ok(Text::encode_text(self, text)?)
     }
 
-    fn encode_chat(&self, messages: &[ChatMessage]) -> Result<(Vec<u32>, Vec<bool>), EncodeError> {
-        let template = self.template.as_ref().ok_or("the model has no chat template")?;
-        let messages: Vec<_> = messages.iter().map(|m| Message::new(&m.role, &m.content)).collect();
-        Ok(self.tokenizer.encode_chat(template, &messages)?)
+    fn encode_completion(&self, prompt: &str, completion: &str) -> Result<Encoded, EncodeError> {
+        Ok(Text::encode_completion(self, prompt, completion)?)
     }
 
-    fn eos(&self) -> Option<u32> {
-        self.tokenizer.eos_token_id()
+    fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Encoded, EncodeError> {
+        let messages = messages.iter().map(|m| Message::new(&m.role, &m.content));
+        Ok(Text::encode_chat(self, &Conversation::new(messages))?)
     }
 }
 
@@ -83,7 +57,10 @@ impl Base {
     pub fn load(model: &str, dtype: Option<FloatDType>, device: &Device) -> Result<Self> {
         let dir = hub::resolve(model, None)?;
         let config = LlamaConfig::from_dir(&dir)?;
-        let text = Text::from_dir(&dir, &config)?;
+        let text = Text::from_dir(&dir)?;
+        if let Some(text) = &text {
+            text.tokenizer.check_vocabulary(config.vocab_size)?;
+        }
         let model = Llama::from_dir(&dir, dtype, device)?;
         Ok(Self { model, text, dir })
     }
@@ -96,9 +73,10 @@ impl Base {
 
     /// The tokens that end a text.
     pub fn eos_ids(&self) -> Vec<u32> {
-        let mut ids = self.model.config().eos_token_ids.clone();
-        ids.extend(self.text.as_ref().and_then(|t| t.tokenizer.eos_token_id()).filter(|id| !ids.contains(id)));
-        ids
+        match &self.text {
+            Some(text) => text.stop.ids().to_vec(),
+            None => self.model.config().eos_token_ids.clone(),
+        }
     }
 
     /// Reads and encodes a data file.

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use clap::Args;
-use llama_burn::{ChatTemplate, Generate as _, GenerateOptions, Message, SamplingConfig};
+use llama_burn::{Conversation, Generate as _, GenerateOptions, Message, SamplingConfig};
 use peft_learner::run::{Base, Text};
 use serde::Serialize;
 
@@ -138,9 +138,7 @@ impl Generate {
 
     fn encode(&self, base: &Base, text: &Text) -> Result<Vec<u32>> {
         let ids = if self.chat {
-            let template = ChatTemplate::from_dir(&base.dir)?;
-            let chat = template.render(&[Message::new("user", &self.prompt)], true)?;
-            text.tokenizer.encode(&chat, false)?
+            text.encode_chat_prompt(&Conversation::new([Message::new("user", &self.prompt)]))?
         } else {
             text.tokenizer.encode(&self.prompt, true)?
         };

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::path::Path;
 
+use llama_burn::Encoded;
+
 use super::{ChatMessage, Example, IGNORE_INDEX, Row, RowShape, Rows};
 use crate::error::{LearnerError, Problems, Result};
 
@@ -11,15 +13,14 @@ pub type EncodeError = Box<dyn Error + Send + Sync>;
 
 /// What encoding needs of a tokenizer and its chat template.
 pub trait TextEncoder {
-    /// The tokens of `text`, with the tokenizer's own special tokens around it where asked.
-    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, EncodeError>;
+    /// A text, all of it learned.
+    fn encode_text(&self, text: &str) -> Result<Encoded, EncodeError>;
 
-    /// The tokens of a chat through the model's template, and for each whether the assistant says it (the token that
-    /// ends its turn included).
-    fn encode_chat(&self, messages: &[ChatMessage]) -> Result<(Vec<u32>, Vec<bool>), EncodeError>;
+    /// A prompt and its completion, which is learned.
+    fn encode_completion(&self, prompt: &str, completion: &str) -> Result<Encoded, EncodeError>;
 
-    /// The id that ends a text, where the model has one.
-    fn eos(&self) -> Option<u32>;
+    /// A chat through the model's template, of which the assistant's turns are learned.
+    fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Encoded, EncodeError>;
 }
 
 /// Bounds of the encoded rows.
@@ -142,36 +143,17 @@ fn encode(row: &Row, encoder: Option<&dyn TextEncoder>) -> Result<Example, Encod
             Some(labels) => Example { input_ids: input_ids.clone(), labels: labels.clone() },
             None => learn_where(input_ids.clone(), |_| true),
         }),
-        Row::Messages(messages) => {
-            let (ids, assistant) = encoder()?.encode_chat(messages)?;
-            Ok(learn_where(ids, |at| assistant.get(at) == Some(&true)))
-        }
-        Row::PromptCompletion { prompt, completion } => continuation(encoder()?, prompt, completion),
+        Row::Messages(messages) => Ok(learned(encoder()?.encode_chat(messages)?)),
+        Row::PromptCompletion { prompt, completion } => Ok(learned(encoder()?.encode_completion(prompt, completion)?)),
         Row::Instruction { instruction, input, output } => {
-            continuation(encoder()?, &alpaca_prompt(instruction, input.as_deref()), output)
+            Ok(learned(encoder()?.encode_completion(&alpaca_prompt(instruction, input.as_deref()), output)?))
         }
-        Row::Text(text) => {
-            let encoder = encoder()?;
-            Ok(learn_where(ended(encoder.encode(text, true)?, encoder), |_| true))
-        }
+        Row::Text(text) => Ok(learned(encoder()?.encode_text(text)?)),
     }
 }
 
-/// Prompt and completion are tokenized apart, so that no token straddles the border of what is learned.
-fn continuation(encoder: &dyn TextEncoder, prompt: &str, completion: &str) -> Result<Example, EncodeError> {
-    let mut ids = encoder.encode(prompt, true)?;
-    let start = ids.len();
-    ids.extend(ended(encoder.encode(completion, false)?, encoder));
-    Ok(learn_where(ids, |at| at >= start))
-}
-
-/// A model that is to stop has to learn where; a text that already ends so is left alone.
-fn ended(mut ids: Vec<u32>, encoder: &dyn TextEncoder) -> Vec<u32> {
-    match encoder.eos() {
-        Some(eos) if ids.last() != Some(&eos) => ids.push(eos),
-        _ => {}
-    }
-    ids
+fn learned(Encoded { ids, targets, .. }: Encoded) -> Example {
+    learn_where(ids, |at| targets.get(at) == Some(&true))
 }
 
 fn learn_where(input_ids: Vec<u32>, learned: impl Fn(usize) -> bool) -> Example {
@@ -216,24 +198,30 @@ mod tests {
     struct Bytes;
 
     impl TextEncoder for Bytes {
-        fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, EncodeError> {
-            if text.contains('\0') {
-                return Err("a NUL".into());
-            }
-            let bos = add_special_tokens.then_some(1);
-            Ok(bos.into_iter().chain(text.bytes().map(u32::from)).collect())
+        fn encode_text(&self, text: &str) -> Result<Encoded, EncodeError> {
+            self.encode_completion("", text).map(|mut encoded| {
+                encoded.targets[0] = true;
+                encoded
+            })
         }
 
-        fn encode_chat(&self, messages: &[ChatMessage]) -> Result<(Vec<u32>, Vec<bool>), EncodeError> {
+        fn encode_completion(&self, prompt: &str, completion: &str) -> Result<Encoded, EncodeError> {
+            if completion.contains('\0') {
+                return Err("a NUL".into());
+            }
+            let ids = |text: &str| text.bytes().map(u32::from).collect::<Vec<_>>();
+            let ids = [vec![1], ids(prompt), ids(completion), vec![2]].concat();
+            let targets = (0..ids.len()).map(|at| at > prompt.len()).collect();
+            Ok(Encoded { ids, targets, ..Encoded::default() })
+        }
+
+        fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Encoded, EncodeError> {
             let tokens = messages.iter().flat_map(|message| {
                 let assistant = message.role == "assistant";
                 message.content.bytes().map(u32::from).chain([3]).map(move |id| (id, assistant))
             });
-            Ok(tokens.unzip())
-        }
-
-        fn eos(&self) -> Option<u32> {
-            Some(2)
+            let (ids, targets) = tokens.unzip();
+            Ok(Encoded { ids, targets, ..Encoded::default() })
         }
     }
 
@@ -264,7 +252,6 @@ mod tests {
         let example = one(prompted("AB", "CD"));
         assert_eq!(example.input_ids, [1, 65, 66, 67, 68, 2]);
         assert_eq!(example.labels, [-100, -100, -100, 67, 68, 2]);
-        assert_eq!(one(prompted("A", "B\u{2}")).input_ids, [1, 65, 66, 2], "no second end");
     }
 
     #[test]

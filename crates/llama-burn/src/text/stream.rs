@@ -1,6 +1,6 @@
 //! Decoding while generating: text is handed out as soon as it is certain.
 
-use super::Tokenizer;
+use super::tokenizer::Tokenizer;
 use crate::error::Result;
 
 /// Turns ids into text one by one. A character whose bytes are spread over several tokens comes with the last of them.

@@ -7,29 +7,14 @@ use std::path::Path;
 
 use minijinja::value::Serde;
 use minijinja::{Environment, Value, context};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::error::{LlamaError, Result};
-use crate::tokenizer::SpecialTokens;
+use crate::text::message::Conversation;
+use crate::text::special::SpecialTokens;
 
 /// The name of the template inside its environment, which errors show.
 const NAME: &str = "chat_template";
-
-/// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// Who speaks: `system`, `user` or `assistant`.
-    pub role: String,
-    /// What is said.
-    pub content: String,
-}
-
-impl Message {
-    /// A turn of `role`.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into() }
-    }
-}
 
 /// A Jinja chat template, rendered as transformers' `apply_chat_template` renders it.
 #[derive(Clone, Debug)]
@@ -100,11 +85,16 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`LlamaError::Template`] where the template refuses the conversation (`raise_exception`) or fails.
-    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+    pub fn render(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String> {
         let template = self.environment.get_template(NAME).map_err(template_error)?;
-        let messages = Value::from(Serde(messages));
+        let messages = Value::from(Serde(&conversation.messages));
+        let tools = match conversation.tools.as_slice() {
+            [] => Value::from(()),
+            tools => Value::from(Serde(tools)),
+        };
         // transformers always defines `tools` and `documents`, and templates ask whether they are none.
-        let context = context! { messages, add_generation_prompt, tools => (), documents => () };
+        let context = context! { messages, add_generation_prompt, tools, documents => () };
+        let context = context! { ..Value::from(Serde(&conversation.template_kwargs)), ..context };
         template.render(context).map_err(template_error)
     }
 }
@@ -146,16 +136,17 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     use super::*;
+    use crate::text::message::Message;
 
-    const CONFIG: &[u8] = include_bytes!("../tests/fixtures/tokenizer/tokenizer_config.json");
+    const CONFIG: &[u8] = include_bytes!("../../../tests/fixtures/tokenizer/tokenizer_config.json");
 
     fn template(name: &str) -> ChatTemplate {
         let source = match name {
-            "smollm2" => include_str!("../tests/fixtures/templates/smollm2.jinja"),
-            "llama-2" => include_str!("../tests/fixtures/templates/llama-2.jinja"),
-            "llama-3" => include_str!("../tests/fixtures/templates/llama-3.jinja"),
-            "llama-3.2" => include_str!("../tests/fixtures/templates/llama-3.2.jinja"),
-            _ => include_str!("../tests/fixtures/templates/python.jinja"),
+            "smollm2" => include_str!("../../../tests/fixtures/templates/smollm2.jinja"),
+            "llama-2" => include_str!("../../../tests/fixtures/templates/llama-2.jinja"),
+            "llama-3" => include_str!("../../../tests/fixtures/templates/llama-3.jinja"),
+            "llama-3.2" => include_str!("../../../tests/fixtures/templates/llama-3.2.jinja"),
+            _ => include_str!("../../../tests/fixtures/templates/python.jinja"),
         };
         let special = SpecialTokens::from_json(CONFIG, Path::new("tokenizer_config.json")).unwrap();
         ChatTemplate::new(source, &special).unwrap()
@@ -163,12 +154,12 @@ mod tests {
 
     #[test]
     fn templates_render_as_in_transformers() {
-        let cases: Json = serde_json::from_str(include_str!("../tests/fixtures/chat.json")).unwrap();
+        let cases: Json = serde_json::from_str(include_str!("../../../tests/fixtures/chat.json")).unwrap();
         for case in cases["chats"].as_array().unwrap() {
             let mut template = template(case["template"].as_str().unwrap());
             template.set_variable("date_string", "26 Jul 2024");
             let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
-            let rendered = template.render(&messages, case["add_generation_prompt"].as_bool().unwrap());
+            let rendered = template.render(&messages.into(), case["add_generation_prompt"].as_bool().unwrap());
             match case["error"].as_str() {
                 Some(expected) => assert!(rendered.unwrap_err().to_string().contains(expected)),
                 None => assert_eq!(rendered.unwrap(), case["text"], "{case}"),
@@ -178,7 +169,7 @@ mod tests {
 
     #[test]
     fn variables_stand_in_for_keyword_arguments() {
-        let messages = [Message::new("user", "hi")];
+        let messages = Conversation::new([Message::new("user", "hi")]);
         let mut template = template("llama-3.2");
         assert!(!template.render(&messages, false).unwrap().contains("Today Date: 26 Jul 2024"));
         template.set_variable("date_string", "26 Jul 2024");
@@ -191,7 +182,8 @@ mod tests {
     fn a_directory_keeps_its_template_in_one_of_three_ways() {
         let dir = tempfile::tempdir().unwrap();
         let config = |json: Json| std::fs::write(dir.path().join("tokenizer_config.json"), json.to_string()).unwrap();
-        let render = || ChatTemplate::from_dir(dir.path())?.render(&[Message::new("user", "x")], false);
+        let render =
+            || ChatTemplate::from_dir(dir.path())?.render(&Conversation::new([Message::new("user", "x")]), false);
         config(json!({"bos_token": "<s>", "chat_template": "{{ bos_token }}string"}));
         assert_eq!(render().unwrap(), "<s>string");
         let named = json!([{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "named"}]);

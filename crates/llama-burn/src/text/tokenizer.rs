@@ -1,13 +1,10 @@
 //! Text to token ids and back, from the `tokenizer.json` of a model directory.
 
-mod special;
-mod stream;
-
 use std::path::Path;
 
+use super::special::SpecialTokens;
+use super::stream::TextStream;
 use crate::error::{LlamaError, Result};
-pub use special::SpecialTokens;
-pub use stream::TextStream;
 
 /// A Hugging Face fast tokenizer, which gives the ids that transformers' `PreTrainedTokenizerFast` gives.
 ///
@@ -121,6 +118,18 @@ impl Tokenizer {
         self.special.get("pad_token").and_then(|token| self.token_to_id(token))
     }
 
+    /// The special token that `tokenizer.json`'s post-processor puts behind a text, where it does (T5's manner).
+    pub fn closing_token_id(&self) -> Option<u32> {
+        let (framed, plain) = (self.encode("a", true).ok()?, self.encode("a", false).ok()?);
+        let last = *framed.last()?;
+        (plain.last() != Some(&last) && self.is_special(last)).then_some(last)
+    }
+
+    /// The text of a special token, which is recognised where it stands in a text.
+    pub(crate) fn special_text(&self, id: u32) -> Option<String> {
+        self.is_special(id).then(|| self.inner.id_to_token(id)).flatten()
+    }
+
     /// Whether `id` is a special token, one that `skip_special_tokens` leaves out.
     pub fn is_special(&self, id: u32) -> bool {
         self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
@@ -155,13 +164,13 @@ mod tests {
 
     use super::*;
 
-    const JSON: &[u8] = include_bytes!("../tests/fixtures/tokenizer/tokenizer.json");
-    const CONFIG: &[u8] = include_bytes!("../tests/fixtures/tokenizer/tokenizer_config.json");
+    const JSON: &[u8] = include_bytes!("../../tests/fixtures/tokenizer/tokenizer.json");
+    const CONFIG: &[u8] = include_bytes!("../../tests/fixtures/tokenizer/tokenizer_config.json");
 
     #[test]
     fn ids_and_text_are_those_of_transformers() {
         let tokenizer = Tokenizer::from_bytes(JSON, Some(CONFIG)).unwrap();
-        let cases: Value = serde_json::from_str(include_str!("../tests/fixtures/chat.json")).unwrap();
+        let cases: Value = serde_json::from_str(include_str!("../../tests/fixtures/chat.json")).unwrap();
         for case in cases["texts"].as_array().unwrap() {
             let text = case["text"].as_str().unwrap();
             let ids = tokenizer.encode(text, true).unwrap();

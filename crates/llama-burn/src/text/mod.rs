@@ -1,0 +1,20 @@
+//! From text, prompts and conversations to token ids, and back.
+//!
+//! [`Text`] is what a model directory knows of text: its [`Tokenizer`], its [`ChatTemplate`] and its [`StopTokens`]. It
+//! encodes the rows of a data set ([`Encoded`]: ids, and which of them are learned) and the prompts of generation.
+
+mod chat;
+mod encode;
+mod message;
+mod special;
+mod stop;
+mod stream;
+mod tokenizer;
+
+pub use chat::ChatTemplate;
+pub use encode::{Encoded, Text};
+pub use message::{Conversation, Message};
+pub use special::SpecialTokens;
+pub use stop::StopTokens;
+pub use stream::TextStream;
+pub use tokenizer::Tokenizer;

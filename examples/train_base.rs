@@ -9,16 +9,15 @@
 //! in `runs/base/model`, which is what `datasets/world` holds.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use burn::tensor::FloatDType;
 use llama_burn::{Llama, LlamaConfig};
 use peft_burn::DeviceName;
+use peft_learner::base::Text;
 use peft_learner::config::{LrSchedulerType, TrainingConfig};
-use peft_learner::data::{EncodeOptions, Example, Rows, Stream, StreamConfig, encode_rows};
+use peft_learner::data::{EncodeOptions, Example, Rows, encode_rows};
 use peft_learner::evaluate::evaluate;
-use peft_learner::fit::{FitOptions, fit};
-use peft_learner::run::Text;
+use peft_learner::train::{Existing, Finetune};
 
 const MAX_LENGTH: usize = 256;
 
@@ -39,6 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let (train, valid) = (read("corpus.jsonl")?, read("corpus-valid.jsonl")?);
     let training = TrainingConfig {
+        max_steps: Some(steps),
         per_device_train_batch_size: 8,
         learning_rate: 3e-3,
         lr_scheduler_type: LrSchedulerType::Cosine,
@@ -49,30 +49,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         save_steps: 500,
         ..TrainingConfig::default()
     };
-    let stream = StreamConfig {
-        batch_size: training.per_device_train_batch_size,
-        accumulation: 1,
-        shuffle: true,
-        group_by_length: false,
-        packing: true,
-        max_length: MAX_LENGTH,
-        pad_id: config.pad_token_id.unwrap_or(0),
-        seed: 1,
-    };
-    let pad_id = stream.pad_id;
+    let pad_id = config.pad_token_id.unwrap_or(0);
     let mut model = Llama::random(config, 1, &device);
     model.set_base_trainable(true);
-    let options = FitOptions {
-        output: output.to_owned(),
-        training,
-        total_steps: steps,
-        seed: 1,
-        adapter: None,
-        resume: output.join("checkpoints").exists(),
-        dashboard: true,
-        devices: Vec::new(),
-    };
-    let (model, report) = fit(model, Stream::new(Arc::new(train), stream)?, &valid, pad_id, &options)?;
+    let (model, report) = Finetune::base(model, training)
+        .train(train)
+        .valid(valid.clone())
+        .packing(MAX_LENGTH)
+        .pad_id(pad_id)
+        .seed(1)
+        .existing(Existing::Resume)
+        .dashboard(true)
+        .stop_on_signals()
+        .on_checkpoint(|saved| {
+            if let Err(error) = saved.model.save(saved.path.join("model"), None) {
+                eprintln!("the model of step {} is not saved: {error}", saved.step);
+            }
+        })
+        .run(output)?;
     model.save(output.join("model"), Some(FloatDType::F16))?;
     let loss = evaluate(&model, &valid, 16, pad_id, |_| {}).loss;
     println!("{} steps in {:.0} s; validation loss {loss:.4}", report.steps, report.seconds);

@@ -10,7 +10,7 @@ use peak_alloc::PeakAlloc;
 use peft_burn::{Ia3Config, LoraConfig, ModuleNames, OneOrMany, PeftConfig, PeftModel, TargetModules, VeraConfig};
 use peft_burn_workspace::device;
 use peft_learner::data::{Batch, Example, eval_batches};
-use peft_learner::step::batch_loss;
+use peft_learner::train::batch_loss;
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;

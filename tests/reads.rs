@@ -17,7 +17,7 @@ use peft_burn::{AdaLoraConfig, LoraConfig, PeftConfig, PeftModel, TargetModules}
 use peft_burn_workspace::{Inputs, base};
 use peft_learner::config::TrainingConfig;
 use peft_learner::data::{Example, Stream, StreamConfig};
-use peft_learner::fit::{FitOptions, fit};
+use peft_learner::train::{Existing, Finetune};
 
 /// Counts the buffers that are mapped to be read.
 struct Reads(AtomicUsize);
@@ -59,17 +59,14 @@ fn train(config: &PeftConfig, steps: usize, output: &Path) {
     let stream = Stream::new(Arc::new(rows.take(4).map(example).collect()), config_of_stream).unwrap();
     let mut model = base("base");
     model.add_adapter("default", config, 1).unwrap();
-    let options = FitOptions {
-        output: output.to_owned(),
-        training: TrainingConfig { learning_rate: 1e-3, eval_steps: 0, save_steps: 0, ..TrainingConfig::default() },
-        total_steps: steps,
-        seed: 1,
-        adapter: Some("default".into()),
-        resume: false,
-        dashboard: false,
-        devices: Vec::new(),
+    let training = TrainingConfig {
+        max_steps: Some(steps),
+        learning_rate: 1e-3,
+        eval_steps: 0,
+        save_steps: 0,
+        ..TrainingConfig::default()
     };
-    fit(model, stream, &[], 0, &options).unwrap();
+    Finetune::new(model, "default", training).stream(stream).existing(Existing::Overwrite).run(output).unwrap();
 }
 
 /// One test, since there is one logger for the process.

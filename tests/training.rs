@@ -8,7 +8,7 @@ mod own_model;
 #[path = "training/replicas.rs"]
 mod replicas;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use burn::module::Module;
@@ -21,9 +21,8 @@ use peft_learner::LearnerError;
 use peft_learner::config::{LrSchedulerType, TrainingConfig};
 use peft_learner::data::{Batch, Example, Stream, StreamConfig};
 use peft_learner::evaluate::evaluate;
-use peft_learner::fit::{FitOptions, FitReport, fit};
-use peft_learner::metrics::Metrics;
-use peft_learner::step::{batch_loss, clip};
+use peft_learner::report::Metrics;
+use peft_learner::train::{Existing, Finetune, Report, batch_loss, clip};
 
 /// Texts of several lengths; the first two tokens of each are a prompt.
 fn examples() -> Vec<Example> {
@@ -67,10 +66,19 @@ fn adapted(dropout: f64) -> Llama {
     model
 }
 
-fn options(output: &Path, total_steps: usize) -> FitOptions {
-    FitOptions {
+/// How the runs of these tests differ.
+#[derive(Clone)]
+struct Options {
+    output: PathBuf,
+    training: TrainingConfig,
+    resume: bool,
+}
+
+fn options(output: &Path, total_steps: usize) -> Options {
+    Options {
         output: output.to_owned(),
         training: TrainingConfig {
+            max_steps: Some(total_steps),
             learning_rate: 5e-3,
             lr_scheduler_type: LrSchedulerType::Cosine,
             warmup_steps: 2,
@@ -80,24 +88,29 @@ fn options(output: &Path, total_steps: usize) -> FitOptions {
             save_steps: 2,
             ..TrainingConfig::default()
         },
-        total_steps,
-        seed: 11,
-        adapter: Some("default".into()),
         resume: false,
-        dashboard: false,
-        devices: Vec::new(),
     }
+}
+
+/// A run on `stream`, evaluated on all examples.
+fn finetune(model: Llama, stream: Stream, options: &Options) -> Finetune<Llama> {
+    let existing = if options.resume { Existing::Resume } else { Existing::Refuse };
+    Finetune::new(model, "default", options.training.clone())
+        .stream(stream)
+        .valid(examples())
+        .seed(11)
+        .existing(existing)
 }
 
 /// Burn has one random generator a backend: runs with dropout take turns.
 static DROPOUT: Mutex<()> = Mutex::new(());
 
-fn run(options: &FitOptions, dropout: f64) -> (Llama, FitReport) {
-    fit(adapted(dropout), stream(2, 2, false), &examples(), 0, options).unwrap()
+fn run(options: &Options, dropout: f64) -> (Llama, Report) {
+    finetune(adapted(dropout), stream(2, 2, false), options).run(&options.output).unwrap()
 }
 
 /// Everything in the metrics but the speed.
-fn losses(report: &FitReport) -> Vec<(usize, f64, f64)> {
+fn losses(report: &Report) -> Vec<(usize, f64, f64)> {
     report
         .metrics
         .iter()
@@ -155,7 +168,7 @@ fn a_resumed_run_continues_bit_for_bit() {
         std::fs::create_dir_all(checkpoints.join(name)).unwrap();
         std::fs::write(checkpoints.join(name).join("model.bpk"), b"half").unwrap();
     }
-    let (resumed, report) = run(&FitOptions { resume: true, ..halves }, 0.2);
+    let (resumed, report) = run(&Options { resume: true, ..halves }, 0.2);
     assert_eq!(report.resumed_from, 4);
     assert_eq!(losses(&report), losses(&straight_report));
     assert_eq!(bytes_of(&resumed), bytes_of(&straight));
@@ -240,16 +253,15 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     let good = options(dir.path(), 4);
     let _ = run(&good, 0.0);
-    let bad = FitOptions { total_steps: 8, ..good };
+    let mut longer = Options { resume: true, ..good };
+    longer.training.max_steps = Some(8);
+    // Through the base: the checkpoint brings the adapter back.
     let mut model = adapted(0.0);
-    for (key, mut param) in model.adapter_params_mut("default").unwrap() {
-        if key.contains("layers.1.mlp.down_proj.lora_B") {
-            param.set(burn::tensor::TensorData::new(vec![f32::INFINITY; 64 * 4], [64, 4]));
-        }
-    }
-    let error = fit(model, stream(2, 2, false), &[], 0, &bad).unwrap_err();
-    let LearnerError::NotFinite { step: 1, last_good: Some(path), .. } = &error else { panic!("{error}") };
-    assert!(path.join("adapter/adapter_model.safetensors").exists());
+    let base = model.layers[1].mlp.down_proj.base_mut();
+    base.weight = base.weight.clone().map(|weight| weight.mul_scalar(f32::INFINITY));
+    let error = finetune(model, stream(2, 2, false), &longer).run(dir.path()).unwrap_err();
+    let LearnerError::NotFinite { step: 5, last_good: Some(path), .. } = &error else { panic!("{error}") };
+    assert!(path.ends_with("step-4") && path.join("adapter/adapter_model.safetensors").exists());
     assert!(error.to_string().contains("learning_rate"), "{error}");
     let saved = tensors(&path.join("adapter/adapter_model.safetensors"));
     assert!(saved.values().all(|d| d.iter::<f32>().all(f32::is_finite)));
@@ -284,7 +296,7 @@ fn lora_plus_has_pefts_groups() {
             }
         }
         let before: Vec<_> = model.adapter_params("default").unwrap().iter().map(|(_, p)| p.to_data()).collect();
-        let (model, _) = fit(model, stream(2, 2, false), &examples(), 0, &options).unwrap();
+        let (model, _) = finetune(model, stream(2, 2, false), &options).run(dir.path()).unwrap();
         let params = model.adapter_params("default").unwrap();
         let moved: Vec<(String, f64)> = params
             .iter()

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use peft_burn::{DeviceName, PeftConfig};
+use peft_learner::base::Base;
 use peft_learner::config::{AdapterSource, DataConfig, Dtype, ModelConfig, RunConfig, TrainingConfig};
 use peft_learner::data::Example;
 use peft_learner::evaluate::{answer, exact_match};
-use peft_learner::metrics::Metrics;
-use peft_learner::run::{Base, Existing, RunOptions, train_base};
+use peft_learner::from_config::ConfiguredRun;
+use peft_learner::report::Metrics;
+use peft_learner::train::Existing;
 use serde::{Deserialize, Serialize};
 
 /// Rows that are answered at a time.
@@ -66,9 +68,11 @@ pub fn fine_tune(
             ..TrainingConfig::default()
         },
     };
-    let options = RunOptions { existing: Existing::Overwrite, dashboard: false };
-    let (base, report) = train_base(&config, load(device)?, None, options, |_| {})?;
-    let mut seconds: Vec<f64> = (report.fit.metrics.iter())
+    let ConfiguredRun { finetune, text, dir, .. } =
+        ConfiguredRun::new(&config, load(device)?, Existing::Overwrite, &[], |_| {})?;
+    let (model, report) = finetune.run(&output)?;
+    let base = Base { model, text, dir };
+    let mut seconds: Vec<f64> = (report.metrics.iter())
         .filter_map(|line| match line {
             Metrics::Train(step) => Some(step.tokens as f64 / step.tokens_per_second),
             Metrics::Valid(_) => None,
@@ -78,7 +82,7 @@ pub fn fine_tune(
     Ok(Outcome {
         method: method.to_owned(),
         trainable_parameters: report.parameters.trainable,
-        file_bytes: std::fs::metadata(report.adapter.join("adapter_model.safetensors"))?.len(),
+        file_bytes: std::fs::metadata(output.join("adapter/adapter_model.safetensors"))?.len(),
         step_ms: 1000.0 * seconds.get(seconds.len() / 2).copied().unwrap_or(0.0),
         task: score(&base, "task-valid.jsonl")?,
         kept: score(&base, "world-valid.jsonl")?,

@@ -123,7 +123,7 @@ pub fn loss(model: &Llama, ids: &[Vec<u32>], labels: &[Vec<i64>]) -> Tensor<1> {
     let n = targets.len();
     let int = |v: Vec<i32>| Tensor::<1, Int>::from_data(TensorData::new(v, [n]), &device);
     let hidden = model.hidden(&Input::from_rows(ids, &device), None).select(0, int(positions));
-    peft_learner::loss::cross_entropy(model, hidden, int(targets), 1.0 / n as f64)
+    peft_learner::train::cross_entropy(model, hidden, int(targets), 1.0 / n as f64)
 }
 
 /// AdaLoRA's part of the training loss; 0 for other methods.

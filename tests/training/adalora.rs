@@ -13,12 +13,11 @@ use peft_burn_workspace::{Inputs, assert_close, base, tensors};
 use peft_learner::LearnerError;
 use peft_learner::config::LrSchedulerType;
 use peft_learner::evaluate::evaluate;
-use peft_learner::fit::{FitOptions, FitReport, fit};
-use peft_learner::metrics::{EvalReport, Metrics, StepReport};
-use peft_learner::step::{batch_loss, clip};
+use peft_learner::report::{EvalReport, Metrics, StepReport};
+use peft_learner::train::{Report, batch_loss, clip};
 use rstest::rstest;
 
-use super::{bytes_of, examples, options, stream};
+use super::{Options, bytes_of, examples, finetune, options, stream};
 
 const NAME: &str = "default";
 const STEPS: usize = 12;
@@ -44,16 +43,16 @@ fn adapted(config: AdaLoraConfig) -> Llama {
     model
 }
 
-fn run(config: AdaLoraConfig, options: &FitOptions) -> (Llama, FitReport) {
-    fit(adapted(config), stream(2, 2, false), &examples(), 0, options).unwrap()
+fn run(config: AdaLoraConfig, options: &Options) -> (Llama, Report) {
+    finetune(adapted(config), stream(2, 2, false), options).run(&options.output).unwrap()
 }
 
-fn steps(report: &FitReport) -> Vec<StepReport> {
+fn steps(report: &Report) -> Vec<StepReport> {
     let train = |m: &Metrics| if let Metrics::Train(r) = m { Some(r.clone()) } else { None };
     report.metrics.iter().filter_map(train).map(|r| StepReport { tokens_per_second: 0.0, ..r }).collect()
 }
 
-fn evaluations(report: &FitReport) -> Vec<EvalReport> {
+fn evaluations(report: &Report) -> Vec<EvalReport> {
     report.metrics.iter().filter_map(|m| if let Metrics::Valid(r) = m { Some(r.clone()) } else { None }).collect()
 }
 
@@ -62,7 +61,7 @@ fn logits(model: &Llama) -> burn::tensor::TensorData {
 }
 
 /// The saved adapter of a checkpoint.
-fn saved(options: &FitOptions, step: usize) -> Vec<u8> {
+fn saved(options: &Options, step: usize) -> Vec<u8> {
     std::fs::read(options.output.join(format!("checkpoints/step-{step}/adapter/adapter_model.safetensors"))).unwrap()
 }
 
@@ -143,7 +142,7 @@ fn a_run_resumed_in_any_phase_continues_bit_for_bit(
             std::fs::remove_dir_all(path).unwrap();
         }
     }
-    let (resumed, report) = run(config(), &FitOptions { resume: true, ..options.clone() });
+    let (resumed, report) = run(config(), &Options { resume: true, ..options.clone() });
     assert_eq!(report.resumed_from, stop);
     assert_eq!(steps(&report), steps(&straight_report));
     assert_eq!(evaluations(&report), evaluations(&straight_report));
@@ -222,7 +221,7 @@ fn phases_that_do_not_fit_are_laid_out_before_anything_changes() {
     let dir = tempfile::tempdir().unwrap();
     let output = dir.path().join("run");
     let attempt = |config: AdaLoraConfig| {
-        fit(adapted(config), stream(2, 2, false), &examples(), 0, &options(&output, 300)).unwrap_err()
+        finetune(adapted(config), stream(2, 2, false), &options(&output, 300)).run(&output).unwrap_err()
     };
     let article = AdaLoraConfig { init_r: 24, target_r: 8, tinit: 200, tfinal: 1000, delta_t: 10, ..config() };
     let error = attempt(article);
@@ -247,7 +246,7 @@ fn phases_that_do_not_fit_are_laid_out_before_anything_changes() {
 fn only_what_is_pruned_can_be_cut() {
     let mut options = options(Path::new("nowhere"), 4);
     options.training.shrink_after_pruning = true;
-    let error = fit(super::adapted(0.0), stream(2, 2, false), &[], 0, &options).unwrap_err();
+    let error = finetune(super::adapted(0.0), stream(2, 2, false), &options).run("nowhere").unwrap_err();
     assert!(matches!(error, LearnerError::NothingToShrink), "{error}");
     assert!(!Path::new("nowhere").exists());
 }

@@ -20,11 +20,10 @@ use peft_burn::{AdaLoraConfig, AdapterFiles, PeftConfig, PeftModel, TargetModule
 use peft_burn_workspace::{assert_close, base};
 use peft_learner::LearnerError;
 use peft_learner::data::{Stream, StreamConfig};
-use peft_learner::fit::{FitOptions, FitReport, fit, fit_with};
-use peft_learner::metrics::Metrics;
-use peft_learner::step::CausalLm;
+use peft_learner::report::Metrics;
+use peft_learner::train::{CausalLm, Report};
 
-use super::{bytes_of, examples, lora, losses, options, stream};
+use super::{Options, bytes_of, examples, finetune, lora, losses, options, stream};
 
 const NAME: &str = "default";
 const STEPS: usize = 12;
@@ -35,23 +34,23 @@ fn devices() -> Vec<Device> {
 
 /// Burn's distributed loop with a sum of its own; keeps what became of each replica.
 #[derive(Default)]
-struct Summed(Mutex<Vec<CausalLm>>);
+struct Summed(Mutex<Vec<CausalLm<Llama>>>);
 
-impl SupervisedLearningStrategy<CausalLm> for Summed {
+impl SupervisedLearningStrategy<CausalLm<Llama>> for Summed {
     fn fit(
         &self,
-        components: TrainingComponents<CausalLm>,
-        learner: Learner<CausalLm>,
-        train: TrainLoader<CausalLm>,
-        valid: ValidLoader<CausalLm>,
+        components: TrainingComponents<CausalLm<Llama>>,
+        learner: Learner<CausalLm<Llama>>,
+        train: TrainLoader<CausalLm<Llama>>,
+        valid: ValidLoader<CausalLm<Llama>>,
         starting_epoch: usize,
-    ) -> (CausalLm, SupervisedTrainingEventProcessor<CausalLm>) {
+    ) -> (CausalLm<Llama>, SupervisedTrainingEventProcessor<CausalLm<Llama>>) {
         let devices = devices();
         let loaders = burn::data::dataloader::split::split_dataloader(train, &devices);
         let sum = Sum { parts: Mutex::default(), barrier: Barrier::new(devices.len()) };
         let accumulation = components.grad_accumulation.unwrap_or(1);
         let (epochs, interrupter) = (components.num_epochs, &components.interrupter);
-        let replica = |at: usize, mut learner: Learner<CausalLm>| {
+        let replica = |at: usize, mut learner: Learner<CausalLm<Llama>>| {
             learner.fork(&devices[at]);
             for _ in starting_epoch..=epochs {
                 let mut accumulator = GradientsAccumulator::new();
@@ -73,7 +72,7 @@ impl SupervisedLearningStrategy<CausalLm> for Summed {
             }
             learner.model()
         };
-        let models: Vec<CausalLm> = std::thread::scope(|scope| {
+        let models: Vec<CausalLm<Llama>> = std::thread::scope(|scope| {
             let replica = &replica;
             let threads: Vec<_> = (0..devices.len())
                 .map(|at| {
@@ -96,7 +95,7 @@ struct Sum {
 }
 
 impl Sum {
-    fn of_all(&self, at: usize, model: &CausalLm, grads: GradientsParams) -> GradientsParams {
+    fn of_all(&self, at: usize, model: &CausalLm<Llama>, grads: GradientsParams) -> GradientsParams {
         struct Add<'a>(Vec<&'a GradientsParams>, GradientsParams);
         impl ModuleVisitor for Add<'_> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -138,27 +137,23 @@ fn adapted(config: &PeftConfig) -> Llama {
     model
 }
 
-fn spread(options: &FitOptions) -> FitOptions {
-    FitOptions { devices: devices(), ..options.clone() }
-}
-
 /// On two replicas, whose models come last.
-fn together(config: &PeftConfig, options: &FitOptions) -> (Llama, FitReport, Vec<Llama>) {
+fn together(config: &PeftConfig, options: &Options) -> (Llama, Report, Vec<Llama>) {
     let strategy = Arc::new(Summed::default());
     // Two micro-batches of two rows for each replica.
     let stream = stream(2, 4, false);
-    let (model, report) =
-        fit_with(adapted(config), stream, &examples(), 0, &spread(options), strategy.clone()).unwrap();
+    let run = finetune(adapted(config), stream, options).devices(devices()).strategy(strategy.clone());
+    let (model, report) = run.run(&options.output).unwrap();
     let replicas = strategy.0.lock().unwrap().iter().map(|replica| replica.model.valid()).collect();
     (model, report, replicas)
 }
 
 /// On one, with batches of twice the rows: the same rows a step.
-fn alone(config: &PeftConfig, options: &FitOptions) -> (Llama, FitReport) {
-    fit(adapted(config), stream(4, 2, false), &examples(), 0, options).unwrap()
+fn alone(config: &PeftConfig, options: &Options) -> (Llama, Report) {
+    finetune(adapted(config), stream(4, 2, false), options).run(&options.output).unwrap()
 }
 
-fn assert_same_run(config: &PeftConfig, options: impl Fn(&Path) -> FitOptions) -> Vec<Llama> {
+fn assert_same_run(config: &PeftConfig, options: impl Fn(&Path) -> Options) -> Vec<Llama> {
     let dir = tempfile::tempdir().unwrap();
     // Adam divides a gradient by its own size, also one that is all rounding: with the usual epsilon two single-device runs
     // that cut a step's rows into other micro-batches differ by 1.1e-5 themselves.
@@ -173,7 +168,7 @@ fn assert_same_run(config: &PeftConfig, options: impl Fn(&Path) -> FitOptions) -
         assert_eq!(a.0, b.0, "one line a step");
         assert!((a.1 - b.1).abs() < 1e-5 && (a.2 - b.2).abs() < 1e-4 * b.2.max(1.0), "{a:?} {b:?}");
     }
-    let tokens = |report: &FitReport| -> Vec<usize> {
+    let tokens = |report: &Report| -> Vec<usize> {
         report.metrics.iter().map(|m| if let Metrics::Train(r) = m { r.tokens } else { 0 }).collect()
     };
     assert_eq!(tokens(&two_report), tokens(&one_report));
@@ -214,7 +209,7 @@ fn a_run_on_two_replicas_is_resumed_on_two() {
     let (straight, straight_report, _) = together(&adalora(), &options);
     std::fs::remove_dir_all(dir.path().join("checkpoints/step-12")).unwrap();
     options.resume = true;
-    let error = fit(adapted(&adalora()), stream(4, 2, false), &[], 0, &options).unwrap_err();
+    let error = finetune(adapted(&adalora()), stream(4, 2, false), &options).run(dir.path()).unwrap_err();
     assert!(matches!(error, LearnerError::DevicesChanged { were: 2, are: 1 }), "{error}");
     let (resumed, report, _) = together(&adalora(), &options);
     assert_eq!(report.resumed_from, 7);
@@ -241,9 +236,10 @@ fn a_replica_whose_rows_have_no_target_takes_part() {
     };
     let stream = Stream::new(Arc::new(examples), config).unwrap();
     assert_eq!(stream.step(0)[1].num_targets(), 0);
-    let mut options = spread(&options(dir.path(), 2));
+    let mut options = options(dir.path(), 2);
     options.training.gradient_accumulation_steps = 1;
-    let (_, report) = fit_with(adapted(&lora(0.0)), stream, &[], 0, &options, Arc::new(Summed::default())).unwrap();
+    let run = finetune(adapted(&lora(0.0)), stream, &options).valid([]).devices(devices());
+    let (_, report) = run.strategy(Arc::new(Summed::default())).run(dir.path()).unwrap();
     assert_eq!(report.metrics.len(), 2);
 }
 
@@ -256,22 +252,20 @@ fn a_replica_that_fails_ends_all_of_them() {
             param.set(burn::tensor::TensorData::new(vec![f32::INFINITY; 64 * 4], [64, 4]));
         }
     }
-    let options = spread(&options(dir.path(), 4));
-    let strategy = Arc::new(Summed::default());
-    let error = fit_with(model, stream(2, 4, false), &[], 0, &options, strategy).unwrap_err();
+    let run = finetune(model, stream(2, 4, false), &options(dir.path(), 4)).devices(devices());
+    let error = run.strategy(Arc::new(Summed::default())).run(dir.path()).unwrap_err();
     assert!(matches!(error, LearnerError::NotFinite { step: 1, .. }), "{error}");
 }
 
 #[test]
 fn devices_that_cannot_train_together_are_refused_before_anything_is_written() {
     let output = Path::new("nowhere");
-    let mut options = spread(&options(output, 4));
-    let attempt = |options: &FitOptions| fit(adapted(&lora(0.0)), stream(2, 4, false), &[], 0, options).unwrap_err();
-    let error = attempt(&options);
+    let mut options = options(output, 4);
+    let attempt = |options: &Options| finetune(adapted(&lora(0.0)), stream(2, 4, false), options).devices(devices());
+    let error = attempt(&options).run(output).unwrap_err();
     assert!(matches!(error, LearnerError::NoCollective { devices: 2 }), "{error}");
     options.training.gradient_checkpointing = true;
-    let strategy = Arc::new(Summed::default());
-    let error = fit_with(adapted(&lora(0.0)), stream(2, 4, false), &[], 0, &options, strategy).unwrap_err();
+    let error = attempt(&options).strategy(Arc::new(Summed::default())).run(output).unwrap_err();
     assert!(matches!(error, LearnerError::CheckpointedReplicas), "{error}");
     assert!(!output.exists());
 }

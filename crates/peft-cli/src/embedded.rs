@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use peft_learner::LearnerError;
-use peft_learner::files::write_whole;
+use peft_learner::whole_file::write_whole;
 use peft_world::{MODEL, TASK};
 
 use crate::failure::Result;

@@ -16,6 +16,7 @@ pub struct Failure {
     #[help]
     way_out: Option<String>,
     closed_pipe: bool,
+    exit_code: u8,
 }
 
 /// The result of a command.
@@ -24,14 +25,19 @@ pub type Result<T = ()> = std::result::Result<T, Failure>;
 impl Failure {
     /// A failure and what to do about it.
     pub fn new(cause: impl Into<String>, way_out: impl Into<String>) -> Self {
-        Self { cause: cause.into(), way_out: Some(way_out.into()), closed_pipe: false }
+        Self { cause: cause.into(), way_out: Some(way_out.into()), closed_pipe: false, exit_code: 1 }
     }
 
     /// The output that could not be written.
     pub fn stdout(error: io::Error) -> Self {
         let closed_pipe = error.kind() == io::ErrorKind::BrokenPipe;
         let way_out = io_way_out(&error).map(str::to_owned);
-        Self { cause: format!("cannot write the output: {error}"), way_out, closed_pipe }
+        Self { cause: format!("cannot write the output: {error}"), way_out, closed_pipe, exit_code: 1 }
+    }
+
+    /// What the process ends with: 1, or as a shell tells of a signal.
+    pub fn exit_code(&self) -> u8 {
+        self.exit_code
     }
 
     /// Whether only the reader of the output went away, as `head` does.
@@ -42,7 +48,13 @@ impl Failure {
 
 impl From<LearnerError> for Failure {
     fn from(error: LearnerError) -> Self {
-        from_library(&error, learner_way_out(&error))
+        let failure = from_library(&error, learner_way_out(&error));
+        match error {
+            LearnerError::Interrupted { signal: Some(signal), .. } => {
+                Self { exit_code: u8::try_from(128 + signal).unwrap_or(1), ..failure }
+            }
+            _ => failure,
+        }
     }
 }
 
@@ -75,7 +87,7 @@ impl From<DeviceError> for Failure {
 }
 
 fn from_library(error: &dyn Error, way_out: Option<&str>) -> Failure {
-    Failure { cause: error.to_string(), way_out: way_out.map(str::to_owned), closed_pipe: false }
+    Failure { cause: error.to_string(), way_out: way_out.map(str::to_owned), closed_pipe: false, exit_code: 1 }
 }
 
 /// The way out of errors whose text does not name one itself.
@@ -92,6 +104,11 @@ fn learner_way_out(error: &LearnerError) -> Option<&'static str> {
         LearnerError::Checkpoint { .. } => {
             "remove this checkpoint's folder: --resume then goes on from the one before it"
         }
+        LearnerError::OutputExists { .. } => "go on with the run by --resume, or replace it by --overwrite",
+        LearnerError::ConfigChanged { .. } => {
+            "set these back, use another output folder, or replace the run by --overwrite"
+        }
+        LearnerError::Interrupted { checkpoint: Some(_), .. } => "go on with the same command and --resume",
         _ => return None,
     })
 }

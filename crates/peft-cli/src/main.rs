@@ -45,8 +45,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
+            let code = ExitCode::from(failure.exit_code());
             let _ = writeln!(std::io::stderr(), "{:?}", miette::Report::new(failure));
-            ExitCode::FAILURE
+            code
         }
     }
 }

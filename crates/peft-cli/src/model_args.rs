@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, FloatDType};
 use clap::{Args, ValueEnum};
 use peft_burn::{AdapterFiles, DeviceName};
-use peft_learner::run::{ADAPTER, Base};
+use peft_learner::base::Base;
+use peft_learner::from_config::ADAPTER;
 
 use crate::failure::{Failure, Result};
 use crate::output::warn;

@@ -14,8 +14,7 @@ use peft_burn::{
 };
 use serde::Serialize;
 
-use crate::loss::cross_entropy;
-use crate::memory::keep_freed_memory;
+use crate::train::{cross_entropy, keep_freed_memory};
 
 /// The adapter's name.
 const NAME: &str = "default";

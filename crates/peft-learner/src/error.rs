@@ -128,6 +128,18 @@ pub enum LearnerError {
         /// Now.
         are: usize,
     },
+    /// Options that cannot be run, or contradict each other; all of them are listed.
+    #[error("the run cannot be begun with these options:{0}")]
+    Options(Problems),
+    /// Another run is at work in the folder.
+    #[error("another run is at work in `{}`; wait until it has ended, or use another folder", path.display())]
+    OutputInUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The system does not let the process handle its signals.
+    #[error("cannot listen to Ctrl-C and SIGTERM: {0}")]
+    Signals(io::Error),
     /// A stream of batches that cannot exist, such as one over no examples.
     #[error("cannot make batches: {0}")]
     Stream(String),
@@ -168,12 +180,24 @@ pub enum LearnerError {
         /// What is wrong with it.
         message: String,
     },
+    /// A run is resumed that has more steps behind it than it is to have.
+    #[error("the checkpoint is of step {done}, and the run is to have {total_steps} steps; raise max_steps")]
+    BeyondTheEnd {
+        /// The checkpoint's step.
+        done: usize,
+        /// Steps of the run.
+        total_steps: usize,
+    },
     /// Training was stopped from outside.
     #[error(
-        "stopped after step {step}; {}",
+        "{} after step {step}; {}",
+        match signal {
+            Some(signal) => format!("stopped by {}", signal_name(*signal)),
+            None => "stopped".to_owned(),
+        },
         match checkpoint {
-            Some(path) => format!("`{}` is kept: go on with --resume", path.display()),
-            None => "no checkpoint was written yet".to_owned(),
+            Some(path) => format!("the checkpoint `{}` is complete: the run can be resumed from there", path.display()),
+            None => "no checkpoint was written".to_owned(),
         }
     )]
     Interrupted {
@@ -181,18 +205,20 @@ pub enum LearnerError {
         step: usize,
         /// The newest checkpoint.
         checkpoint: Option<PathBuf>,
+        /// The signal that asked for it, by its number.
+        signal: Option<i32>,
     },
     /// Burn's training loop failed.
     #[error("training failed: {0}")]
     Training(String),
     /// The run's folder holds a run already.
-    #[error("`{}` already holds a run; go on with it by --resume, or replace it by --overwrite", path.display())]
+    #[error("`{}` already holds a run; resume or overwrite it, or use another folder", path.display())]
     OutputExists {
         /// The folder.
         path: PathBuf,
     },
     /// A run is resumed with another configuration than it began with.
-    #[error("`{}` was begun with another configuration; these differ:{differences}\nuse another output folder, or --overwrite", path.display())]
+    #[error("`{}` was begun with another configuration; these differ:{differences}\nuse another output folder, or overwrite the run", path.display())]
     ConfigChanged {
         /// The saved configuration.
         path: PathBuf,
@@ -241,6 +267,14 @@ pub enum LearnerError {
         /// The drawing library's reason.
         message: String,
     },
+}
+
+fn signal_name(signal: i32) -> String {
+    match signal {
+        2 => "Ctrl-C (SIGINT)".to_owned(),
+        15 => "SIGTERM".to_owned(),
+        other => format!("signal {other}"),
+    }
 }
 
 impl LearnerError {

@@ -3,13 +3,12 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use burn::module::Module;
-use llama_burn::{Generate, GenerateOptions, Llama};
+use llama_burn::{CausalModel, Generate, GenerateOptions};
 use serde::Serialize;
 
 use crate::data::{Example, IGNORE_INDEX, eval_batches};
 use crate::error::{LearnerError, Result};
-use crate::step::batch_loss;
+use crate::train::batch_loss;
 
 /// What `peft eval` prints.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -30,8 +29,8 @@ pub struct Evaluation {
 }
 
 /// The loss of `model` over all of `examples`. `done` is told how many of them are done, batch by batch.
-pub fn evaluate(
-    model: &Llama,
+pub fn evaluate<M: CausalModel>(
+    model: &M,
     examples: &[Example],
     batch_size: usize,
     pad_id: u32,
@@ -85,8 +84,8 @@ pub fn exact_match(answers: &[Answer]) -> f64 {
 ///
 /// # Errors
 /// [`LearnerError::NoPrompt`] for an example whose first token is a target already.
-pub fn answer(
-    model: &Llama,
+pub fn answer<M: CausalModel>(
+    model: &M,
     examples: &[Example],
     batch_size: usize,
     eos: &[u32],

@@ -1,42 +1,42 @@
 //! Fine-tuning through Burn's training loop: configuration, data, schedules, metrics and reports.
 //!
+//! [`Finetune`](train::Finetune) trains a model that is in memory:
+//!
 //! ```no_run
 //! use burn::tensor::Device;
-//! use peft_learner::config::RunConfig;
-//! use peft_learner::run::{Existing, RunOptions, train};
+//! use llama_burn::Llama;
+//! use peft_burn::{LoraConfig, PeftModel};
+//! use peft_learner::config::TrainingConfig;
+//! use peft_learner::data::Example;
+//! use peft_learner::train::{Finetune, Flow};
 //!
-//! # fn main() -> Result<(), peft_learner::LearnerError> {
-//! let config = RunConfig::load("my.toml", &["training.max_steps=100".to_owned()])?;
-//! let options = RunOptions { existing: Existing::Refuse, dashboard: false };
-//! let (base, report) = train(&config, options, &Device::flex(), |line| eprintln!("{line}"))?;
-//! println!("{} steps, adapter in {}", report.fit.steps, report.adapter.display());
-//! println!("{}", base.model.config().num_parameters());
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (train, valid): (Vec<Example>, Vec<Example>) = Default::default();
+//! let mut model = Llama::from_dir("models/smollm2", None, &Device::flex())?;
+//! model.add_adapter("default", &LoraConfig::default().into(), 42)?;
+//! let training = TrainingConfig { max_steps: Some(100), ..TrainingConfig::default() };
+//! let (model, report) = Finetune::new(model, "default", training)
+//!     .train(train)
+//!     .valid(valid)
+//!     .on_step(|step| println!("step {}: {:.4}", step.step, step.loss))
+//!     .on_evaluation(|evaluated| if evaluated.worse() { Flow::Stop } else { Flow::Go })
+//!     .run("runs/mine")?;
+//! println!("{} steps; {}", report.steps, model.trainable_parameters());
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! [`run`] is a whole run from its configuration file; [`fit`](fit::fit) trains a model that is in memory.
+//! [`ConfiguredRun`](from_config::ConfiguredRun) makes one from a configuration file, as `peft train` does.
 
-mod adalora;
+pub mod base;
 pub mod bench;
-pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod error;
 pub mod evaluate;
-pub mod files;
-pub mod fit;
-mod loader;
-mod loraplus;
-pub mod loss;
-pub mod memory;
-pub mod metrics;
-pub mod plot;
-pub mod progress;
-pub mod rank_plot;
-mod replicas;
-pub mod run;
-pub mod schedule;
-pub mod step;
+pub mod from_config;
+pub mod report;
+pub mod train;
+pub mod whole_file;
 
 pub use error::{LearnerError, Result};

@@ -1,5 +1,6 @@
 //! What fine-tuning, evaluation and generation need from a language model.
 
+use burn::module::ModuleDisplay;
 use burn::tensor::{Device, Tensor};
 use peft_burn::AdaptableModel;
 
@@ -10,7 +11,7 @@ use super::input::Input;
 ///
 /// The learner, the evaluation and [`Generate`](crate::Generate) speak to this trait, so that a model of your own is
 /// trained and served like a Llama once it implements these methods.
-pub trait CausalModel: AdaptableModel + Sync + 'static {
+pub trait CausalModel: AdaptableModel + ModuleDisplay + Sync + 'static {
     /// Sizes and special tokens.
     fn spec(&self) -> ModelSpec;
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args;
 use llama_burn::{Conversation, Generate as _, GenerateOptions, Message, SamplingConfig};
-use peft_learner::run::{Base, Text};
+use peft_learner::base::{Base, Text};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use llama_burn::{ModelSummary, hub};
 use peft_burn::{AdaptedModule, AdapterFiles, AdapterSummary};
-use peft_learner::run::{ADAPTER, Base};
+use peft_learner::base::Base;
+use peft_learner::from_config::ADAPTER;
 use serde_json::{Value, json};
 
 use crate::failure::{Failure, Result};

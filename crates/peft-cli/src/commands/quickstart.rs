@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use llama_burn::Tokenizer;
+use peft_learner::base::Base;
 use peft_learner::config::{AdapterSource, DataConfig, Dtype, ModelConfig, RunConfig, TrainingConfig};
 use peft_learner::data::Example;
 use peft_learner::evaluate::{Answer, answer, evaluate, exact_match};
-use peft_learner::run::{Base, Existing, RunOptions, check_output, train_base};
+use peft_learner::from_config::ConfiguredRun;
+use peft_learner::train::{Existing, check_output};
 use serde_json::{Value, json};
 
 use crate::embedded;
@@ -126,10 +128,9 @@ impl Quickstart {
         let output = output.unwrap_or_else(|| Path::new("runs").join(format!("quickstart-{}", self.method.name())));
         let config = self.config(&output);
         let existing = if self.overwrite { Existing::Overwrite } else { Existing::Refuse };
-        check_output(&config, existing)?;
+        check_output(&output, existing)?;
         embedded::unpack(&output.join("base"), &output.join("data"))?;
-        let options = RunOptions { existing, dashboard: false };
-        self.train(&config, options, &device)
+        self.train(&config, existing, &device)
     }
 
     fn config(&self, output: &Path) -> RunConfig {
@@ -163,15 +164,19 @@ impl Quickstart {
         }
     }
 
-    fn train(&self, config: &RunConfig, options: RunOptions, device: &Device) -> Result {
+    fn train(&self, config: &RunConfig, existing: Existing, device: &Device) -> Result {
         let base = Base::load(&config.model.path, Some(config.model.dtype.into()), device)?;
         let valid = config.data.valid.as_deref().unwrap_or(&config.data.train);
         let (examples, _) = base.examples(valid, config.data.max_length)?;
         output::note("how the model does before:");
         let before = Score::of(&base, &examples)?;
         output::note(summary(&before));
-        let (base, report) = train_base(config, base, None, options, |text| output::note(text))?;
-        report.warnings.iter().for_each(output::warn);
+        let run = ConfiguredRun::new(config, base, existing, &[], |text| output::note(text))?;
+        let ConfiguredRun { finetune, text, dir, warnings, .. } = run;
+        let (model, report) = finetune.stop_on_signals().run(&config.output)?;
+        warnings.iter().for_each(output::warn);
+        let base = Base { model, text, dir };
+        let adapter = config.output.join("adapter");
         let after = Score::of(&base, &examples)?;
         let text = base.text.as_ref().map(|text| &text.tokenizer);
         let tokenizer = text.ok_or_else(|| Failure::new("the built-in model has no tokenizer", "build peft again"))?;
@@ -180,13 +185,13 @@ impl Quickstart {
             return output::json(&json!({
                 "method": self.method.name(),
                 "output": config.output,
-                "adapter": report.adapter,
-                "steps": report.fit.steps,
+                "adapter": adapter,
+                "steps": report.steps,
                 "trainable_parameters": report.parameters.trainable,
                 "before": before.json(),
                 "after": after.json(),
                 "answers": shown.iter().map(Shown::json).collect::<Vec<_>>(),
-                "seconds": report.fit.seconds,
+                "seconds": report.seconds,
             }));
         }
         output::line(format_args!("\n{} orders that it was not trained on", examples.len()))?;
@@ -200,13 +205,13 @@ impl Quickstart {
         }
         output::line(format_args!(
             "\nThe adapter is in {}, the curves are in {}.",
-            report.adapter.display(),
+            adapter.display(),
             config.output.join("loss.svg").display()
         ))?;
-        if let Some(ranks) = &report.fit.ranks {
+        if let Some(ranks) = &report.ranks {
             output::line(format_args!("The rank that each module kept is in {}.", ranks.display()))?;
         }
-        let (model, adapter) = (quoted(&config.model.path), quoted(report.adapter.to_string_lossy()));
+        let (model, adapter) = (quoted(&config.model.path), quoted(adapter.to_string_lossy()));
         let prompt = shown.first().map_or("Hello", |answer| answer.prompt.as_str());
         let peft = output::program();
         output::line("\nNext:")?;

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use peft_burn::DeviceName;
 use peft_learner::config::RunConfig;
-use peft_learner::metrics::Metrics;
-use peft_learner::run::{self, Existing, RunOptions, RunReport};
+use peft_learner::data::EncodeReport;
+use peft_learner::from_config::ConfiguredRun;
+use peft_learner::report::Metrics;
+use peft_learner::train::{Existing, Report};
 use serde_json::{Value, json};
 
 use crate::failure::Result;
@@ -76,10 +78,13 @@ impl Train {
             (_, true) => Existing::Overwrite,
             _ => Existing::Refuse,
         };
-        let options = RunOptions { existing, dashboard: !self.json && !self.no_dashboard };
-        let (_, report) = run::train_on(&config, options, &devices, |text| output::note(text))?;
-        report.warnings.iter().for_each(output::warn);
-        if self.json { output::json(&to_json(&config, &report)) } else { show(&config, &report) }
+        let ConfiguredRun { finetune, train, warnings, .. } =
+            ConfiguredRun::load(&config, existing, &devices, |text| output::note(text))?;
+        let finetune = finetune.dashboard(!self.json && !self.no_dashboard).stop_on_signals();
+        let (_, report) = finetune.run(&config.output)?;
+        warnings.iter().for_each(output::warn);
+        report.changed.iter().for_each(output::note);
+        if self.json { output::json(&to_json(&config, &report, &train, &warnings)) } else { show(&config, &report) }
     }
 }
 
@@ -91,32 +96,32 @@ pub fn losses(metrics: &[Metrics]) -> (Option<f64>, Option<f64>, Option<f64>) {
     (first, train.next_back().or(first), valid)
 }
 
-fn to_json(config: &RunConfig, report: &RunReport) -> Value {
-    let (first, last, valid) = losses(&report.fit.metrics);
+fn to_json(config: &RunConfig, report: &Report, train: &EncodeReport, warnings: &[String]) -> Value {
+    let (first, last, valid) = losses(&report.metrics);
     json!({
         "output": config.output,
         "adapter": report.adapter,
-        "steps": report.fit.steps,
-        "resumed_from": report.fit.resumed_from,
+        "steps": report.steps,
+        "resumed_from": report.resumed_from,
         "first_loss": first,
         "loss": last,
         "valid_loss": valid,
         "trainable_parameters": report.parameters.trainable,
         "all_parameters": report.parameters.all,
-        "rows": report.train.rows,
-        "truncated_rows": report.train.truncated,
-        "dropped_rows": report.train.dropped_without_target,
-        "tokens": report.train.tokens,
-        "target_tokens": report.train.target_tokens,
-        "ranks": report.fit.ranks,
-        "seconds": report.fit.seconds,
-        "warnings": report.warnings,
+        "rows": train.rows,
+        "truncated_rows": train.truncated,
+        "dropped_rows": train.dropped_without_target,
+        "tokens": train.tokens,
+        "target_tokens": train.target_tokens,
+        "ranks": report.ranks,
+        "seconds": report.seconds,
+        "warnings": warnings,
     })
 }
 
-fn show(config: &RunConfig, report: &RunReport) -> Result {
-    let (steps, before, seconds) = (report.fit.steps, report.fit.resumed_from, report.fit.seconds);
-    let losses = match losses(&report.fit.metrics) {
+fn show(config: &RunConfig, report: &Report) -> Result {
+    let (steps, before, seconds) = (report.steps, report.resumed_from, report.seconds);
+    let losses = match losses(&report.metrics) {
         (Some(first), Some(last), Some(valid)) => format!(": loss {first:.4} → {last:.4}, validation {valid:.4}"),
         (Some(first), Some(last), None) => format!(": loss {first:.4} → {last:.4}"),
         _ => String::new(),
@@ -128,15 +133,16 @@ fn show(config: &RunConfig, report: &RunReport) -> Result {
     };
     output::line(format_args!("\n{did}{losses}\n"))?;
     let output = &config.output;
-    output::line(format_args!("  adapter      {}", report.adapter.display()))?;
+    let adapter = output.join("adapter");
+    output::line(format_args!("  adapter      {}", adapter.display()))?;
     output::line(format_args!("  checkpoints  {}", output.join("checkpoints").display()))?;
     output::line(format_args!("  metrics      {}", output.join("metrics.jsonl").display()))?;
     output::line(format_args!("  curves       {}", output.join("loss.svg").display()))?;
-    if let Some(ranks) = &report.fit.ranks {
+    if let Some(ranks) = &report.ranks {
         output::line(format_args!("  ranks        {}", ranks.display()))?;
     }
     let peft = output::program();
-    let (model, adapter) = (quoted(&config.model.path), quoted(report.adapter.to_string_lossy()));
+    let (model, adapter) = (quoted(&config.model.path), quoted(adapter.to_string_lossy()));
     match example_prompt(&config.data.train) {
         Some(prompt) => {
             output::line(format_args!("\nTalk to it:\n  {peft} generate --model {model} --adapter {adapter} {prompt}"))

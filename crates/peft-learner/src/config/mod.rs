@@ -77,9 +77,20 @@ impl RunConfig {
     /// # Errors
     /// [`LearnerError::ConfigSyntax`] where TOML cannot say it, such as an integer beyond 63 bits.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string_pretty(self)
-            .map_err(|error| LearnerError::ConfigSyntax { file: "config.toml".into(), message: error.to_string() })
+        toml::to_string_pretty(self).map_err(no_toml)
     }
+
+    /// The same as a table.
+    ///
+    /// # Errors
+    /// As [`to_toml`](Self::to_toml).
+    pub fn to_table(&self) -> Result<Table> {
+        Table::try_from(self).map_err(no_toml)
+    }
+}
+
+fn no_toml(error: toml::ser::Error) -> LearnerError {
+    LearnerError::ConfigSyntax { file: "config.toml".into(), message: error.to_string() }
 }
 
 /// The frozen base model.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::reader::Section;
+use crate::error::Problems;
 
 /// Transformers' TrainingArguments, as far as they apply.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -39,14 +40,13 @@ pub struct TrainingConfig {
     pub adam_epsilon: f64,
     /// Bound on the norm of all gradients together; 0 = off.
     pub max_grad_norm: f64,
-    /// Steps between evaluations.
+    /// Steps between evaluations; in a program 0 means at the end alone.
     pub eval_steps: usize,
-    /// Steps between checkpoints.
+    /// Steps between checkpoints; in a program 0 means none, unless the run is asked to end.
     pub save_steps: usize,
-    /// Checkpoints kept.
+    /// Checkpoints kept; in a program 0 means all.
     pub save_total_limit: usize,
-    /// Run decoder layers again in backward: more time, less memory, the same gradients. [`run`](crate::run) sets it on
-    /// the model; with a model of one's own it is [`Llama::set_gradient_checkpointing`](llama_burn::Llama).
+    /// Run decoder layers again in backward: more time, less memory, the same gradients.
     pub gradient_checkpointing: bool,
     /// AdaLoRA: take pruned triplets out of memory after the last mask, so that the steps after it cost less. Their rows
     /// are then no longer in the orthogonality term, where PEFT keeps counting them.
@@ -54,6 +54,13 @@ pub struct TrainingConfig {
 }
 
 impl TrainingConfig {
+    /// Every impossible value.
+    pub(crate) fn problems(&self) -> Problems {
+        let mut problems = Problems::default();
+        super::validate::check_training("", self, &mut problems);
+        problems
+    }
+
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let default = Self::default();
         let config = Self {

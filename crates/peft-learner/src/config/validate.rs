@@ -1,54 +1,23 @@
 //! Values that have the right type but cannot be run.
 
-use super::RunConfig;
+use super::{RunConfig, TrainingConfig};
 use crate::error::Problems;
 
 /// Adds every impossible value of `config` to `problems`.
 pub(super) fn validate(config: &RunConfig, problems: &mut Problems) {
     let RunConfig { data, training, .. } = config;
-    let mut require = |holds: bool, key: &str, must: &str, found: &dyn std::fmt::Display| {
-        if !holds {
-            problems.push(format!("`{key}` is {found}; it must be {must}"));
-        }
-    };
     // One token alone predicts nothing.
-    require(data.max_length >= 2, "data.max_length", "at least 2 tokens", &data.max_length);
+    require(problems, data.max_length >= 2, "data.max_length", "at least 2 tokens", &data.max_length);
+    // In a program 0 means none, or all.
     let counts = [
-        ("max_steps", training.max_steps.unwrap_or(1)),
-        ("per_device_train_batch_size", training.per_device_train_batch_size),
-        ("gradient_accumulation_steps", training.gradient_accumulation_steps),
         ("eval_steps", training.eval_steps),
         ("save_steps", training.save_steps),
         ("save_total_limit", training.save_total_limit),
     ];
     for (key, count) in counts {
-        require(count > 0, &format!("training.{key}"), "at least 1", &count);
+        require(problems, count > 0, &format!("training.{key}"), "at least 1", &count);
     }
-    let rate = training.learning_rate;
-    require((0.0..=1.0).contains(&rate), "training.learning_rate", "between 0 and 1", &rate);
-    for (key, beta) in [("adam_beta1", training.adam_beta1), ("adam_beta2", training.adam_beta2)] {
-        require((0.0..1.0).contains(&beta), &format!("training.{key}"), "at least 0 and below 1", &beta);
-    }
-    let above = [
-        ("num_train_epochs", training.num_train_epochs),
-        ("adam_epsilon", training.adam_epsilon),
-        ("loraplus_lr_ratio", training.loraplus_lr_ratio.unwrap_or(1.0)),
-    ];
-    for (key, value) in above {
-        require(value > 0.0 && value.is_finite(), &format!("training.{key}"), "above 0", &value);
-    }
-    let not_below_zero = [
-        ("weight_decay", training.weight_decay),
-        ("max_grad_norm", training.max_grad_norm),
-        ("loraplus_lr_embedding", training.loraplus_lr_embedding),
-    ];
-    for (key, value) in not_below_zero {
-        require(value >= 0.0 && value.is_finite(), &format!("training.{key}"), "0 (off) or above", &value);
-    }
-    if let Some(steps) = training.max_steps {
-        let must = format!("at most `training.max_steps`, {steps}");
-        require(training.warmup_steps <= steps, "training.warmup_steps", &must, &training.warmup_steps);
-    }
+    check_training("training.", training, problems);
     if training.group_by_length && !data.shuffle {
         problems.push(
             "`training.group_by_length` draws rows at random, and `data.shuffle = false` asks for file order; \
@@ -60,5 +29,51 @@ pub(super) fn validate(config: &RunConfig, problems: &mut Problems) {
             "`data.packing` and `training.group_by_length` exclude each other: packed rows are about equally long \
              already; switch one off",
         );
+    }
+}
+
+fn require(problems: &mut Problems, holds: bool, key: &str, must: &str, found: &dyn std::fmt::Display) {
+    if !holds {
+        problems.push(format!("`{key}` is {found}; it must be {must}"));
+    }
+}
+
+/// Adds every impossible value of `training` to `problems`; `prefix` goes before its key.
+pub(super) fn check_training(prefix: &str, training: &TrainingConfig, problems: &mut Problems) {
+    let mut require = |holds: bool, key: &str, must: &str, found: &dyn std::fmt::Display| {
+        require(problems, holds, &format!("{prefix}{key}"), must, found);
+    };
+    let counts = [
+        ("max_steps", training.max_steps.unwrap_or(1)),
+        ("per_device_train_batch_size", training.per_device_train_batch_size),
+        ("gradient_accumulation_steps", training.gradient_accumulation_steps),
+    ];
+    for (key, count) in counts {
+        require(count > 0, key, "at least 1", &count);
+    }
+    let rate = training.learning_rate;
+    require((0.0..=1.0).contains(&rate), "learning_rate", "between 0 and 1", &rate);
+    for (key, beta) in [("adam_beta1", training.adam_beta1), ("adam_beta2", training.adam_beta2)] {
+        require((0.0..1.0).contains(&beta), key, "at least 0 and below 1", &beta);
+    }
+    let above = [
+        ("num_train_epochs", training.num_train_epochs),
+        ("adam_epsilon", training.adam_epsilon),
+        ("loraplus_lr_ratio", training.loraplus_lr_ratio.unwrap_or(1.0)),
+    ];
+    for (key, value) in above {
+        require(value > 0.0 && value.is_finite(), key, "above 0", &value);
+    }
+    let not_below_zero = [
+        ("weight_decay", training.weight_decay),
+        ("max_grad_norm", training.max_grad_norm),
+        ("loraplus_lr_embedding", training.loraplus_lr_embedding),
+    ];
+    for (key, value) in not_below_zero {
+        require(value >= 0.0 && value.is_finite(), key, "0 (off) or above", &value);
+    }
+    if let Some(steps) = training.max_steps {
+        let must = format!("at most `{prefix}max_steps`, {steps}");
+        require(training.warmup_steps <= steps, "warmup_steps", &must, &training.warmup_steps);
     }
 }

@@ -5,8 +5,8 @@
 /// glibc gives large blocks back to the system as they are freed, and the next step gets them anew, zeroed and page by page:
 /// 500 MiB a step with (IA)³ on a model of 135M parameters. The peak of the process grows little or not at all, but it is held
 /// on to. Memory that other threads than the first allocate is kept less well: glibc gives them heaps of 64 MiB. It is a
-/// setting of the whole process: [`fit`](crate::fit::fit) and [`bench`](crate::bench::run) call this, and nothing undoes
-/// it. A program with an allocator of its own is not affected.
+/// setting of the whole process: [`Finetune::run`](crate::train::Finetune::run) and [`bench`](crate::bench::run) call this,
+/// and nothing undoes it. A program with an allocator of its own is not affected.
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

@@ -8,10 +8,9 @@ use std::sync::{Arc, Barrier};
 
 use burn::tensor::Device;
 use burn::tensor::distributed::{DistributedConfig, ReduceOperation};
-use burn::train::{ExecutionStrategy, TrainingStrategy};
+use burn::train::{ExecutionStrategy, LearnerModel, TrainingStrategy};
 
 use crate::error::{LearnerError, Result};
-use crate::step::CausalLm;
 
 /// Where the replicas of a run wait for each other.
 #[derive(Clone, Debug)]
@@ -47,7 +46,7 @@ pub(crate) fn check(devices: &[Device]) -> Result<()> {
 }
 
 /// Burn's strategy for several devices that [`check`] lets pass; `None` for a single one, which is where the model is.
-pub(crate) fn strategy(devices: &[Device]) -> Option<TrainingStrategy<CausalLm>> {
+pub(crate) fn strategy<L: LearnerModel>(devices: &[Device]) -> Option<TrainingStrategy<L>> {
     // A micro-batch's loss is its share of the whole step's, so that shares add up.
     let config = DistributedConfig { all_reduce_op: ReduceOperation::Sum };
     (devices.len() > 1).then(|| ExecutionStrategy::ddp(devices.to_vec(), config).into())

@@ -9,8 +9,9 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::error::{LearnerError, Result};
-use crate::files::write_whole;
-use crate::plot::{BLUE, GRID, INK, TITLE_HEIGHT, font};
+use crate::whole_file::write_whole;
+
+use super::loss_plot::{BLUE, GRID, INK, TITLE_HEIGHT, font};
 
 const ROW: i32 = 84;
 const FOOT: i32 = 110;

@@ -1,5 +1,6 @@
 //! `metrics.jsonl`: one line per optimiser step and per evaluation.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{LearnerError, Result};
-use crate::files::write_whole;
+use crate::whole_file::write_whole;
 
 /// A line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,7 +46,7 @@ pub struct StepReport {
     /// AdaLoRA: triplets allowed at this step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<usize>,
-    /// AdaLoRA: triplets that the last mask kept; all of them before the first.
+    /// AdaLoRA: entries of all E that are not zero after the step. Between two masks pruned ones come back to life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live_triplets: Option<usize>,
 }
@@ -63,6 +64,14 @@ pub struct EvalReport {
     pub perplexity: f64,
     /// Target tokens.
     pub tokens: usize,
+    /// The program's own metrics, each under its own key.
+    #[serde(flatten, deserialize_with = "nulls_are_nan")]
+    pub own: BTreeMap<String, f64>,
+}
+
+impl EvalReport {
+    /// The keys that metrics of one's own cannot have.
+    pub(crate) const KEYS: [&str; 5] = ["split", "step", "loss", "perplexity", "tokens"];
 }
 
 impl Metrics {
@@ -78,6 +87,11 @@ impl Metrics {
 /// JSON has no NaN; it is written as `null`.
 fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+fn nulls_are_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    let map: BTreeMap<String, Option<f64>> = Deserialize::deserialize(deserializer)?;
+    Ok(map.into_iter().map(|(key, value)| (key, value.unwrap_or(f64::NAN))).collect())
 }
 
 /// Appends to `metrics.jsonl`, each line in one write, so that who reads along sees whole lines.
@@ -165,7 +179,7 @@ mod tests {
     }
 
     fn valid(step: usize) -> Metrics {
-        Metrics::Valid(EvalReport { step, loss: 2.0, perplexity: 7.389, tokens: 99 })
+        Metrics::Valid(EvalReport { step, loss: 2.0, perplexity: 7.389, tokens: 99, ..EvalReport::default() })
     }
 
     fn written(lines: &[Metrics]) -> (tempfile::TempDir, PathBuf) {
@@ -196,10 +210,11 @@ mod tests {
         let lines = [train(1), valid(1), train(2)];
         let (_folder, path) = written(&lines);
         assert_eq!(read_metrics(&path).unwrap(), lines);
-        let nan = Metrics::Valid(EvalReport { loss: f64::NAN, ..EvalReport::default() });
+        let own = BTreeMap::from([("accuracy".to_owned(), 0.5), ("odd".to_owned(), f64::NAN)]);
+        let nan = Metrics::Valid(EvalReport { loss: f64::NAN, own, ..EvalReport::default() });
         MetricsWriter::append(&path).unwrap().write(&nan).unwrap();
         let Metrics::Valid(report) = &read_metrics(&path).unwrap()[3] else { unreachable!() };
-        assert!(report.loss.is_nan());
+        assert!(report.loss.is_nan() && report.own["accuracy"] == 0.5 && report.own["odd"].is_nan());
     }
 
     #[test]

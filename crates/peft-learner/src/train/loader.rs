@@ -2,19 +2,20 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
 use burn::tensor::Device;
 
 use crate::data::{Batch, Stream};
-use crate::step::Run;
 
 /// The training stream, cut into Burn "epochs" that end where an evaluation is due: Burn evaluates between epochs.
 #[derive(Clone)]
 pub(crate) struct StepLoader {
     pub stream: Arc<Stream>,
-    pub run: Run,
+    /// Optimiser steps done.
+    pub done: Arc<AtomicUsize>,
     pub total_steps: usize,
     /// Steps between evaluations.
     pub eval_steps: usize,
@@ -35,7 +36,7 @@ impl StepLoader {
 
     /// The steps of the epoch that begins now.
     fn next_steps(&self) -> std::ops::Range<usize> {
-        let start = self.run.state().step;
+        let start = self.done.load(Ordering::SeqCst);
         let end = (start / self.eval_steps + 1) * self.eval_steps;
         start..end.min(self.total_steps)
     }

@@ -6,45 +6,43 @@ use std::path::Path;
 use plotters::prelude::*;
 
 use crate::error::{LearnerError, Result};
-use crate::files::write_whole;
-use crate::metrics::Metrics;
+use crate::whole_file::write_whole;
+
+use super::metrics::Metrics;
 
 /// Plotters places everything on whole pixels: a large canvas, scaled by its viewer, keeps curves smooth.
-pub(crate) const WIDTH: u32 = 1600;
+pub(super) const WIDTH: u32 = 1600;
 const PANEL_HEIGHT: u32 = 800;
-pub(crate) const TITLE_HEIGHT: u32 = 90;
-pub(crate) const INK: RGBColor = RGBColor(0x33, 0x3a, 0x45);
-pub(crate) const GRID: RGBColor = RGBColor(0xe4, 0xe8, 0xee);
+pub(super) const TITLE_HEIGHT: u32 = 90;
+pub(super) const INK: RGBColor = RGBColor(0x33, 0x3a, 0x45);
+pub(super) const GRID: RGBColor = RGBColor(0xe4, 0xe8, 0xee);
 const PALE_BLUE: RGBColor = RGBColor(0xa9, 0xc4, 0xe4);
-pub(crate) const BLUE: RGBColor = RGBColor(0x1d, 0x5f, 0xad);
+pub(super) const BLUE: RGBColor = RGBColor(0x1d, 0x5f, 0xad);
 const ORANGE: RGBColor = RGBColor(0xd9, 0x5f, 0x0e);
 
 /// One chart of a picture; charts stand below one another.
-#[derive(Debug, Clone)]
-pub struct Panel {
+struct Panel {
     /// What the vertical axis counts.
-    pub axis: String,
+    axis: String,
     /// Drawn in this order.
-    pub series: Vec<Series>,
+    series: Vec<Series>,
 }
 
 /// One curve.
-#[derive(Debug, Clone)]
-pub struct Series {
+struct Series {
     /// Its name in the legend.
-    pub name: String,
+    name: String,
     /// Step and value; what is not finite is left out.
-    pub points: Vec<(f64, f64)>,
-    /// Its colour.
-    pub color: RGBColor,
-    /// Its width in pixels.
-    pub width: u32,
+    points: Vec<(f64, f64)>,
+    color: RGBColor,
+    /// In pixels.
+    width: u32,
     /// Whether each point is marked.
-    pub marked: bool,
+    marked: bool,
 }
 
 /// The loss over the steps: of each one, smoothed, and of the evaluations.
-pub fn loss_panel(metrics: &[Metrics]) -> Panel {
+fn loss_panel(metrics: &[Metrics]) -> Panel {
     let (mut train, mut valid) = (Vec::new(), Vec::new());
     for line in metrics {
         match line {
@@ -66,7 +64,7 @@ pub fn loss_panel(metrics: &[Metrics]) -> Panel {
 }
 
 /// AdaLoRA's triplets over the steps: how many are allowed, and how many live; `None` where no line has them.
-pub fn triplets_panel(metrics: &[Metrics]) -> Option<Panel> {
+fn triplets_panel(metrics: &[Metrics]) -> Option<Panel> {
     let (mut budget, mut live) = (Vec::new(), Vec::new());
     for line in metrics {
         if let Metrics::Train(report) = line {
@@ -94,13 +92,14 @@ fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.iter().enumerate().map(mean).collect()
 }
 
-/// Draws `panels` below one another under `title` into the SVG file `path`.
+/// Draws the losses of `metrics`, and AdaLoRA's triplets below them, under `title` into the SVG file `path`.
 ///
 /// # Errors
 /// [`LearnerError::Plot`] from the drawing library, [`LearnerError::Io`] from the file system.
-pub fn write_plot(path: impl AsRef<Path>, title: &str, panels: &[Panel]) -> Result<()> {
+pub fn write_loss_plot(path: impl AsRef<Path>, title: &str, metrics: &[Metrics]) -> Result<()> {
     let path = path.as_ref();
-    let svg = draw(title, panels)
+    let panels: Vec<_> = std::iter::once(loss_panel(metrics)).chain(triplets_panel(metrics)).collect();
+    let svg = draw(title, &panels)
         .map_err(|error| LearnerError::Plot { file: path.to_path_buf(), message: error.to_string() })?;
     write_whole(path, svg.as_bytes())
 }
@@ -172,7 +171,7 @@ fn draw_panel(area: &Area<'_>, panel: &Panel, steps: std::ops::Range<f64>) -> Re
     Ok(())
 }
 
-pub(crate) fn font(size: u32) -> TextStyle<'static> {
+pub(super) fn font(size: u32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&INK)
 }
 
@@ -195,7 +194,7 @@ fn range<'a>(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::metrics::{EvalReport, StepReport};
+    use crate::report::metrics::{EvalReport, StepReport};
 
     fn run(steps: usize) -> Vec<Metrics> {
         let train = |step: usize| {
@@ -214,7 +213,7 @@ mod tests {
     fn the_picture_has_axes_curves_and_a_legend() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("loss.svg");
-        write_plot(&path, "runs/quickstart", &[loss_panel(&run(300))]).unwrap();
+        write_loss_plot(&path, "runs/quickstart", &run(300)).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         for text in
             ["runs/quickstart", "step", "loss (nats per token)", "training, smoothed", "validation", "100", "2.0"]

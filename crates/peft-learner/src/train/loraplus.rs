@@ -4,9 +4,9 @@ use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::module::ParamGroup;
 use peft_burn::PeftModel;
 
+use super::schedule::{Schedule, ScheduledLr};
 use crate::config::TrainingConfig;
 use crate::error::Result;
-use crate::schedule::{Schedule, ScheduledLr};
 
 /// The learning rates of a run that has `start` steps behind it: one for everything, or with `loraplus_lr_ratio` LoRA+'s
 /// (<https://arxiv.org/abs/2402.12354>), grouped as PEFT's `create_loraplus_optimizer` groups them: `lora_B` and all

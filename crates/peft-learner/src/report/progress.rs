@@ -12,7 +12,7 @@ use burn::train::renderer::{
 };
 use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
 
-use crate::metrics::{EvalReport, StepReport};
+use super::metrics::{EvalReport, StepReport};
 
 /// A run has at most about this many lines in a log.
 const LINES: usize = 20;
@@ -242,7 +242,7 @@ mod tests {
     fn evaluations_are_told_and_burns_notices_are_not() {
         let log = Log::default();
         let mut renderer = Progress::to_writer(10, 0, Box::new(log.clone()));
-        renderer.evaluated(&EvalReport { step: 5, loss: 1.0, perplexity: 2.7, tokens: 3 });
+        renderer.evaluated(&EvalReport { step: 5, loss: 1.0, perplexity: 2.7, tokens: 3, ..EvalReport::default() });
         TrainingProgressLogger::start(&mut renderer, 3, 1, None, None);
         renderer.update_split(4);
         renderer.on_train_end(None).unwrap();

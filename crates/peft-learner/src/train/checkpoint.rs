@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::module::Module;
 use burn::optim::{ModuleOptimizer, OptimizerRecord};
 use burn::store::ModuleRecord;
+use llama_burn::CausalModel;
 use peft_burn::adalora::{held_triplets, shrink_to};
 use peft_burn::{AdapterFiles, PeftConfig, PeftModel};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{LearnerError, Result};
-use crate::files::write_whole;
-use crate::step::CausalLm;
+use crate::whole_file::write_whole;
 
 /// Everything trained and the optimiser's averages, in Burn's record format: exact, with the parameters' identities.
 const MODEL: &str = "model.bpk";
@@ -49,19 +48,15 @@ pub struct Checkpoints {
     dir: PathBuf,
     /// How many are kept.
     limit: usize,
-    /// Devices of the run.
-    devices: usize,
+    /// What is written beside the step.
+    state: TrainerState,
 }
 
 impl Checkpoints {
-    /// The checkpoints in `dir`, of which the newest `limit` are kept (0: all).
-    pub fn new(dir: impl Into<PathBuf>, limit: usize) -> Self {
-        Self { dir: dir.into(), limit, devices: 1 }
-    }
-
-    /// The same, of a run that is spread over so many devices.
-    pub fn of_devices(self, devices: usize) -> Self {
-        Self { devices, ..self }
+    /// The checkpoints in `dir`, of which the newest `limit` are kept (0: all). `state` is what a run that goes on from
+    /// one of them must have in common with this one.
+    pub fn new(dir: impl Into<PathBuf>, limit: usize, state: TrainerState) -> Self {
+        Self { dir: dir.into(), limit, state }
     }
 
     /// Complete checkpoints with their steps, oldest first. Half-written ones are not among them.
@@ -93,44 +88,42 @@ impl Checkpoints {
     }
 
     /// Writes `step-N`: first under another name, then renamed as a whole, so that a run killed at any moment leaves
-    /// only complete checkpoints. Then deletes those beyond the limit.
+    /// only complete checkpoints. Then deletes those beyond the limit. Returns the checkpoint's folder.
     ///
     /// # Errors
     /// A file that cannot be written, for example on a full disk; earlier checkpoints stay.
-    pub fn save(
+    pub(crate) fn save<M: CausalModel>(
         &self,
         step: usize,
-        seed: u64,
-        model: &CausalLm,
+        model: &M,
         optim: &ModuleOptimizer,
         adapter: Option<&str>,
-    ) -> Result<()> {
+    ) -> Result<PathBuf> {
         let place = self.dir.join(format!("step-{step}"));
         let part = self.dir.join(format!(".step-{step}.part"));
-        let result = self.write(&part, step, seed, model, optim, adapter).and_then(|()| {
+        let result = self.write(&part, step, model, optim, adapter).and_then(|()| {
             if place.exists() {
                 std::fs::remove_dir_all(&place).map_err(LearnerError::io("replace", &place))?;
             }
             std::fs::rename(&part, &place).map_err(LearnerError::io("write", &place))
         });
-        if result.is_err() {
+        if let Err(error) = result {
             let _ = std::fs::remove_dir_all(&part);
-            return result;
+            return Err(error);
         }
         let all = self.list();
         let spare = if self.limit == 0 { 0 } else { all.len().saturating_sub(self.limit) };
         for (_, old) in &all[..spare] {
             std::fs::remove_dir_all(old).map_err(LearnerError::io("delete", old))?;
         }
-        Ok(())
+        Ok(place)
     }
 
-    fn write(
+    fn write<M: CausalModel>(
         &self,
         part: &Path,
         step: usize,
-        seed: u64,
-        model: &CausalLm,
+        model: &M,
         optim: &ModuleOptimizer,
         adapter: Option<&str>,
     ) -> Result<()> {
@@ -143,21 +136,18 @@ impl Checkpoints {
         record(&path, model.valid().into_record().save(&path))?;
         let path = part.join(OPTIMIZER);
         record(&path, optim.to_record().save(&path))?;
-        match adapter {
-            Some(name) => model.model.save_adapter(name, &part.join("adapter"))?,
-            None => model.model.save(part.join("model"), None)?,
+        if let Some(name) = adapter {
+            model.save_adapter(name, &part.join("adapter"))?;
         }
         for file in [MODEL, OPTIMIZER] {
             let path = part.join(file);
             std::fs::File::open(&path).and_then(|f| f.sync_all()).map_err(LearnerError::io("write", &path))?;
         }
         let triplets = match adapter {
-            Some(name) if matches!(model.model.adapter_config(name)?, PeftConfig::AdaLora(_)) => {
-                held_triplets(&model.model, name)?
-            }
+            Some(name) if matches!(model.adapter_config(name)?, PeftConfig::AdaLora(_)) => held_triplets(model, name)?,
             _ => None,
         };
-        let state = TrainerState { global_step: step, seed, triplets, devices: self.devices };
+        let state = TrainerState { global_step: step, triplets, ..self.state.clone() };
         let state = serde_json::to_vec_pretty(&state).unwrap_or_default();
         write_whole(part.join(STATE), &state)
     }
@@ -167,23 +157,23 @@ impl Checkpoints {
     ///
     /// # Errors
     /// A checkpoint that is damaged, of another adapter, or of a run on another number of devices.
-    pub fn restore(
+    pub(crate) fn restore<M: CausalModel>(
         &self,
-        model: CausalLm,
+        model: M,
         optim: ModuleOptimizer,
         adapter: Option<&str>,
-    ) -> Result<Option<(CausalLm, ModuleOptimizer, TrainerState)>> {
+    ) -> Result<Option<(M, ModuleOptimizer, TrainerState)>> {
         let Some(dir) = self.latest() else { return Ok(None) };
         let broken = |file: &str, message: String| LearnerError::Checkpoint { path: dir.join(file), message };
         let text = std::fs::read(dir.join(STATE)).map_err(LearnerError::io("read", dir.join(STATE)))?;
         let state: TrainerState = serde_json::from_slice(&text).map_err(|e| broken(STATE, e.to_string()))?;
-        if state.devices != self.devices {
-            return Err(LearnerError::DevicesChanged { were: state.devices, are: self.devices });
+        if state.devices != self.state.devices {
+            return Err(LearnerError::DevicesChanged { were: state.devices, are: self.state.devices });
         }
         let record = ModuleRecord::load(dir.join(MODEL)).map_err(|e| broken(MODEL, e.to_string()))?;
         let mut model = model;
         if let (Some(name), Some(triplets)) = (adapter, &state.triplets) {
-            shrink_to(&mut model.model, name, triplets).map_err(|e| broken(STATE, e.to_string()))?;
+            shrink_to(&mut model, name, triplets).map_err(|e| broken(STATE, e.to_string()))?;
         }
         model = model.try_load_record(record).map_err(|e| broken(MODEL, e.to_string()))?;
         let record = OptimizerRecord::load(dir.join(OPTIMIZER)).map_err(|e| broken(OPTIMIZER, e.to_string()))?;

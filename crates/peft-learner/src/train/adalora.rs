@@ -2,7 +2,6 @@
 
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
-use llama_burn::Llama;
 use peft_burn::adalora::RankMask;
 use peft_burn::{PeftConfig, PeftError, PeftModel, adalora};
 
@@ -16,17 +15,15 @@ pub(crate) struct Pruning {
     last_mask: usize,
     /// Whether pruned triplets leave memory after it.
     shrink: bool,
-    /// Triplets that the last mask kept, once a step has asked.
-    live: Option<usize>,
 }
 
-/// What a step came to, beside its loss.
-#[derive(Clone, Copy, Debug)]
+/// What a step's allocation came to.
+#[derive(Clone, Debug)]
 pub(crate) struct Allocated {
     /// Triplets allowed.
     pub budget: usize,
-    /// Triplets that the last mask kept; all of them before the first.
-    pub live: usize,
+    /// Entries of all E that are not zero after the step: `[1]`, on the device.
+    pub live: Tensor<1>,
 }
 
 /// Fills in the `total_step` of the adapter that is trained, if it is AdaLoRA: `total_steps` of the run.
@@ -34,8 +31,8 @@ pub(crate) struct Allocated {
 /// # Errors
 /// A `total_step` of the configuration's own that is another number, phases that leave no step to prune in, and
 /// `shrink_after_pruning` for an adapter that is not pruned; then nothing has changed.
-pub(crate) fn plan(
-    model: &mut Llama,
+pub(crate) fn plan<M: PeftModel>(
+    model: &mut M,
     adapter: Option<&str>,
     total_steps: usize,
     shrink: bool,
@@ -52,18 +49,18 @@ pub(crate) fn plan(
     }
     let last_mask = total_steps.saturating_sub(config.tfinal);
     set_total_step(model, name, total_steps)?;
-    Ok(Some(Pruning { adapter: name.to_owned(), last_mask, shrink, live: None }))
+    Ok(Some(Pruning { adapter: name.to_owned(), last_mask, shrink }))
 }
 
 /// Begins the phases of the adapter `name` anew over `steps` steps, if it is AdaLoRA.
-pub(crate) fn restart(model: &mut Llama, name: &str, steps: usize) -> Result<()> {
+pub(crate) fn restart<M: PeftModel>(model: &mut M, name: &str, steps: usize) -> Result<()> {
     match model.adapter_config(name)? {
         PeftConfig::AdaLora(_) => set_total_step(model, name, steps),
         _ => Ok(()),
     }
 }
 
-fn set_total_step(model: &mut Llama, name: &str, steps: usize) -> Result<()> {
+fn set_total_step<M: PeftModel>(model: &mut M, name: &str, steps: usize) -> Result<()> {
     adalora::set_total_step(model, name, steps).map_err(|source| match source {
         PeftError::Config { problems, .. } => LearnerError::Phases { steps, problem: problems.join("\n") },
         other => other.into(),
@@ -72,36 +69,29 @@ fn set_total_step(model: &mut Llama, name: &str, steps: usize) -> Result<()> {
 
 impl Pruning {
     /// The regulariser: `[1]`.
-    pub fn orthogonal(&self, model: &Llama) -> Result<Tensor<1>> {
+    pub fn orthogonal<M: PeftModel>(&self, model: &M) -> Result<Tensor<1>> {
         Ok(adalora::orthogonal_regularization(model, &self.adapter)?)
     }
 
     /// The gradients that the allocation after the step needs.
-    pub fn keep(&self, model: &Llama, grads: &GradientsParams) -> Result<GradientsParams> {
+    pub fn keep<M: PeftModel>(&self, model: &M, grads: &GradientsParams) -> Result<GradientsParams> {
         Ok(adalora::keep_gradients(model, &self.adapter, grads)?)
     }
 
     /// What follows optimiser step `step`: importance, budget, mask, and the cut after the last mask. `agree` makes one
     /// mask of those of all replicas.
-    pub fn allocate(
-        &mut self,
-        model: &mut Llama,
+    pub fn allocate<M: PeftModel>(
+        &self,
+        model: &mut M,
         optimizer: &mut ModuleOptimizer,
         kept: &GradientsParams,
         step: usize,
         agree: impl FnOnce(RankMask) -> RankMask,
     ) -> Result<Allocated> {
-        let allocation = adalora::update_and_agree(model, &self.adapter, kept, step, agree)?;
+        let budget = adalora::update_and_agree(model, &self.adapter, kept, step, agree)?.budget;
         if self.shrink && step == self.last_mask {
             adalora::shrink(model, &self.adapter, optimizer)?;
         }
-        // Mask steps bring the mask to the host, and the first step after a resume; no other step reads it.
-        let live = match (allocation.mask, self.live) {
-            (Some(mask), _) => mask.kept.values().flatten().filter(|kept| **kept).count(),
-            (None, Some(live)) => live,
-            (None, None) => adalora::kept_triplets(model, &self.adapter)?,
-        };
-        self.live = Some(live);
-        Ok(Allocated { budget: allocation.budget, live })
+        Ok(Allocated { budget, live: adalora::live_triplets(model, &self.adapter)? })
     }
 }

@@ -1,0 +1,115 @@
+//! A run as a configuration file describes it: the front of [`Finetune`] that `peft train` uses.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use llama_burn::Llama;
+use peft_burn::{AdapterFiles, PeftConfig, PeftModel};
+
+use crate::base::{Base, Text};
+use crate::config::{AdapterSource, RunConfig};
+use crate::data::{EncodeReport, Stream, StreamConfig};
+use crate::error::{LearnerError, Result};
+use crate::train::{Existing, Finetune, check_output, restart};
+
+/// The name of the adapter that a configuration file's run trains.
+pub const ADAPTER: &str = "default";
+
+/// A run that is ready to be started.
+#[derive(Debug)]
+pub struct ConfiguredRun {
+    /// The run: it has its model, its data and its options, and can be given callbacks.
+    pub finetune: Finetune<Llama>,
+    /// The base's tokenizer and template.
+    pub text: Option<Text>,
+    /// The base's folder.
+    pub dir: PathBuf,
+    /// What encoding the training rows came to.
+    pub train: EncodeReport,
+    /// What encoding the validation rows came to.
+    pub valid: Option<EncodeReport>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+impl ConfiguredRun {
+    /// Loads what `config` names. On several `devices` each has a replica of the model and a part of every step's rows.
+    /// `note` is told in words what is going on.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the configuration, the model or the data, and an output folder that may not be written into.
+    pub fn load(config: &RunConfig, existing: Existing, devices: &[Device], note: impl FnMut(&str)) -> Result<Self> {
+        let first = devices.first().ok_or(LearnerError::NoCollective { devices: 0 })?;
+        check_output(&config.output, existing)?;
+        if let AdapterSource::Config(map) = &config.adapter {
+            // What is wrong with it is known before a model is loaded for nothing.
+            PeftConfig::from_map(map.clone())?;
+        }
+        let base = Base::load(&config.model.path, Some(config.model.dtype.into()), first)?;
+        Self::new(config, base, existing, devices, note)
+    }
+
+    /// As [`load`](Self::load), with a base that is in memory. Without `devices` it is trained where it is.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn new(
+        config: &RunConfig,
+        base: Base,
+        existing: Existing,
+        devices: &[Device],
+        mut note: impl FnMut(&str),
+    ) -> Result<Self> {
+        check_output(&config.output, existing)?;
+        let mut read = |file: &Path| {
+            let read = base.examples(file, config.data.max_length)?;
+            note(&read.1.describe(file));
+            Ok::<_, LearnerError>(read)
+        };
+        let (examples, train) = read(&config.data.train)?;
+        let (valid_examples, valid) = match &config.data.valid {
+            Some(file) => read(file).map(|(examples, report)| (examples, Some(report)))?,
+            None => (Vec::new(), None),
+        };
+        let pad_id = base.pad_id();
+        let stream = Stream::new(examples.into(), stream_config(config, pad_id, devices.len().max(1)))?;
+        let total_steps = config.training.total_steps(stream.rows_per_epoch(), devices.len().max(1));
+        let Base { mut model, text, dir } = base;
+        let mut warnings = match &config.adapter {
+            AdapterSource::From(dir) => model.load_adapter(dir, ADAPTER, true)?,
+            AdapterSource::Config(map) => {
+                let adapter = PeftConfig::from_map(map.clone())?.for_causal_lm(&config.model.path);
+                model.add_adapter(ADAPTER, &adapter, config.seed)?
+            }
+        };
+        warnings.sort();
+        if let AdapterSource::From(_) = &config.adapter {
+            // The schedule in an adapter's file is that of the run that made it.
+            restart(&mut model, ADAPTER, total_steps)?;
+        }
+        note(&model.trainable_parameters().to_string());
+        let finetune = Finetune::new(model, ADAPTER, config.training.clone())
+            .stream(stream)
+            .valid(valid_examples)
+            .pad_id(pad_id)
+            .seed(config.seed)
+            .existing(existing)
+            .devices(devices.to_vec())
+            .settings(config.to_table()?);
+        Ok(Self { finetune, text, dir, train, valid, warnings })
+    }
+}
+
+fn stream_config(config: &RunConfig, pad_id: u32, parts: usize) -> StreamConfig {
+    let training = &config.training;
+    StreamConfig {
+        batch_size: training.per_device_train_batch_size,
+        accumulation: training.gradient_accumulation_steps * parts,
+        shuffle: config.data.shuffle,
+        group_by_length: training.group_by_length,
+        packing: config.data.packing,
+        max_length: config.data.max_length,
+        pad_id,
+        seed: config.seed,
+    }
+}

@@ -16,9 +16,9 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{DType, Distribution, FloatDType, Tensor, bf16};
+use fused_burn::matrix::{Mat, product};
+use fused_burn::simd::{sum, vectorized};
 use llama_burn::{Generate, GenerateOptions, Llama};
-use peft_burn::ops::matrix::{Mat, product};
-use peft_burn::ops::simd::{sum, vectorized};
 use peft_burn::{DeviceName, LoraConfig, PeftConfig, PeftModel, TargetModules};
 use peft_learner::bench::peak_rss_mb;
 use rayon::prelude::*;

@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use llama_burn::ops::{AttentionShape, causal_attention, cross_entropy, rms_norm, rope, scaled_swiglu, swiglu};
+use fused_burn::{AttentionShape, causal_attention, cross_entropy, rms_norm, rope, scaled_swiglu, swiglu};
 use peft_burn::{
     AdaLoraConfig, Ia3Config, LoraConfig, PeftConfig, PeftLinear, PeftModel, PeftState, TargetModules, VeraConfig,
     layers,

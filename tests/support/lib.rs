@@ -12,11 +12,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Int, Tensor, TensorData};
-use llama_burn::{AttentionMask, Input, Llama};
-use peft_burn::tensor_file::TensorFile;
 /// The device that the suite runs on: the CPU, or the one that `PEFT_TEST_DEVICE` names, which must be one of the features
 /// that the tests are built with.
-pub use peft_burn::test_device as device;
+pub use fused_burn::testing::test_device as device;
+use llama_burn::{AttentionMask, Input, Llama};
+use peft_burn::tensor_file::TensorFile;
 use peft_burn::{AdapterFiles, PeftConfig, PeftModel, adalora};
 pub use python::{python_with, run_script};
 

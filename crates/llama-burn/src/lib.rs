@@ -24,7 +24,6 @@ mod generate;
 pub mod hub;
 mod merge;
 mod model;
-pub mod ops;
 mod summary;
 mod tensors;
 mod text;

@@ -203,20 +203,6 @@ impl fmt::Display for DeviceName {
     }
 }
 
-/// The device that tests run on: what `PEFT_TEST_DEVICE` names, or the processor.
-///
-/// # Panics
-/// When it names one that cannot be opened: a suite that ran on another device would prove nothing.
-#[doc(hidden)]
-#[allow(clippy::panic)]
-pub fn test_device() -> Device {
-    let name = std::env::var("PEFT_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
-    match name.parse::<DeviceName>().and_then(DeviceName::open) {
-        Ok(device) => device,
-        Err(error) => panic!("PEFT_TEST_DEVICE: {error}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

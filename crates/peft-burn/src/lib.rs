@@ -14,10 +14,6 @@
 //! # }
 //! ```
 
-// The operations' tests are read by `llama-burn`, which knows this crate by its name.
-#[cfg(test)]
-extern crate self as peft_burn;
-
 pub mod adalora;
 mod combine;
 mod config;
@@ -31,7 +27,6 @@ pub mod methods;
 mod mixed;
 mod model;
 mod modules;
-pub mod ops;
 mod param;
 mod random;
 mod reparam;
@@ -41,8 +36,6 @@ pub mod tensor_file;
 
 pub use combine::{Combination, Conversion, MajoritySign, Weighting, add_weighted_adapter, convert_to_lora};
 pub use config::*;
-#[doc(hidden)]
-pub use device::test_device;
 pub use device::{DeviceError, DeviceName};
 pub use error::{PeftError, Result};
 pub use files::{AdaptedModule, AdapterFiles, AdapterSummary};

@@ -5,8 +5,8 @@ mod sampling;
 use std::ops::ControlFlow;
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
+use fused_burn::on_workers;
 use peft_burn::PeftModel;
-use peft_burn::ops::on_workers;
 
 use crate::error::{LlamaError, Result};
 use crate::model::{AttentionMask, CausalModel, Input};

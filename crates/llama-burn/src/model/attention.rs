@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Bool, Tensor};
+use fused_burn::{AttentionShape, causal_attention, masked_attention};
 use peft_burn::PeftLinear;
 
 use super::cache::LayerCache;
 use super::parts::{Builder, Source, parts};
 use super::rotary::Rotation;
-use crate::ops::{AttentionShape, causal_attention, masked_attention};
 
 /// Projections and sizes of one layer's attention.
 #[derive(Module, Debug)]

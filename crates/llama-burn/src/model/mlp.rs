@@ -2,10 +2,10 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
+use fused_burn::{scaled_swiglu, swiglu};
 use peft_burn::PeftLinear;
 
 use super::parts::{Builder, Source, parts};
-use crate::ops::{scaled_swiglu, swiglu};
 
 /// `down(silu(gate(x)) · up(x))` (Shazeer 2020).
 #[derive(Module, Debug)]

@@ -2,9 +2,8 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
+use fused_burn::rms_norm;
 use peft_burn::Frozen;
-
-use crate::ops::rms_norm;
 
 /// `y = x / √(mean(x²) + ε) · g` over the last dimension (Zhang & Sennrich 2019), computed in f32 as transformers does.
 #[derive(Module, Debug)]

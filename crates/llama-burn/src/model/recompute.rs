@@ -150,6 +150,7 @@ mod tests {
     use std::path::Path;
 
     use burn::tensor::TensorData;
+    use fused_burn::testing::test_device;
     use peft_burn::{
         AdaLoraConfig, Ia3Config, InitLoraWeights, LoraConfig, PeftConfig, PeftModel, TargetModules, TensorRng,
         VeraConfig,
@@ -163,7 +164,7 @@ mod tests {
         "rms_norm_eps": 1e-5, "tie_word_embeddings": true, "initializer_range": 0.2}"#;
 
     fn model() -> Llama {
-        Llama::random(LlamaConfig::from_json(CONFIG, Path::new("config.json")).unwrap(), 1, &peft_burn::test_device())
+        Llama::random(LlamaConfig::from_json(CONFIG, Path::new("config.json")).unwrap(), 1, &test_device())
     }
 
     /// The output and the gradient of every trained parameter, as bits.
@@ -265,7 +266,7 @@ mod tests {
         model.set_gradient_checkpointing(true);
         assert!(!model.recomputes());
         let rows = [vec![3, 1, 4]];
-        let logits = model.valid().forward(&Input::from_rows(&rows, &peft_burn::test_device()));
+        let logits = model.valid().forward(&Input::from_rows(&rows, &test_device()));
         assert_eq!(logits.dims(), [1, 3, 40]);
     }
 }

@@ -1,8 +1,7 @@
 //! Rotary position embedding in Hugging Face's half-split layout.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-
-use crate::ops::rope;
+use fused_burn::rope;
 
 /// The cosines and sines of a batch's positions.
 #[derive(Clone, Debug)]

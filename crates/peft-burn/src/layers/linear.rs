@@ -8,7 +8,6 @@ use super::frozen::Frozen;
 use super::named_adapters::{LayerAdapter, NamedAdapters, RowGroup, indices, ungroup};
 use crate::error::Result;
 use crate::methods::{Method, Vera};
-use crate::ops;
 use crate::param::{ParamMut, ParamRef};
 
 /// Weight `[out, in]`, as Hugging Face stores it, and bias `[out]`.
@@ -425,7 +424,7 @@ impl From<Linear> for PeftLinear {
 fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     let dtype = x.dtype();
     let x = if weight.dtype() == dtype { x } else { x.cast(weight.dtype()) };
-    let y = add_bias(ops::linear(x, weight), bias);
+    let y = add_bias(fused_burn::linear(x, weight), bias);
     if y.dtype() == dtype { y } else { y.cast(dtype) }
 }
 

@@ -52,7 +52,7 @@ fn chunk_rows(vocab: usize) -> usize {
 
 fn fused(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>, scale: f64) -> Tensor<1> {
     let hidden = if hidden.dtype() == weight.dtype() { hidden } else { hidden.cast(weight.dtype()) };
-    llama_burn::ops::cross_entropy(hidden, weight, targets, scale)
+    fused_burn::cross_entropy(hidden, weight, targets, scale)
 }
 
 fn composed<M: CausalModel>(model: &M, hidden: Tensor<2>, targets: Tensor<1, Int>, scale: f64) -> Tensor<1> {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor, TensorData};
+use fused_burn::can_join;
 
 use super::config::AdaLoraConfig;
 use super::importance::Importance;
@@ -15,7 +16,7 @@ use crate::config::InitLoraWeights;
 use crate::error::{PeftError, Result};
 use crate::low_rank::LowRank;
 use crate::methods::dropout::dropout;
-use crate::ops;
+use crate::methods::lora::op::lora_linear;
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
 
@@ -90,8 +91,8 @@ impl AdaLora {
             return None;
         }
         let (a, b) = (self.lora_a.val() * self.lora_e.val(), self.lora_b.val());
-        let joined = ops::can_join(x, weight, &[&a, &b]);
-        joined.then(|| ops::lora_linear(x.clone(), weight.clone(), a, b, self.scaling, rounded))
+        let joined = can_join(x, weight, &[&a, &b]);
+        joined.then(|| lora_linear(x.clone(), weight.clone(), a, b, self.scaling, rounded))
     }
 
     /// The weight `[out, in]` (f32) with the adapter folded in.

@@ -6,12 +6,13 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
+use fused_burn::scale_columns;
 
 use super::magnitude::Magnitude;
+use super::op::dora_linear;
 use crate::error::Result;
 use crate::methods::dropout::dropout;
 use crate::methods::lora::{Lora, LoraSpec};
-use crate::ops::{dora_linear, scale_columns};
 use crate::param::{ParamMut, ParamRef};
 use crate::random::TensorRng;
 

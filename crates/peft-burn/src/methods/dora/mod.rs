@@ -3,6 +3,7 @@
 mod embedding;
 mod layer;
 mod magnitude;
+mod op;
 
 pub use embedding::EmbeddingLora;
 pub use layer::Dora;

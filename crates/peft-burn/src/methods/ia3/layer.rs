@@ -2,8 +2,8 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
+use fused_burn::{can_join, scale_columns, scaled_linear};
 
-use crate::ops::{can_join, scale_columns, scaled_linear};
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
 

@@ -5,12 +5,13 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
+use fused_burn::can_join;
 
 use super::init::{self, LoraSpec};
+use super::op::lora_linear;
 use crate::error::Result;
 use crate::low_rank::LowRank;
 use crate::methods::dropout::dropout;
-use crate::ops;
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
 
@@ -73,14 +74,14 @@ impl Lora {
     /// `x·Wᵀ` and the update as one operation: for one dtype, without dropout and with a frozen weight, else `None`.
     pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>, rounded: bool) -> Option<Tensor<2>> {
         let [a, b] = self.plain_factors(x, weight)?;
-        Some(ops::lora_linear(x.clone(), weight.clone(), a, b, self.scaling, rounded))
+        Some(lora_linear(x.clone(), weight.clone(), a, b, self.scaling, rounded))
     }
 
     /// A and B where the update is nothing else, and one operation with `x·Wᵀ`.
     pub(crate) fn plain_factors(&self, x: &Tensor<2>, weight: &Tensor<2>) -> Option<[Tensor<2>; 2]> {
         let (a, b) = (self.lora_a.val(), self.lora_b.val());
         let dropout = self.dropout > 0.0 && a.is_require_grad();
-        (!dropout && self.bias_b.is_none() && ops::can_join(x, weight, &[&a, &b])).then_some([a, b])
+        (!dropout && self.bias_b.is_none() && can_join(x, weight, &[&a, &b])).then_some([a, b])
     }
 
     /// `s·B·A`: `[out, in]` in f32.

@@ -3,6 +3,7 @@
 pub(crate) mod config;
 mod init;
 mod layer;
+pub(crate) mod op;
 
 pub use config::{LoraConfig, TokenIndices};
 pub use init::LoraSpec;

@@ -6,11 +6,12 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
+use fused_burn::{can_join, linear, scale_columns};
 
+use super::op::{VeraVectors, vera_linear};
 use super::projection::VeraProjection;
 use crate::low_rank::LowRank;
 use crate::methods::dropout::dropout;
-use crate::ops::{self, VeraVectors};
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
 
@@ -76,13 +77,13 @@ impl Vera {
 
     /// `x·Aᵀ` for `x` (`[n, in]`, f32), dropped out in training: `[n, r]`.
     pub fn project(&self, x: Tensor<2>) -> Tensor<2> {
-        ops::linear(dropout(x, self.dropout, self.training()), self.a())
+        linear(dropout(x, self.dropout, self.training()), self.a())
     }
 
     /// The update for `low` = [`Self::project`]`(x)`: `[n, out]`.
     pub fn expand(&self, low: Tensor<2>) -> Tensor<2> {
-        let low = ops::scale_columns(low, self.lambda_d.val());
-        ops::scale_columns(ops::linear(low, self.b()), self.lambda_b.val())
+        let low = scale_columns(low, self.lambda_d.val());
+        scale_columns(linear(low, self.b()), self.lambda_b.val())
     }
 
     /// `x·Wᵀ` and [`Self::expand`]`(low)` as one operation, where there is one; in x's dtype if `rounded`, else in f32.
@@ -94,11 +95,11 @@ impl Vera {
         rounded: bool,
     ) -> Option<Tensor<2>> {
         let b = self.b();
-        if !ops::can_join(x, weight, &[&b]) {
+        if !can_join(x, weight, &[&b]) {
             return None;
         }
         let vectors = VeraVectors { d: self.lambda_d.val(), b: self.lambda_b.val() };
-        Some(ops::vera_linear(x.clone(), weight.clone(), low(), b, vectors, rounded))
+        Some(vera_linear(x.clone(), weight.clone(), low(), b, vectors, rounded))
     }
 
     /// The update for `x` (`[n, in]`, f32): `[n, out]`.

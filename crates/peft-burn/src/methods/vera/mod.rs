@@ -3,6 +3,7 @@
 pub(crate) mod config;
 mod layer;
 mod mt19937;
+mod op;
 mod projection;
 
 pub use config::VeraConfig;

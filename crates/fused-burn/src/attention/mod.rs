@@ -1,0 +1,96 @@
+//! Causal grouped-query attention, `softmax(q·kᵀ/√d)·v`. Backward keeps q, k, v, the output and a number for each query and
+//! head, and works the weights out again, so that memory grows with the sequence and not with its square; no mask is kept,
+//! and keys are not repeated for the heads of a group.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
+use burn::tensor::Tensor;
+
+mod blocks;
+mod composed;
+mod cpu;
+mod shape;
+
+pub use shape::AttentionShape;
+
+#[cfg(test)]
+mod tests;
+
+/// Causal attention of q (`[batch·seq, heads·d]`) to k and v (`[batch·seq, kv_heads·d]`), all of one dtype.
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
+pub trait AttentionOps: Backend {
+    /// The heads' outputs, `[batch·seq, heads·d]`, and the logarithm of each query's sum of the exponentials of its scores,
+    /// `[batch·seq, heads]` in f32 at least, which backward reads.
+    #[fusion(default)]
+    fn causal_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        shape: AttentionShape,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::forward::<Self>(q, k, v, &shape)
+    }
+
+    /// The gradients with respect to q, k and v, for what [`causal_attention`](Self::causal_attention) returned.
+    #[fusion(default)]
+    fn causal_attention_backward(
+        grad: FloatTensor<Self>,
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        logs: FloatTensor<Self>,
+        shape: AttentionShape,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        composed::backward::<Self>(grad, [q, k, v, out, logs], &shape)
+    }
+}
+
+#[cfg(feature = "cube")]
+impl AttentionOps for burn::backend::Cube {}
+
+impl<B: AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
+    fn causal_attention(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        shape: AttentionShape,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let ((q, q_node), (k, k_node), (v, v_node)) = (q.into_parts(), k.into_parts(), v.into_parts());
+        let (out, logs) = B::causal_attention(q.clone(), k.clone(), v.clone(), shape.clone());
+        let out = match AttentionBackward.prepare::<C>([q_node, k_node, v_node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(([q, k, v, out.clone(), logs.clone()], shape), out),
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        };
+        (out, <FloatTensor<Self>>::new(logs))
+    }
+}
+
+#[derive(Debug)]
+struct AttentionBackward;
+
+impl<B: AttentionOps> Backward<B, 3> for AttentionBackward {
+    type State = ([FloatTensor<B>; 5], AttentionShape);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let ([q, k, v, out, logs], shape) = ops.state;
+        let (dq, dk, dv) = B::causal_attention_backward(grad, q, k, v, out, logs, shape);
+        for (node, grad) in ops.parents.into_iter().zip([dq, dk, dv]) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, grad);
+            }
+        }
+    }
+}
+
+/// Causal attention of q (`[batch·seq, heads·d]`) to k and v (`[batch·seq, kv_heads·d]`): `[batch·seq, heads·d]`.
+pub fn causal_attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionShape) -> Tensor<2> {
+    let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
+    let (out, _) = <Dispatch as AttentionOps>::causal_attention(q, k, v, shape);
+    Tensor::from_dispatch(out)
+}

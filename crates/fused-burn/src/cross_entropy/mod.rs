@@ -1,0 +1,83 @@
+//! Cross-entropy of next tokens, straight from hidden states: a slice of the logits at a time, and the gradient in the
+//! same pass as the loss.
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extension};
+use burn::tensor::{Int, Shape, Tensor};
+
+mod composed;
+mod cpu;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+/// The summed negative log-likelihood of targets (`[n]`) given hidden states (`[n, width]`) and the head's weight
+/// (`[vocab, width]`, of the same dtype).
+#[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
+pub trait CrossEntropyOps: Backend {
+    /// The sum times `scale` (`[1]`, in f32 at least), and its gradients with respect to hidden states and weight, where wanted.
+    #[fusion(default)]
+    fn cross_entropy(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        scale: f64,
+        wanted: [bool; 2],
+    ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>, Option<FloatTensor<Self>>) {
+        composed::cross_entropy::<Self>(hidden, weight, targets, scale, wanted, composed::CHUNK_ELEMENTS)
+    }
+}
+
+#[cfg(feature = "cube")]
+impl CrossEntropyOps for burn::backend::Cube {}
+
+impl<B: CrossEntropyOps, C: CheckpointStrategy> CrossEntropyOps for Autodiff<B, C> {
+    fn cross_entropy(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        scale: f64,
+        _: [bool; 2],
+    ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>, Option<FloatTensor<Self>>) {
+        let wanted = [hidden.is_tracked(), weight.is_tracked()];
+        let ((hidden, hidden_node), (weight, weight_node)) = (hidden.into_parts(), weight.into_parts());
+        let (loss, hidden_grad, weight_grad) = B::cross_entropy(hidden, weight, targets, scale, wanted);
+        let loss = match CrossEntropyBackward.prepare::<C>([hidden_node, weight_node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish([hidden_grad, weight_grad], loss),
+            OpsKind::UnTracked(prep) => prep.finish(loss),
+        };
+        (loss, None, None)
+    }
+}
+
+#[derive(Debug)]
+struct CrossEntropyBackward;
+
+impl<B: CrossEntropyOps> Backward<B, 2> for CrossEntropyBackward {
+    type State = [Option<FloatTensor<B>>; 2];
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        for (node, own) in ops.parents.into_iter().zip(ops.state) {
+            if let (Some(node), Some(own)) = (node, own) {
+                let grad = B::float_cast(B::float_reshape(grad.clone(), Shape::from([1, 1])), own.dtype().into());
+                grads.register::<B>(node.id, B::float_mul(own, grad));
+            }
+        }
+    }
+}
+
+/// The summed negative log-likelihood (nats) of `targets` (`[n]`) given `hidden` (`[n, width]`) and the head's `weight`
+/// (`[vocab, width]`, of the same dtype), times `scale`: one element, in f32 at least.
+///
+/// A slice of the logits exists at a time and none is kept: the gradient is worked out in the same pass as the loss.
+pub fn cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>, scale: f64) -> Tensor<1> {
+    let (hidden, weight, targets) = (hidden.into_dispatch(), weight.into_dispatch(), targets.into_dispatch());
+    let (loss, ..) = <Dispatch as CrossEntropyOps>::cross_entropy(hidden, weight, targets, scale, [false; 2]);
+    Tensor::from_dispatch(loss)
+}

@@ -1,0 +1,48 @@
+//! Operations for [Burn](https://burn.dev) with backward passes of their own, which train and decode faster and in less
+//! memory than the same mathematics composed from tensor operations.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use fused_burn::{linear, rms_norm, swiglu};
+//!
+//! let device = Device::flex();
+//! let x = Tensor::<2>::ones([3, 8], &device);
+//! let x = rms_norm(x, Tensor::ones([8], &device), 1e-5);
+//! let [gate, up] = [(); 2].map(|()| linear(x.clone(), Tensor::ones([16, 8], &device)));
+//! assert_eq!(swiglu(gate, up).dims(), [3, 16]);
+//! ```
+//!
+//! Each operation has a folder. Its trait is a Burn backend extension: the default body composes ordinary tensor
+//! operations (`composed.rs`), so that every backend has it. `Autodiff` implements the trait with a backward that keeps
+//! only what it reads, and `Flex`, Burn's backend for the CPU, with loops over slices (`cpu.rs`). Operations of one's own
+//! can be built from the same parts: [`matrix`] products, [`rows`], [`simd`] loops and the slices of [`flex`] tensors.
+
+mod attention;
+mod columns;
+mod cross_entropy;
+pub mod flex;
+mod linear;
+mod masked_attention;
+pub mod matrix;
+mod precision;
+mod rms_norm;
+mod rope;
+pub mod rows;
+mod scaled_linear;
+pub mod simd;
+mod swiglu;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod workers;
+
+pub use attention::{AttentionOps, AttentionShape, causal_attention};
+pub use columns::{ColumnOps, scale_columns};
+pub use cross_entropy::{CrossEntropyOps, cross_entropy};
+pub use linear::{ProjectionOps, can_join, linear};
+pub use masked_attention::{MaskedAttentionOps, masked_attention};
+pub use precision::cast;
+pub use rms_norm::{RmsNormOps, rms_norm};
+pub use rope::{RopeOps, rope};
+pub use scaled_linear::{ScaledProjectionOps, Scaling, can_tell, scaled_linear};
+pub use swiglu::{SwigluOps, scaled_swiglu, swiglu};
+pub use workers::on_workers;

@@ -1,0 +1,33 @@
+//! In terms of ordinary tensor operations, for every backend.
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::{Shape, Slice};
+
+pub(super) fn rope<B: Backend>(
+    x: FloatTensor<B>,
+    cos: FloatTensor<B>,
+    sin: FloatTensor<B>,
+    inverse: bool,
+) -> FloatTensor<B> {
+    let (shape, tables) = (x.shape(), cos.shape());
+    let (rows, half) = (tables[0], tables[1]);
+    let (repeats, heads) = (shape[0] / rows.max(1), shape[1] / (2 * half));
+    let table = |t| B::float_reshape(t, Shape::from([1, rows, 1, half]));
+    let (cos, sin) = (table(cos), table(sin));
+    let sin = if inverse { B::float_neg(sin) } else { sin };
+    let x = B::float_reshape(x, Shape::from([repeats, rows, heads, 2 * half]));
+    let part = |start: usize| {
+        let slices = [0..repeats, 0..rows, 0..heads, start..start + half].map(Slice::from);
+        B::float_slice(x.clone(), &slices)
+    };
+    let (first, second) = (part(0), part(half));
+    let turned = B::float_cat(
+        vec![
+            B::float_sub(B::float_mul(first.clone(), cos.clone()), B::float_mul(second.clone(), sin.clone())),
+            B::float_add(B::float_mul(second, cos), B::float_mul(first, sin)),
+        ],
+        3,
+    );
+    B::float_reshape(turned, shape)
+}

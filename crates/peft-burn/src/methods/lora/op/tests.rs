@@ -1,4 +1,4 @@
-use burn::tensor::{DType, Tensor};
+use burn::tensor::DType;
 use fused_burn::testing::{assert_finite_differences, assert_near, assert_same, computes, evaluate, random};
 
 use super::lora_linear;

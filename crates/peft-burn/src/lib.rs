@@ -38,9 +38,11 @@ pub use combine::{Combination, Conversion, MajoritySign, Weighting, add_weighted
 pub use config::*;
 pub use device::{DeviceError, DeviceName};
 pub use error::{PeftError, Result};
-pub use files::{AdaptedModule, AdapterFiles, AdapterSummary};
+pub use files::{AdaptedModule, AdapterFiles, AdapterSummary, CONFIG_NAME};
 pub use layers::*;
-pub use methods::vera_projection;
+pub use low_rank::LowRank;
+pub use methods::configs::*;
+pub use methods::{PeftConfig, vera_projection};
 pub use mixed::{BASE, MixedBatch};
 #[doc(hidden)]
 pub use model::join as join_path;

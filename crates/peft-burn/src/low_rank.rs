@@ -6,7 +6,7 @@ use crate::svd::svd;
 
 /// An update of a weight `[out, in]`; of an embedding `[vocab, hidden]`, of its transpose. In f32, outside any graph.
 #[derive(Clone, Debug)]
-pub(crate) struct LowRank {
+pub struct LowRank {
     /// A: `[r, in]`.
     pub(crate) a: Tensor<2>,
     /// B: `[out, r]`.

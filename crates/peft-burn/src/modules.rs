@@ -65,3 +65,28 @@ impl ModuleInfo {
         if self.bias { self.out_features } else { 0 }
     }
 }
+
+/// Whether a listed name means the module: the whole path, or its end after a dot.
+pub(crate) fn names_module(name: &str, path: &str) -> bool {
+    path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+pub(crate) fn last_segment(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+/// The likeliest name that was meant: another path if a path was given, else a last segment.
+pub(crate) fn suggestion(name: &str, modules: &[ModuleInfo]) -> String {
+    let candidates = modules
+        .iter()
+        .filter(|module| module.kind != ModuleKind::Other)
+        .map(|module| if name.contains('.') { module.path.as_str() } else { last_segment(&module.path) });
+    let likeliest = candidates
+        .map(|candidate| (strsim::normalized_damerau_levenshtein(name, candidate), candidate))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match likeliest {
+        Some((_, candidate)) if candidate == name => String::new(),
+        Some((likeness, candidate)) if likeness > 0.6 => format!(", did you mean `{candidate}`?"),
+        _ => String::new(),
+    }
+}

@@ -174,12 +174,7 @@ fn pefts_own_classifier_adapter_loads() {
 fn every_method_trains_and_saves_a_classifiers_head() {
     for (_, config) in configs(4, 0, Bias::None, true) {
         let mut config = config;
-        match &mut config {
-            PeftConfig::Lora(c) => c.task_type = Some(TaskType::SeqCls),
-            PeftConfig::AdaLora(c) => c.task_type = Some(TaskType::SeqCls),
-            PeftConfig::Vera(c) => c.task_type = Some(TaskType::SeqCls),
-            PeftConfig::Ia3(c) => c.task_type = Some(TaskType::SeqCls),
-        }
+        *config.shared_mut().task_type = Some(TaskType::SeqCls);
         let mut model = Classifier::random(1, [8, 6], 3, false);
         model.add_adapter("default", &config, 1).unwrap();
         let before = model.base_weights();

@@ -9,37 +9,22 @@ use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use llama_burn::{Input, Llama, LlamaConfig};
 use peft_burn::adalora::{keep_gradients, orthogonal_regularization, update_and_allocate};
-use peft_burn::{
-    AdaLoraConfig, Ia3Config, LoraConfig, ModuleNames, PeftConfig, PeftError, PeftModel, TargetModules, VeraConfig,
-};
-use serde::Serialize;
+use peft_burn::{PeftConfig, PeftError, PeftModel, TargetModules};
+use serde::{Serialize, Serializer};
 
 use crate::train::{cross_entropy, keep_freed_memory};
 
 /// The adapter's name.
 const NAME: &str = "default";
-const ATTENTION: [&str; 4] = ["q_proj", "k_proj", "v_proj", "o_proj"];
-const MLP: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 
 /// What is timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BenchMethod {
-    /// LoRA of rank 16 on q, k, v and o.
-    Lora,
-    /// LoRA of rank 16 on all seven projections.
-    LoraAll,
-    /// DoRA of rank 16 on q, k, v and o.
-    Dora,
-    /// DoRA of rank 16 on all seven projections.
-    DoraAll,
-    /// VeRA of rank 256 on q, k, v and o.
-    Vera,
-    /// AdaLoRA from rank 24 to 8 on q, k, v and o: with its orthogonality term, its scores and a mask at every step.
-    #[serde(rename = "adalora")]
-    AdaLora,
-    /// IA3 on k, v and the feedforward block.
-    Ia3,
+    /// A preset of that name ([`PeftConfig::presets`]) on the modules that its method is usually measured on: for most q,
+    /// k, v and o. AdaLoRA with its orthogonality term, its scores and a mask at every step.
+    Usual(&'static str),
+    /// The same on all linear modules.
+    All(&'static str),
     /// Every weight is trained.
     Full,
     /// The forward pass and the loss, without gradients.
@@ -47,56 +32,43 @@ pub enum BenchMethod {
 }
 
 impl BenchMethod {
-    /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 9] = [
-        ("lora", Self::Lora),
-        ("lora_all", Self::LoraAll),
-        ("dora", Self::Dora),
-        ("dora_all", Self::DoraAll),
-        ("vera", Self::Vera),
-        ("adalora", Self::AdaLora),
-        ("ia3", Self::Ia3),
-        ("full", Self::Full),
-        ("base_forward", Self::BaseForward),
-    ];
+    /// All of them.
+    pub fn all() -> Vec<Self> {
+        let presets = PeftConfig::presets(1).into_iter();
+        let adapters = presets.flat_map(|preset| [Self::Usual(preset.name), Self::All(preset.name)]);
+        adapters.chain([Self::Full, Self::BaseForward]).collect()
+    }
 
-    /// The adapter of a run of `steps` steps, with the reference's hyper-parameters.
+    /// What it is called: `lora`, `lora_all`, `full`, `base_forward`.
+    pub fn name(self) -> String {
+        match self {
+            Self::Usual(preset) => preset.to_owned(),
+            Self::All(preset) => format!("{preset}_all"),
+            Self::Full => "full".to_owned(),
+            Self::BaseForward => "base_forward".to_owned(),
+        }
+    }
+
+    /// The names of all of them, for a message.
+    pub fn names() -> String {
+        Self::all().into_iter().map(Self::name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The adapter of a run of `steps` steps.
     fn adapter(self, steps: usize) -> Option<PeftConfig> {
-        let attention = TargetModules::list(ATTENTION);
-        let lora = |target_modules, use_dora| {
-            PeftConfig::Lora(LoraConfig { r: 16, lora_alpha: 32.0, use_dora, target_modules, ..LoraConfig::default() })
-        };
-        let all = || TargetModules::list(ATTENTION.into_iter().chain(MLP));
-        Some(match self {
-            Self::Lora => lora(attention, false),
-            Self::LoraAll => lora(all(), false),
-            Self::Dora => lora(attention, true),
-            Self::DoraAll => lora(all(), true),
-            Self::Vera => PeftConfig::Vera(VeraConfig {
-                r: 256,
-                projection_prng_key: 42,
-                save_projection: false,
-                target_modules: attention,
-                ..VeraConfig::default()
-            }),
-            Self::AdaLora => PeftConfig::AdaLora(AdaLoraConfig {
-                init_r: 24,
-                target_r: 8,
-                lora_alpha: 32.0,
-                tinit: 1,
-                tfinal: 1,
-                delta_t: 1,
-                total_step: Some(steps.max(4)),
-                target_modules: attention,
-                ..AdaLoraConfig::default()
-            }),
-            Self::Ia3 => PeftConfig::Ia3(Ia3Config {
-                target_modules: TargetModules::list(["k_proj", "v_proj", "down_proj"]),
-                feedforward_modules: Some(ModuleNames::List(vec!["down_proj".to_owned()])),
-                ..Ia3Config::default()
-            }),
-            Self::Full | Self::BaseForward => return None,
-        })
+        let (Self::Usual(name) | Self::All(name)) = self else { return None };
+        let mut config = PeftConfig::presets(steps).into_iter().find(|preset| preset.name == name)?.config;
+        config.make_steps_alike(steps);
+        if let Self::Usual(_) = self {
+            *config.shared_mut().target_modules = TargetModules::list(config.usual_targets().iter().copied());
+        }
+        Some(config)
+    }
+}
+
+impl Serialize for BenchMethod {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.name())
     }
 }
 
@@ -104,8 +76,8 @@ impl FromStr for BenchMethod {
     type Err = BenchError;
 
     fn from_str(name: &str) -> Result<Self, BenchError> {
-        let found = Self::ALL.iter().find(|(n, _)| *n == name).map(|(_, method)| *method);
-        found.ok_or_else(|| BenchError::Method { name: name.to_owned(), known: Self::ALL.map(|(n, _)| n).join(", ") })
+        let found = Self::all().into_iter().find(|method| method.name() == name);
+        found.ok_or_else(|| BenchError::Method { name: name.to_owned(), known: Self::names() })
     }
 }
 
@@ -212,9 +184,11 @@ pub fn run(config: &BenchConfig) -> Result<BenchReport, BenchError> {
     let start = Instant::now();
     let mut model = load(config)?;
     let total = config.warmup + config.steps;
-    if let Some(adapter) = config.method.adapter(total) {
-        model.add_adapter(NAME, &adapter, 0)?;
+    let adapter = config.method.adapter(total);
+    if let Some(adapter) = &adapter {
+        model.add_adapter(NAME, adapter, 0)?;
     }
+    let adalora = matches!(adapter, Some(PeftConfig::AdaLora(_)));
     model.set_gradient_checkpointing(config.gradient_checkpointing);
     if config.method == BenchMethod::Full {
         model.set_base_trainable(true);
@@ -236,11 +210,11 @@ pub fn run(config: &BenchConfig) -> Result<BenchReport, BenchError> {
     for index in 0..total {
         let start = Instant::now();
         let mut loss = batch.loss(&model);
-        if config.method == BenchMethod::AdaLora {
+        if adalora {
             loss = loss + orthogonal_regularization(&model, NAME)?;
         }
         if training {
-            model = step(&mut optimizer, model, &loss, (config.method == BenchMethod::AdaLora).then_some(index))?;
+            model = step(&mut optimizer, model, &loss, adalora.then_some(index))?;
         }
         losses.push(loss.into_scalar::<f64>());
         times.push(start.elapsed().as_secs_f64() * 1e3);
@@ -350,10 +324,13 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_reference() {
-        for (name, method) in BenchMethod::ALL {
-            assert_eq!(name.parse::<BenchMethod>().unwrap(), method);
-            assert_eq!(serde_json::to_value(method).unwrap(), name);
+        for method in BenchMethod::all() {
+            assert_eq!(method.name().parse::<BenchMethod>().unwrap(), method);
+            assert_eq!(serde_json::to_value(method).unwrap(), method.name());
         }
+        let known = BenchMethod::names();
+        let reference = ["lora", "lora_all", "dora", "dora_all", "vera", "adalora", "ia3", "full", "base_forward"];
+        assert!(reference.iter().all(|name| known.split(", ").any(|known| known == *name)), "{known}");
         assert!("qlora".parse::<BenchMethod>().unwrap_err().to_string().contains("lora_all"));
     }
 }

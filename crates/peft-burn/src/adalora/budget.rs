@@ -1,8 +1,7 @@
 //! AdaLoRA's phases: full rank, a budget of triplets that falls with the cube, and final ranks.
 
-use crate::config::PeftConfig;
 use crate::error::{PeftError, Result};
-use crate::methods::AdaLoraConfig;
+use crate::methods::{AdaLoraConfig, PeftConfig};
 use crate::model::PeftModel;
 
 /// How many triplets a model may keep at each step, and when it is masked.

@@ -1,8 +1,7 @@
 //! The layers of a model's AdaLoRA adapter.
 
-use crate::config::PeftConfig;
 use crate::error::{PeftError, Result};
-use crate::methods::{AdaLora, AdaLoraConfig, Method};
+use crate::methods::{AdaLora, AdaLoraConfig, Method, PeftConfig};
 use crate::model::PeftModel;
 
 /// The layers of the AdaLoRA adapter `name` by path, and its configuration.

@@ -36,7 +36,7 @@ fn orthogonality(layer: &AdaLora) -> Option<Tensor<1>> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::methods::AdaLoraConfig;
+    use crate::methods::{AdaLoraConfig, MethodLayer};
     use crate::random::TensorRng;
     use burn::module::Module;
     use burn::tensor::{Device, TensorData};

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use burn::tensor::{DType, Tensor, TensorData};
 
 use super::new_lora::{NewLayer, add_lora};
-use crate::config::{Bias, LoraConfig, Patterns, PeftConfig, TargetModules};
+use crate::config::{Bias, Patterns, TargetModules};
 use crate::error::{PeftError, Result};
 use crate::layers::embedding::PeftEmbedding;
 use crate::layers::layer::LayerRef;
 use crate::layers::linear::{LinearAdapter, PeftLinear};
 use crate::low_rank::LowRank;
-use crate::methods::Method;
+use crate::methods::{LoraConfig, Method, PeftConfig};
 use crate::model::{PeftModel, file_key};
 
 /// How well a LoRA adapter stands for what it was made from.
@@ -91,19 +91,14 @@ fn carried_over<M: PeftModel>(model: &M, name: &str) -> Result<BTreeMap<String, 
 fn linear_update(linear: &PeftLinear, name: &str, path: &str, rank: Option<usize>) -> Result<Option<(NewLayer, f64)>> {
     let Some(adapter) = linear.adapters().get(name) else { return Ok(None) };
     let Some(method) = &adapter.method else { return Ok(None) };
-    if let Method::AdaLora(adalora) = method
-        && !adalora.live().contains(&true)
-    {
+    if method.is_spent() {
         return Ok(None);
     }
     let bias = bias_change(linear, adapter, method);
-    let whole = adapter.weight.is_some() || matches!(method, Method::Dora(_));
-    let exact = method.update().filter(|_| !whole);
-    let own_rank = exact.as_ref().map(LowRank::rank).or(match method {
-        // A residual of the base has the rank of what was taken out of it.
-        Method::Lora(lora) => Some(if adapter.weight.is_some() { 2 * lora.rank() } else { lora.rank() }),
-        _ => None,
-    });
+    let update = method.update().filter(|update| update.magnitude.is_none()).map(|update| update.low_rank);
+    // A residual of the base has the rank of what was taken out of it.
+    let own_rank = update.as_ref().map(|u| if adapter.weight.is_some() { 2 * u.rank() } else { u.rank() });
+    let exact = update.filter(|_| adapter.weight.is_none());
     let exact = exact.filter(|update| rank.is_none_or(|rank| update.rank() <= rank));
     let (update, error) = match exact {
         Some(update) => (update, 0.0),
@@ -164,7 +159,7 @@ fn config_for(old: &PeftConfig, layers: &BTreeMap<String, NewLayer>, lora_bias: 
     let ranks: Vec<_> = layers.iter().map(|(path, layer)| (path, layer.update.rank())).collect();
     let r = ranks.iter().map(|(_, r)| *r).max().unwrap_or(1);
     let others = || ranks.iter().filter(|(_, rank)| *rank != r);
-    let tokens = if let PeftConfig::Lora(lora) = old { lora.trainable_token_indices.clone() } else { None };
+    let tokens = old.trainable_tokens().cloned();
     LoraConfig {
         r,
         lora_alpha: r as f64,

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::tensor::Tensor;
 
 use super::{Combination, Weighting, refuse};
-use crate::config::{Ia3Config, ModuleNames, PeftConfig, TargetModules};
+use crate::config::{ModuleNames, TargetModules};
 use crate::error::Result;
-use crate::methods::Method;
+use crate::methods::{Ia3Config, Method, PeftConfig};
 use crate::model::PeftModel;
 
 /// l = Σ w·l.

@@ -16,11 +16,11 @@ use burn::tensor::{DType, Tensor, TensorData};
 use ia3::add_ia3;
 pub use kinds::{Combination, Weighting};
 
-use crate::config::{Bias, LoraConfig, PeftConfig, TargetModules};
+use crate::config::{Bias, TargetModules};
 use crate::error::{PeftError, Result};
 use crate::layers::layer::LayerRef;
 use crate::low_rank::LowRank;
-use crate::methods::{Magnitude, Method};
+use crate::methods::{Change, LoraConfig, Magnitude};
 use crate::model::PeftModel;
 use crate::random::TensorRng;
 use new_lora::{NewLayer, add_lora};
@@ -57,15 +57,15 @@ pub fn add_weighted_adapter<M: PeftModel>(
     }
     let pruning = weighting.pruning()?;
     let configs = adapters.iter().map(|(n, _)| model.adapter_config(n)).collect::<Result<Vec<_>>>()?;
-    let ia3 = configs.iter().filter(|c| matches!(c, PeftConfig::Ia3(_))).count();
-    let dora = configs.iter().filter(|c| matches!(c, PeftConfig::Lora(l) if l.use_dora)).count();
-    for (count, method) in [(ia3, "IA3"), (dora, "DoRA")] {
-        if count != 0 && count != configs.len() {
-            return Err(refuse(&format!("{method} adapters can be combined with each other only")));
-        }
+    let change = configs[0].change();
+    if configs.iter().any(|config| config.change() != change) {
+        let mut alone: Vec<_> = configs.iter().filter(|config| config.change() != Change::LowRank).collect();
+        alone.dedup_by_key(|config| config.change());
+        let names: Vec<_> = alone.into_iter().map(|config| config.display_name()).collect();
+        return Err(refuse(&format!("{} adapters can be combined with each other only", names.join(" and "))));
     }
     let first = configs[0].clone();
-    if ia3 > 0 {
+    if change == Change::Vectors {
         return add_ia3(model, name, adapters, &weighting, first);
     }
     let mut layers: BTreeMap<String, Vec<Part>> = BTreeMap::new();
@@ -103,7 +103,7 @@ pub fn add_weighted_adapter<M: PeftModel>(
     let config = LoraConfig {
         r,
         lora_alpha: r as f64,
-        use_dora: dora > 0,
+        use_dora: change == Change::Direction,
         target_modules: TargetModules::list(new.keys()),
         task_type: first.task_type(),
         base_model_name_or_path: first.base_model_name_or_path().map(Into::into),
@@ -130,8 +130,9 @@ fn parts<M: PeftModel>(model: &M, name: &str, weight: f64) -> Result<Vec<(String
                 let Some(method) = adapter.method.as_ref().filter(|_| adapter.weight.is_none()) else {
                     return Err(refuse(&format!("`{name}` has a weight of its own for {path}")));
                 };
-                let magnitude = if let Method::Dora(dora) = method { Some(dora.norms()) } else { None };
-                (method.update(), magnitude, linear.original_weight())
+                let update = method.update().filter(|_| !method.changes_bias(linear.base().bias.is_some()));
+                let magnitude = update.as_ref().and_then(|update| update.magnitude);
+                (update.map(|update| update.low_rank), magnitude, linear.original_weight())
             }
             LayerRef::Embedding(embedding) => {
                 let Some(adapter) = embedding.adapters().get(name) else { continue };

@@ -4,17 +4,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+/// The version of PEFT whose format is written.
+pub const PEFT_VERSION: &str = "0.21.2";
+
 /// A JSON object, in the order of its keys.
 pub type Object = Map<String, Value>;
-
-/// A method's configuration: its default holds, and serialises to, every key that PEFT knows for the method.
-pub(crate) trait MethodConfig: Default + Serialize + DeserializeOwned {
-    /// The value of `peft_type`.
-    const PEFT_TYPE: &'static str;
-
-    /// What is wrong, each entry with its key and the way out.
-    fn problems(&self) -> Vec<String>;
-}
 
 /// What came of reading an object.
 pub(crate) struct Read<T> {
@@ -26,8 +20,15 @@ pub(crate) struct Read<T> {
     pub unknown: Vec<String>,
 }
 
+impl<T> Read<T> {
+    /// The same with another kind of configuration.
+    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> Read<U> {
+        Read { config: f(self.config), problems: self.problems, unknown: self.unknown }
+    }
+}
+
 /// Reads `input` over the defaults of `T`.
-pub(crate) fn read<T: MethodConfig>(input: Object) -> Read<T> {
+pub(crate) fn read<T: Default + Serialize + DeserializeOwned>(input: Object) -> Read<T> {
     let defaults = object(&T::default());
     let mut merged = defaults.clone();
     let (mut problems, mut unknown) = (Vec::new(), Vec::new());
@@ -70,7 +71,7 @@ impl OtherKeys {
         let notes = [
             ("auto_mapping", Value::Null),
             ("inference_mode", Value::Bool(true)),
-            ("peft_version", Value::from(super::PEFT_VERSION)),
+            ("peft_version", Value::from(PEFT_VERSION)),
             ("revision", Value::Null),
         ];
         Self(notes.iter().chain(features).map(|(key, value)| (key.to_string(), value.clone())).collect())

@@ -7,6 +7,8 @@ use fancy_regex::Regex;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::modules::ModuleInfo;
+
 /// Patterns with a value each, in their order: the first that matches a module path decides.
 ///
 /// A pattern is a regular expression that must match the path's end, from its beginning or after a dot, as in PEFT:
@@ -35,6 +37,18 @@ impl<T> Patterns<T> {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+/// The patterns of `rank_pattern` and `alpha_pattern` that match none of the adapted modules, with their keys.
+pub(crate) fn unmatched_patterns(
+    ranks: &Patterns<usize>,
+    alphas: &Patterns<f64>,
+    adapted: &[ModuleInfo],
+) -> Vec<String> {
+    let paths = adapted.iter().map(|module| module.path.as_str());
+    let ranks = ranks.unmatched(paths.clone()).into_iter().map(|pattern| format!("rank_pattern: `{pattern}`"));
+    let alphas = alphas.unmatched(paths).into_iter().map(|pattern| format!("alpha_pattern: `{pattern}`"));
+    ranks.chain(alphas).collect()
 }
 
 /// The regular expression that decides whether `pattern` applies to a path.

@@ -6,8 +6,8 @@ use std::path::Path;
 use burn::tensor::TensorData;
 
 use super::names::WEIGHTS_NAME;
-use crate::config::PeftConfig;
 use crate::error::Result;
+use crate::methods::{MethodConfig, PeftConfig, tensor_problems};
 use crate::tensor_file::TensorFile;
 
 /// An adapter directory at a glance.
@@ -66,6 +66,7 @@ impl AdapterSummary {
             problems: Vec::new(),
             warnings,
         };
+        let tells_rank = summary.config.rank_tensors();
         for name in file.names() {
             let shape = file.shape(name).unwrap_or_default().to_vec();
             summary.parameters += shape.iter().product::<usize>();
@@ -74,10 +75,11 @@ impl AdapterSummary {
             if !is_finite(&file.read(name)?) {
                 summary.non_finite.push(name.to_owned());
             }
-            match split(name) {
+            match split(&*summary.config, name) {
                 Some((path, tensor)) => {
                     let module = summary.modules.entry(path.to_owned()).or_default();
-                    module.rank = module.rank.or_else(|| rank(tensor, &shape));
+                    module.rank =
+                        module.rank.or_else(|| shape.first().copied().filter(|_| tells_rank.contains(&tensor)));
                     module.tensors.insert(tensor.to_owned(), shape);
                 }
                 None => summary.problems.push(format!("{name} is not named as PEFT names an adapter's tensors")),
@@ -86,44 +88,17 @@ impl AdapterSummary {
         if summary.modules.is_empty() {
             summary.problems.push("it holds no tensor of any module".into());
         }
-        let found: Vec<_> = summary.modules.iter().flat_map(|(path, module)| summary.check(path, module)).collect();
+        let check = |(path, module): (&String, &AdaptedModule)| {
+            tensor_problems(&*summary.config, path, module.rank, &module.tensors)
+        };
+        let found: Vec<_> = summary.modules.iter().flat_map(check).collect();
         summary.problems.extend(found);
         Ok(summary)
     }
 
     /// The method in the words of its users: DoRA and rsLoRA are LoRA to PEFT.
     pub fn method(&self) -> &'static str {
-        match &self.config {
-            PeftConfig::Lora(config) if config.use_dora => "DoRA",
-            PeftConfig::Lora(config) if config.use_rslora => "rsLoRA",
-            PeftConfig::Lora(_) => "LoRA",
-            PeftConfig::AdaLora(_) => "AdaLoRA",
-            PeftConfig::Vera(_) => "VeRA",
-            PeftConfig::Ia3(_) => "IA3",
-        }
-    }
-
-    /// Contradictions in one module.
-    fn check(&self, path: &str, module: &AdaptedModule) -> Vec<String> {
-        let mut problems = Vec::new();
-        if let (PeftConfig::Lora(config), Some(rank)) = (&self.config, module.rank)
-            && rank != config.rank_for(path)
-        {
-            problems.push(format!("{path} has rank {rank}, and its configuration says {}", config.rank_for(path)));
-        }
-        let pairs =
-            [("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B"), ("lora_A", "lora_B")];
-        for (a, b) in pairs {
-            match (module.tensors.get(a), module.tensors.get(b)) {
-                (Some(a), Some(b)) if a.first() != b.last() => {
-                    problems.push(format!("{path}: A is {a:?} and B is {b:?}, which have no rank in common"));
-                }
-                (Some(_), None) => problems.push(format!("{path} has {a} and no {b}")),
-                (None, Some(_)) => problems.push(format!("{path} has {b} and no {a}")),
-                _ => {}
-            }
-        }
-        problems
+        self.config.display_name()
     }
 }
 
@@ -131,21 +106,15 @@ fn is_finite(data: &TensorData) -> bool {
     data.iter::<f32>().all(f32::is_finite)
 }
 
-/// The rank that a tensor's shape tells.
-fn rank(tensor: &str, shape: &[usize]) -> Option<usize> {
-    let tells = ["lora_A.weight", "lora_A", "lora_embedding_A", "vera_lambda_d"].contains(&tensor);
-    shape.first().copied().filter(|_| tells)
-}
-
-/// A name in the file as the module's path and the tensor's name. VeRA's shared pair belongs to no module: its path is
-/// `base_model`, as in its name.
-fn split(name: &str) -> Option<(&str, &str)> {
-    if let Some(("base_model", tensor @ ("vera_A" | "vera_B"))) = name.split_once('.') {
-        return Some(("base_model", tensor));
+/// A name in the file as the module's path and the tensor's name. What belongs to no module has the path `base_model`, as
+/// in its name.
+fn split<'a>(config: &dyn MethodConfig, name: &'a str) -> Option<(&'a str, &'a str)> {
+    if config.tensors_of_no_module().contains(&name) {
+        return name.split_once('.');
     }
     let rest = name.strip_prefix("base_model.model.")?;
-    let own = [".lora_", ".vera_", ".ia3_", ".token_adapter.", ".base_layer."];
-    let at = own.iter().filter_map(|part| rest.find(part)).min().or_else(|| rest.rfind('.'))?;
+    let own = [&format!(".{}", config.tensor_prefix()), ".token_adapter.", ".base_layer."];
+    let at = own.iter().filter_map(|part| rest.find(*part)).min().or_else(|| rest.rfind('.'))?;
     Some((&rest[..at], &rest[at + 1..]))
 }
 

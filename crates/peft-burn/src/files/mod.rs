@@ -6,18 +6,19 @@ use std::path::Path;
 use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::adalora::cut_to_live;
-use crate::config::PeftConfig;
 use crate::error::{PeftError, Result};
 use crate::methods::PROJECTION_NAMES;
+use crate::methods::PeftConfig;
 use crate::model::{PeftModel, projection_of, set_projection};
 use crate::targets::resolve_saved;
 use crate::tensor_file::{TensorFile, write_tensors};
 
+mod config;
 mod inspect;
 mod names;
 
 pub use inspect::{AdaptedModule, AdapterSummary};
-pub use names::WEIGHTS_NAME;
+pub use names::{CONFIG_NAME, WEIGHTS_NAME};
 
 /// Saving and loading adapters. Implemented for every [`PeftModel`].
 pub trait AdapterFiles: PeftModel {

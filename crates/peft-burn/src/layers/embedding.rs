@@ -9,7 +9,6 @@ use super::named_adapters::{LayerAdapter, NamedAdapters, RowGroup, indices, ungr
 use crate::error::Result;
 use crate::methods::EmbeddingLora;
 use crate::param::{ParamMut, ParamRef};
-use crate::random::TensorRng;
 
 /// Rows of an embedding that are trained themselves (PEFT's `trainable_token_indices`).
 #[derive(Module, Debug)]
@@ -32,9 +31,8 @@ pub struct EmbeddingAdapter {
 }
 
 impl EmbeddingAdapter {
-    /// A new LoRA adapter for `weight` (`[vocab, hidden]`), or a DoRA one.
-    pub fn lora(weight: &Tensor<2>, r: usize, scaling: f64, dora: bool, rng: &mut TensorRng) -> Self {
-        let lora = EmbeddingLora::init(weight, r, scaling, dora, rng);
+    /// An adapter of low rank.
+    pub fn lora(lora: EmbeddingLora) -> Self {
         Self { lora: Some(lora), tokens: None, weight: None }
     }
 

@@ -29,11 +29,6 @@ impl<M> Frozen<M> {
         self.thawed = thawed;
     }
 
-    /// Whether the parameters are visible.
-    pub fn is_thawed(&self) -> bool {
-        self.thawed
-    }
-
     /// The module itself, for loading and merging.
     pub fn inner_mut(&mut self) -> &mut M {
         &mut self.inner

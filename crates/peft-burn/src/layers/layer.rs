@@ -120,7 +120,9 @@ impl<'a> LayerMut<'a> {
     /// Multiplies the scaling of every low-rank adapter; returns how many there are.
     pub(crate) fn rescale(self, multiplier: f64) -> usize {
         match self {
-            Self::Linear(layer) => layer.methods_mut().filter_map(|(_, method)| method.rescale(multiplier)).count(),
+            Self::Linear(layer) => {
+                layer.methods_mut().filter_map(|(_, method)| method.rescale(multiplier).then_some(())).count()
+            }
             Self::Embedding(layer) => {
                 let adapters = layer.adapters_mut().iter_mut().filter_map(|(_, adapter)| adapter.lora.as_mut());
                 adapters.map(|lora| lora.rescale(multiplier)).count()

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Tensor};
 use super::frozen::Frozen;
 use super::named_adapters::{LayerAdapter, NamedAdapters, RowGroup, indices, ungroup};
 use crate::error::Result;
-use crate::methods::{Method, Vera};
+use crate::methods::Method;
 use crate::param::{ParamMut, ParamRef};
 
 /// Weight `[out, in]`, as Hugging Face stores it, and bias `[out]`.
@@ -49,7 +49,7 @@ impl LinearAdapter {
 
 impl LayerAdapter for LinearAdapter {
     fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
-        let mut all = self.method.as_ref().map(Method::params).unwrap_or_default();
+        let mut all = self.method.as_ref().map(|method| method.params()).unwrap_or_default();
         let adapted = self.method.is_some();
         all.extend(self.bias.iter().map(|b| (bias_name(adapted), ParamRef::from(b))));
         all.extend(self.weight.iter().filter(|_| !adapted).map(|w| ("weight", ParamRef::from(w))));
@@ -58,14 +58,14 @@ impl LayerAdapter for LinearAdapter {
 
     fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
         let adapted = self.method.is_some();
-        let mut all = self.method.as_mut().map(Method::params_mut).unwrap_or_default();
+        let mut all = self.method.as_mut().map(|method| method.params_mut()).unwrap_or_default();
         all.extend(self.bias.iter_mut().map(|b| (bias_name(adapted), ParamMut::from(b))));
         all.extend(self.weight.iter_mut().filter(|_| !adapted).map(|w| ("weight", ParamMut::from(w))));
         all
     }
 
     fn prepare_training(&mut self) {
-        self.method.iter_mut().for_each(Method::prepare_training);
+        self.method.iter_mut().for_each(|method| method.prepare_training());
     }
 }
 
@@ -128,35 +128,23 @@ impl PeftLinear {
         self.forward_with(x, None)
     }
 
-    /// As [`Self::forward`] for `x` `[.., in]`, result `[.., out]`.
-    pub fn forward_nd<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let [inp, out] = self.dims();
-        let mut dims = x.dims();
-        let rows = dims.iter().take(D - 1).product::<usize>();
-        dims[D - 1] = out;
-        self.forward(x.reshape([rows, inp])).reshape(dims)
-    }
-
     /// [`Self::forward`] of layers that read the same `x`: what their adapters have in common is computed once, which is
     /// VeRA's `x·Aᵀ`.
     pub fn forward_together<const N: usize>(layers: [&Self; N], x: Tensor<2>) -> [Tensor<2>; N] {
-        let first = layers.iter().find_map(|layer| layer.only_vera());
-        let low = first.map(|vera| vera.project(x.clone().cast(DType::F32)));
+        let shared = |layer: &Self| layer.only_method().and_then(|method| method.shared_input());
+        let first = layers.iter().find(|layer| shared(layer).is_some()).and_then(|layer| layer.only_method());
+        let low = first.map(|method| method.project_input(x.clone().cast(DType::F32)));
+        let key = first.and_then(|method| method.shared_input());
         layers.map(|layer| {
-            let shares =
-                layer.only_vera().zip(first).is_some_and(|(vera, first)| vera.shares_projection_of_input(first));
+            let shares = key.is_some() && shared(layer) == key;
             layer.forward_reusing(x.clone(), Known { low: low.as_ref().filter(|_| shares), ..Known::default() })
         })
     }
 
-    /// The vector (`[in]`) of the (IA)³ adapter that is the only active one and scales the layer's input, if there is one:
+    /// The vector (`[in]`) by which the only active adapter scales the layer's input ((IA)³'s does), if there is one:
     /// whoever makes the input can scale it in the same breath, and call [`Self::forward_scaled`].
     pub fn input_scale(&self) -> Option<Tensor<1>> {
-        let mut active = self.adapters.active();
-        match (active.next()?.method.as_ref()?, active.next()) {
-            (Method::Ia3(ia3), None) if ia3.is_feedforward() && !self.adapters.is_by_row() => Some(ia3.vector()),
-            _ => None,
-        }
+        self.only_method().filter(|_| !self.adapters.is_by_row())?.input_scale()
     }
 
     /// [`Self::forward`] for an `x` that is times [`Self::input_scale`] already, which must have been there.
@@ -165,13 +153,11 @@ impl PeftLinear {
         self.forward_reusing(x, Known { scaled: true, ..Known::default() })
     }
 
-    /// The VeRA adapter that is the only active one, if one is.
-    fn only_vera(&self) -> Option<&Vera> {
+    /// The method of the adapter that is the only active one, if one is.
+    fn only_method(&self) -> Option<&Method> {
         let mut active = self.adapters.active();
-        match (active.next()?.method.as_ref()?, active.next()) {
-            (Method::Vera(vera), None) => Some(vera),
-            _ => None,
-        }
+        let first = active.next()?.method.as_ref()?;
+        active.next().is_none().then_some(first)
     }
 
     /// As [`Self::forward`], with `tied` (`[out, in]`) as the base's weight: a head that shares the embedding's.
@@ -215,10 +201,7 @@ impl PeftLinear {
         let mut bias = bias.map(|b| b.cast(DType::F32));
         for (at, ((method, base), x)) in methods.into_iter().zip(inputs.into_iter().rev()).enumerate() {
             if at >= applied {
-                product = match (method, low) {
-                    (Method::Vera(vera), Some(low)) => product + vera.expand(low.clone()),
-                    _ => method.apply(product, x.cast(DType::F32), &base),
-                };
+                product = method.apply(product, x.cast(DType::F32), &base, low);
             }
             bias = method.apply_bias(bias);
         }
@@ -259,7 +242,7 @@ impl PeftLinear {
             let own_bias = group.adapter.and_then(|a| a.bias.as_ref());
             let mut bias = own_bias.or(self.base.bias.as_ref()).map(|b| b.val().cast(DType::F32));
             if let (Some(adapter), Some(method)) = (group.adapter, group.method()) {
-                product = method.apply(product, x.cast(DType::F32), &self.weight_made_for(adapter));
+                product = method.apply(product, x.cast(DType::F32), &self.weight_made_for(adapter), None);
                 bias = method.apply_bias(bias);
             }
             parts.push(add_bias(product, bias).cast(dtype));

@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use burn::module::Param;
+use burn::tensor::{DType, Tensor};
+
 use super::adaptable::AdaptableModel;
 use super::checks;
 use super::names::{device_of, file_key};
 use super::parameter_count::TrainableReport;
 use super::projections::projection_for;
 use super::state::{AdapterState, PeftState, check_known, unknown};
-use crate::config::{Bias, PeftConfig};
+use crate::config::Bias;
 use crate::error::{PeftError, Result};
 use crate::layers::embedding::{EmbeddingAdapter, PeftEmbedding};
 use crate::layers::layer::{LayerMut, LayerRef};
 use crate::layers::linear::{LinearAdapter, PeftLinear};
-use crate::methods;
+use crate::methods::{PeftConfig, Place, VeraProjection};
 use crate::param::{ParamMut, ParamRef};
 use crate::targets::{Resolution, resolve};
 
@@ -45,18 +48,18 @@ pub trait PeftModel: AdaptableModel {
             }
             _ => None,
         };
-        let context = methods::Context { config: &config, seed, adapted: &adapted, projection: projection.as_ref() };
+        let new = New { config: &config, seed, adapted: &adapted, saved: &saved, projection: projection.as_ref() };
         let mut linears = BTreeMap::new();
         let mut embeddings = BTreeMap::new();
         for (path, layer) in self.layers() {
             match layer {
                 LayerRef::Linear(l) => {
-                    if let Some(adapter) = linear_adapter(&context, &path, l, &saved)? {
+                    if let Some(adapter) = new.linear(&path, l)? {
                         linears.insert(path, adapter);
                     }
                 }
                 LayerRef::Embedding(e) => {
-                    if let Some(adapter) = embedding_adapter(&context, &path, e, &saved)? {
+                    if let Some(adapter) = new.embedding(&path, e)? {
                         embeddings.insert(path, adapter);
                     }
                 }
@@ -327,8 +330,7 @@ pub trait PeftModel: AdaptableModel {
         let state = self.peft_state();
         let (mut trainable, mut all) = (0, self.num_base_parameters());
         for (name, adapter) in &state.adapters {
-            // PEFT keeps AdaLoRA's rank of a module as a frozen parameter of one element.
-            all += if matches!(adapter.config, PeftConfig::AdaLora(_)) { adapter.adapted.len() } else { 0 };
+            all += adapter.adapted.len() * adapter.config.frozen_parameters();
             for (key, param) in self.adapter_params(name).unwrap_or_default() {
                 let n = param.num_elements();
                 // A trained bias is the base's own in PEFT, and counted once.
@@ -365,45 +367,61 @@ pub trait PeftModel: AdaptableModel {
 
 impl<M: AdaptableModel> PeftModel for M {}
 
-fn linear_adapter(
-    context: &methods::Context<'_>,
-    path: &str,
-    layer: &PeftLinear,
-    saved: &[String],
-) -> Result<Option<LinearAdapter>> {
-    if saved.iter().any(|p| p == path) {
-        return Ok(Some(LinearAdapter::copy_of(layer.base())));
-    }
-    let adapted = context.adapted.iter().any(|p| p == path);
-    let bias = match context.config.bias() {
-        Bias::None => false,
-        Bias::All => true,
-        Bias::LoraOnly | Bias::VeraOnly => adapted,
-    };
-    let bias = layer
-        .base()
-        .bias
-        .as_ref()
-        .filter(|_| bias)
-        .map(|b| burn::module::Param::from_tensor(b.val().detach().cast(burn::tensor::DType::F32)));
-    if !adapted {
-        return Ok(bias.map(|bias| LinearAdapter { method: None, bias: Some(bias), weight: None }));
-    }
-    let (method, residual) = methods::init(context, path, &layer.base().weight.val().detach())?;
-    let weight = residual.map(|w| burn::module::Param::from_tensor(w).set_require_grad(false));
-    Ok(Some(LinearAdapter { method: Some(method), bias, weight }))
+/// A new adapter, before its layers are made.
+struct New<'a> {
+    config: &'a PeftConfig,
+    seed: u64,
+    /// Paths of all layers that the adapter adapts.
+    adapted: &'a [String],
+    /// Paths of those that are trained whole.
+    saved: &'a [String],
+    /// VeRA's pair.
+    projection: Option<&'a VeraProjection>,
 }
 
-fn embedding_adapter(
-    context: &methods::Context<'_>,
-    path: &str,
-    layer: &PeftEmbedding,
-    saved: &[String],
-) -> Result<Option<EmbeddingAdapter>> {
-    let weight = layer.base().val().detach();
-    if saved.iter().any(|p| p == path) {
-        return Ok(Some(EmbeddingAdapter::copy_of(&weight)));
+impl New<'_> {
+    fn place<'a>(&'a self, path: &'a str, weight: &'a Tensor<2>) -> Place<'a> {
+        Place { path, weight, seed: self.seed, projection: self.projection }
     }
-    let adapted = context.adapted.iter().any(|p| p == path);
-    methods::init_embedding(context, path, &weight, adapted)
+
+    /// The adapter of one linear layer; `None` where the configuration asks for none.
+    fn linear(&self, path: &str, layer: &PeftLinear) -> Result<Option<LinearAdapter>> {
+        if self.saved.iter().any(|p| p == path) {
+            return Ok(Some(LinearAdapter::copy_of(layer.base())));
+        }
+        let adapted = self.adapted.iter().any(|p| p == path);
+        let bias = match self.config.bias() {
+            Bias::None => false,
+            Bias::All => true,
+            Bias::LoraOnly | Bias::VeraOnly => adapted,
+        };
+        let bias = layer.base().bias.as_ref().filter(|_| bias);
+        let bias = bias.map(|b| Param::from_tensor(b.val().detach().cast(DType::F32)));
+        if !adapted {
+            return Ok(bias.map(|bias| LinearAdapter { method: None, bias: Some(bias), weight: None }));
+        }
+        let (method, residual) = self.config.init(&self.place(path, &layer.base().weight.val().detach()))?;
+        let weight = residual.map(|w| Param::from_tensor(w).set_require_grad(false));
+        Ok(Some(LinearAdapter { method: Some(method), bias, weight }))
+    }
+
+    /// The adapter of an embedding; `None` where the configuration asks for none.
+    fn embedding(&self, path: &str, layer: &PeftEmbedding) -> Result<Option<EmbeddingAdapter>> {
+        let weight = layer.base().val().detach();
+        if self.saved.iter().any(|p| p == path) {
+            return Ok(Some(EmbeddingAdapter::copy_of(&weight)));
+        }
+        let adapted = self.adapted.iter().any(|p| p == path);
+        let lora = adapted.then(|| self.config.init_embedding(&self.place(path, &weight))).flatten();
+        let tokens = self.config.trainable_tokens_for(path).to_vec();
+        let [vocab, _] = weight.dims();
+        if let Some(bad) = tokens.iter().find(|&&t| t >= vocab) {
+            let message = format!("trainable_token_indices names token {bad}, and {path} has {vocab}");
+            return Err(PeftError::Config { origin: "adapter".into(), problems: vec![message] });
+        }
+        if tokens.is_empty() {
+            return Ok(lora.map(EmbeddingAdapter::lora));
+        }
+        Ok(Some(EmbeddingAdapter { lora, ..EmbeddingAdapter::tokens(&weight, tokens) }))
+    }
 }

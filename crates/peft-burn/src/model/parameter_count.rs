@@ -2,8 +2,9 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::config::{Bias, LoraConfig, PeftConfig};
-use crate::targets::{ModuleInfo, ModuleKind, Resolution};
+use crate::config::Bias;
+use crate::modules::{ModuleInfo, ModuleKind};
+use crate::targets::Resolution;
 
 /// Trainable and all parameters; displayed in the words of PEFT's `print_trainable_parameters`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,46 +55,19 @@ fn commas(number: usize) -> String {
 /// original stays.
 pub fn count_parameters(resolution: &Resolution, modules: &[ModuleInfo], base_parameters: usize) -> TrainableReport {
     let Resolution { config, adapted, modules_to_save, .. } = resolution;
-    let added: usize = adapted.iter().map(|module| adapter_parameters(config, module)).sum();
+    let added: usize = adapted.iter().map(|module| config.parameters(module)).sum();
     let saved: usize = modules_to_save.iter().map(ModuleInfo::parameters).sum();
-    let tokens: usize = modules.iter().map(|module| trained_rows(config, module)).sum();
+    let embeddings = modules.iter().filter(|module| module.kind == ModuleKind::Embedding);
+    let tokens: usize = embeddings.map(|m| config.trainable_tokens_for(&m.path).len() * m.out_features).sum();
     let biases: usize = match config.bias() {
         Bias::None => 0,
         Bias::All => modules.iter().map(ModuleInfo::bias_parameters).sum(),
         Bias::LoraOnly | Bias::VeraOnly => adapted.iter().map(ModuleInfo::bias_parameters).sum(),
     };
-    // PEFT keeps AdaLoRA's rank of a module as a frozen parameter of one element.
-    let ranks = if matches!(config, PeftConfig::AdaLora(_)) { adapted.len() } else { 0 };
+    let frozen = adapted.len() * config.frozen_parameters();
     TrainableReport {
         trainable: added + saved + tokens + biases,
-        all: base_parameters + added + saved + tokens + ranks,
-    }
-}
-
-/// Parameters of the rows of an embedding that are trained themselves.
-fn trained_rows(config: &PeftConfig, module: &ModuleInfo) -> usize {
-    match config {
-        PeftConfig::Lora(config) if module.kind == ModuleKind::Embedding => {
-            config.trainable_tokens_for(&module.path).len() * module.out_features
-        }
-        _ => 0,
-    }
-}
-
-/// Trainable parameters that the adapter adds to one module.
-fn adapter_parameters(config: &PeftConfig, module: &ModuleInfo) -> usize {
-    let ModuleInfo { in_features, out_features, .. } = *module;
-    match config {
-        PeftConfig::Lora(config) => {
-            let LoraConfig { use_dora, lora_bias, .. } = *config;
-            // The magnitude and the bias of B are vectors as wide as the output.
-            let vectors = usize::from(use_dora) + usize::from(lora_bias && module.kind != ModuleKind::Embedding);
-            config.rank_for(&module.path) * (in_features + out_features) + vectors * out_features
-        }
-        PeftConfig::AdaLora(config) => config.init_r * (in_features + out_features + 1),
-        PeftConfig::Vera(config) => out_features + config.r,
-        PeftConfig::Ia3(config) if config.is_feedforward(&module.path) => in_features,
-        PeftConfig::Ia3(_) => out_features,
+        all: base_parameters + added + saved + tokens + frozen,
     }
 }
 
@@ -101,7 +75,8 @@ fn adapter_parameters(config: &PeftConfig, module: &ModuleInfo) -> usize {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::config::{AdaLoraConfig, Ia3Config, ModuleNames, TargetModules, VeraConfig};
+    use crate::config::{ModuleNames, TargetModules};
+    use crate::methods::{AdaLoraConfig, Ia3Config, LoraConfig, PeftConfig, VeraConfig};
     use crate::targets::resolve;
 
     /// Llama-3-8B: its modules, and its number of parameters.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::PeftConfig;
 use crate::error::{PeftError, Result};
+use crate::methods::PeftConfig;
 
 /// The adapters of a model, apart from their tensors.
 #[derive(Clone, Debug, Default)]

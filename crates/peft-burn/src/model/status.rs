@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::adapters::PeftModel;
-use crate::config::PeftConfig;
 use crate::layers::layer::LayerRef;
 use crate::param::ParamRef;
 
@@ -120,8 +119,7 @@ pub trait AdapterStatus: PeftModel {
     fn model_status(&self) -> ModelStatus {
         let layers = self.layer_status();
         let names = self.adapter_names();
-        let peft_type =
-            |name: &String| Some((name.clone(), self.adapter_config(name).map(PeftConfig::peft_type).ok()?));
+        let peft_type = |name: &String| Some((name.clone(), self.adapter_config(name).ok()?.peft_type()));
         let requires_grad =
             |name: &String| Trained::of(layers.iter().filter_map(|layer| layer.requires_grad.get(name).copied()));
         let merged_adapters = if self.adapters_disabled() { &[][..] } else { self.merged_adapters() };

@@ -17,13 +17,12 @@ use burn::optim::GradientsParams;
 use burn::tensor::{DType, Tensor};
 
 use crate::adalora::{self, Allocation};
-use crate::config::PeftConfig;
 use crate::error::{PeftError, Result};
 use crate::files::AdapterFiles;
 use crate::layers::layer::{LayerMut, LayerRef};
 use crate::layers::linear::{LinearAdapter, PeftLinear};
 use crate::layers::named_adapters::LayerAdapter;
-use crate::methods::Method;
+use crate::methods::PeftConfig;
 use crate::model::{AdaptableModel, PeftModel, PeftState, TrainableReport};
 use crate::param::ParamMut;
 use crate::targets::ModuleInfo;
@@ -215,7 +214,7 @@ impl ParamAdapter {
                 let adapter = LinearAdapter { method: None, bias: Some(bias), weight: None };
                 adapters.insert(format!("{path}.bias"), AdaptedParam { adapter });
             }
-            method.iter_mut().for_each(Method::base_is_visible);
+            method.iter_mut().for_each(|method| method.base_is_visible());
             if method.is_some() || weight.is_some() {
                 let adapter = LinearAdapter { method, bias: None, weight };
                 adapters.insert(format!("{path}.weight"), AdaptedParam { adapter });
@@ -321,28 +320,12 @@ impl ParamAdapter {
 fn check(layers: &AdaptedLayers) -> Result<()> {
     let mut problems = Vec::new();
     let config = layers.adapter_config(NAME)?;
-    let dropout = match config {
-        PeftConfig::Lora(config) => ("lora_dropout", config.lora_dropout),
-        PeftConfig::AdaLora(config) => ("lora_dropout", config.lora_dropout),
-        PeftConfig::Vera(config) => ("vera_dropout", config.vera_dropout),
-        PeftConfig::Ia3(_) => ("", 0.0),
-    };
-    if dropout.1 > 0.0 {
-        problems.push(format!("{} = {}: set it to 0", dropout.0, dropout.1));
-    }
-    if matches!(config, PeftConfig::Lora(config) if config.lora_bias) {
-        problems.push("lora_bias: set it to false".to_owned());
-    }
-    if matches!(config, PeftConfig::Lora(config) if config.trainable_token_indices.is_some()) {
-        problems.push("trainable_token_indices: leave it out".to_owned());
-    }
+    problems.extend(config.beyond_the_weight());
     for (path, layer) in layers.layers() {
         let Some(linear) = layer.linear() else { continue };
-        let Some(Method::Ia3(ia3)) = linear.adapters().get(NAME).and_then(|a| a.method.as_ref()) else { continue };
-        if !ia3.is_feedforward() && linear.base().bias.is_some() {
-            problems.push(format!(
-                "IA3 on the output of {path}, whose bias it would scale too: name it in feedforward_modules"
-            ));
+        let Some(method) = linear.adapters().get(NAME).and_then(|a| a.method.as_ref()) else { continue };
+        if let Some(hint) = config.how_to_keep_biases().filter(|_| method.changes_bias(linear.base().bias.is_some())) {
+            problems.push(format!("{} on {path}, whose bias it would change too: {hint}", config.display_name()));
         }
     }
     if problems.is_empty() {

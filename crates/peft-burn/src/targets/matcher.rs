@@ -2,8 +2,10 @@
 
 use fancy_regex::Regex;
 
-use super::{layer_numbers, names_module};
-use crate::config::{ModuleNames, OneOrMany, PeftConfig, TargetModules};
+use super::layer_numbers::layer_numbers;
+use crate::config::{ModuleNames, OneOrMany, TargetModules};
+use crate::methods::MethodConfig;
+use crate::modules::names_module;
 use crate::{PeftError, Result};
 
 /// What a configuration says about a module.
@@ -41,7 +43,7 @@ impl Names {
 }
 
 impl Matcher {
-    pub(super) fn new(config: &PeftConfig) -> Result<Self> {
+    pub(super) fn new(config: &dyn MethodConfig) -> Result<Self> {
         let whole = |key, pattern: &str| compile(key, pattern, &format!(r"\A(?:{pattern})\z"));
         let targets = match config.target_modules() {
             TargetModules::List(names) => Names::List(names.clone()),

@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 
+use crate::modules::names_module;
+
 /// The endings, by whole segments, that select exactly the modules that `names` select among `paths`.
 pub(super) fn suffixes<'a>(names: &'a [String], paths: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let named = |path: &str| names.iter().any(|name| super::names_module(name, path));
+    let named = |path: &str| names.iter().any(|name| names_module(name, path));
     let taken: HashSet<&str> = paths.filter(|path| !named(path)).flat_map(endings).collect();
 
     let mut candidates: Vec<Vec<&str>> = names.iter().map(|name| endings(name).collect()).collect();
@@ -13,7 +15,7 @@ pub(super) fn suffixes<'a>(names: &'a [String], paths: impl Iterator<Item = &'a 
     let mut chosen: Vec<&str> = Vec::new();
     for endings in candidates {
         let Some(&name) = endings.last() else { continue };
-        let covered = chosen.iter().any(|suffix| super::names_module(suffix, name) && *suffix != name);
+        let covered = chosen.iter().any(|suffix| names_module(suffix, name) && *suffix != name);
         if covered {
             continue;
         }

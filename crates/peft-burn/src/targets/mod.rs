@@ -1,13 +1,16 @@
 //! Which modules of a model a configuration adapts, by PEFT's rules.
 
 mod complete;
+mod layer_numbers;
 mod matcher;
 mod minimal;
 mod unmatched;
 
-use crate::config::{Ia3Config, ModuleNames, OneOrMany, PeftConfig, TargetModules};
+use crate::config::TargetModules;
+use crate::error::{PeftError, Result};
+use crate::methods::{MethodConfig, PeftConfig};
+use crate::modules::last_segment;
 pub use crate::modules::{ModuleInfo, ModuleKind};
-use crate::{PeftError, Result};
 use matcher::{Matcher, Verdict};
 
 /// What a configuration means for a model.
@@ -38,7 +41,7 @@ impl Resolution {
 /// [`TargetModules`]. Stricter than PEFT: every name, pattern and layer number that matches nothing is an error.
 ///
 /// # Errors
-/// * [`PeftError::Config`] if the configuration is not [valid](PeftConfig::validate), or `target_modules` is absent
+/// * [`PeftError::Config`] if the configuration is not [valid](MethodConfig::validate), or `target_modules` is absent
 ///   and `model_type` has no default
 /// * [`PeftError::UnmatchedTargets`] with everything that matches nothing
 /// * [`PeftError::NoMatchingModule`] if no module is left to adapt
@@ -60,24 +63,24 @@ pub fn resolve_saved(config: &PeftConfig, modules: &[ModuleInfo], model_type: &s
 struct Resolver<'a> {
     config: PeftConfig,
     modules: &'a [ModuleInfo],
-    /// Whether `feedforward_modules` was given.
-    own_feedforward: bool,
+    model_type: &'a str,
 }
 
 impl<'a> Resolver<'a> {
-    fn new(config: &PeftConfig, modules: &'a [ModuleInfo], model_type: &str) -> Result<Self> {
+    fn new(config: &PeftConfig, modules: &'a [ModuleInfo], model_type: &'a str) -> Result<Self> {
         config.validate()?;
-        let own_feedforward = matches!(config, PeftConfig::Ia3(Ia3Config { feedforward_modules: Some(_), .. }));
-        let config = complete::complete(config.clone(), modules, model_type)?;
-        Ok(Self { config, modules, own_feedforward })
+        let mut config = config.clone();
+        complete::complete(&mut *config, modules, model_type)?;
+        Ok(Self { config, modules, model_type })
     }
 
     fn resolve(mut self, saved: bool) -> Result<Resolution> {
-        let matcher = Matcher::new(&self.config)?;
+        let matcher = Matcher::new(&*self.config)?;
         let adapted = self.select(&matcher);
-        self.drop_default_feedforward(&adapted);
+        let completed = self.config.complete(self.model_type, &adapted);
+        completed.map_err(|key| complete::no_default(&*self.config, key, self.model_type))?;
         let mut warnings = Vec::new();
-        let unmatched = unmatched::find(&self.config, &matcher, self.modules, &adapted);
+        let unmatched = unmatched::find(&*self.config, &matcher, self.modules, &adapted);
         let mut errors = unmatched.targets;
         if saved {
             warnings.extend(unmatched.refinements.into_iter().map(|line| format!("matches nothing, ignored: {line}")));
@@ -93,7 +96,7 @@ impl<'a> Resolver<'a> {
         self.check_kinds(&adapted)?;
         self.check_tokens()?;
 
-        let modules_to_save: Vec<_> = self.modules.iter().filter(|m| saves(&self.config, &m.path)).cloned().collect();
+        let modules_to_save: Vec<_> = self.modules.iter().filter(|m| saves(&*self.config, &m.path)).cloned().collect();
         if let Some(module) = modules_to_save.iter().find(|module| adapted.contains(module)) {
             return Err(PeftError::Unsupported(format!(
                 "{} is in target_modules and in modules_to_save; take it out of one of them",
@@ -109,20 +112,11 @@ impl<'a> Resolver<'a> {
         self.modules.iter().filter(selected).cloned().collect()
     }
 
-    /// PEFT's default for `feedforward_modules` counts only where it is adapted.
-    fn drop_default_feedforward(&mut self, adapted: &[ModuleInfo]) {
-        if let PeftConfig::Ia3(Ia3Config { feedforward_modules: Some(ModuleNames::List(names)), .. }) = &mut self.config
-            && !self.own_feedforward
-        {
-            names.retain(|name| adapted.iter().any(|module| module.path.ends_with(name.as_str())));
-        }
-    }
-
     /// Whether the method can adapt modules of that kind.
     fn adapts(&self, kind: ModuleKind) -> bool {
         match kind {
             ModuleKind::Linear | ModuleKind::OutputHead => true,
-            ModuleKind::Embedding => matches!(&self.config, PeftConfig::Lora(config) if !config.lora_bias),
+            ModuleKind::Embedding => self.config.adapts_embeddings(),
             ModuleKind::Other => false,
         }
     }
@@ -132,23 +126,17 @@ impl<'a> Resolver<'a> {
         if wrong.is_empty() {
             return Ok(());
         }
-        let can = match &self.config {
-            PeftConfig::Lora(config) if config.lora_bias => "linear modules only when lora_bias is true",
-            PeftConfig::Lora(_) => "linear modules and embeddings only",
-            _ => "linear modules only",
-        };
-        let peft_type = self.config.peft_type();
+        let (peft_type, can) = (self.config.peft_type(), self.config.adapts());
         let wrong = wrong.join(", ");
         Err(PeftError::Unsupported(format!("{peft_type} adapts {can}; take these out of the targets: {wrong}")))
     }
 
     /// Trained tokens must be in the vocabulary, and their embedding not be trained whole.
     fn check_tokens(&self) -> Result<()> {
-        let PeftConfig::Lora(config) = &self.config else { return Ok(()) };
         let mut problems = Vec::new();
         for module in self.modules.iter().filter(|module| module.kind == ModuleKind::Embedding) {
             let ModuleInfo { path, in_features: vocabulary, .. } = module;
-            let tokens = config.trainable_tokens_for(path);
+            let tokens = self.config.trainable_tokens_for(path);
             let beyond = tokens.iter().filter(|token| **token >= *vocabulary);
             problems.extend(beyond.map(|token| {
                 format!(
@@ -156,7 +144,7 @@ impl<'a> Resolver<'a> {
                     vocabulary - 1
                 )
             }));
-            if !tokens.is_empty() && saves(&self.config, path) {
+            if !tokens.is_empty() && saves(&*self.config, path) {
                 problems.push(format!("{path} is in modules_to_save and in trainable_token_indices; use one of them"));
             }
         }
@@ -200,21 +188,21 @@ impl<'a> Resolver<'a> {
         PeftError::NoMatchingModule { targets, notes, available: self.available() }
     }
 
-    /// PEFT stores long lists of paths by their shortest telling endings, for every method but IA3.
+    /// PEFT stores long lists of paths by their shortest telling endings, for most methods.
     fn shorten_targets(&mut self, adapted: &[ModuleInfo]) -> Result<()> {
         const LONG: usize = 20;
         let TargetModules::List(names) = self.config.target_modules() else { return Ok(()) };
-        if names.len() < LONG || matches!(self.config, PeftConfig::Ia3(_)) {
+        if names.len() < LONG || !self.config.shortens_targets() {
             return Ok(());
         }
         let short = minimal::suffixes(names, self.modules.iter().map(|module| module.path.as_str()));
         if short.len() >= names.len() {
             return Ok(());
         }
-        let long = std::mem::replace(self.config.target_modules_mut(), TargetModules::List(short));
+        let long = std::mem::replace(self.config.shared_mut().target_modules, TargetModules::List(short));
         // layers_to_transform applies to endings but not to whole paths.
-        if self.select(&Matcher::new(&self.config)?) != adapted {
-            *self.config.target_modules_mut() = long;
+        if self.select(&Matcher::new(&*self.config)?) != adapted {
+            *self.config.shared_mut().target_modules = long;
         }
         Ok(())
     }
@@ -222,22 +210,8 @@ impl<'a> Resolver<'a> {
 
 /// Whether `modules_to_save` covers the module, or one that it is part of: as in PEFT any ending of a path counts,
 /// also in the middle of a segment.
-fn saves(config: &PeftConfig, path: &str) -> bool {
+fn saves(config: &dyn MethodConfig, path: &str) -> bool {
     let dots = path.match_indices('.').map(|(dot, _)| dot);
     let ends = |end: usize| config.modules_to_save().iter().any(|name| path[..end].ends_with(name.as_str()));
     dots.chain([path.len()]).any(ends)
-}
-
-/// Whether a listed name means the module: the whole path, or its end after a dot.
-fn names_module(name: &str, path: &str) -> bool {
-    path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-}
-
-fn last_segment(path: &str) -> &str {
-    path.rsplit('.').next().unwrap_or(path)
-}
-
-/// Layer numbers as given.
-fn layer_numbers(config: &PeftConfig) -> &[usize] {
-    config.layers().0.map_or(&[], OneOrMany::as_slice)
 }

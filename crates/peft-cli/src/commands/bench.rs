@@ -1,9 +1,9 @@
 //! `peft bench`
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Args;
-use clap::builder::PossibleValuesParser;
 use llama_burn::hub;
 use peft_learner::bench::{self, BenchConfig, BenchMethod, BenchReport};
 
@@ -28,9 +28,8 @@ pub struct Bench {
     /// Read config.json alone and make the weights up
     #[arg(long)]
     random: bool,
-    /// What is trained
-    #[arg(long, value_parser = PossibleValuesParser::new(BenchMethod::ALL.map(|(name, _)| name)))]
-    method: String,
+    #[arg(long, value_name = "METHOD", value_parser = BenchMethod::from_str, help = format!("What is trained: {}", BenchMethod::names()))]
+    method: BenchMethod,
     /// Rows of a batch
     #[arg(long, default_value_t = 4, value_name = "B")]
     batch: usize,
@@ -71,7 +70,7 @@ impl Bench {
         let report = bench::run(&BenchConfig {
             model,
             random: self.random,
-            method: self.method.parse()?,
+            method: self.method,
             batch: self.batch,
             seq: self.seq,
             prompt: self.prompt,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use llama_burn::{Llama, hub};
+use peft_burn::methods::Change;
 use peft_burn::{AdapterFiles, AdapterSummary, PeftConfig, PeftModel, convert_to_lora};
 use serde::Serialize;
 
@@ -80,8 +81,7 @@ impl Convert {
         check_free(&self.output)?;
         let (config, _) = PeftConfig::from_dir(&self.adapter)?;
         let from = AdapterSummary::read(&self.adapter)?.method();
-        let whole = matches!(&config, PeftConfig::Ia3(_)) || matches!(&config, PeftConfig::Lora(l) if l.use_dora);
-        if whole && self.rank.is_none() {
+        if config.change() != Change::LowRank && self.rank.is_none() {
             let cause =
                 format!("{from} changes the whole weight, and LoRA comes near it only at a rank that you choose");
             return Err(Failure::new(cause, "add --rank, for example --rank 32; the error that is left is printed"));

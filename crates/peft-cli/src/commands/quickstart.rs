@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::PossibleValuesParser;
 use llama_burn::Tokenizer;
+use peft_burn::PeftConfig;
 use peft_learner::base::Base;
 use peft_learner::config::{AdapterSource, DataConfig, Dtype, ModelConfig, RunConfig, TrainingConfig};
 use peft_learner::data::Example;
@@ -37,8 +39,8 @@ const SHOWN: usize = 3;
 #[command(after_help = EXAMPLE)]
 pub struct Quickstart {
     /// How to fine-tune
-    #[arg(long, value_enum, default_value = "lora")]
-    method: Method,
+    #[arg(long, value_parser = PossibleValuesParser::new(names()), default_value = "lora")]
+    method: String,
     /// The folder to write into; runs/quickstart-METHOD without it
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -55,50 +57,9 @@ pub struct Quickstart {
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Method {
-    Lora,
-    Dora,
-    Adalora,
-    Vera,
-    Ia3,
-}
-
-impl Method {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Lora => "lora",
-            Self::Dora => "dora",
-            Self::Adalora => "adalora",
-            Self::Vera => "vera",
-            Self::Ia3 => "ia3",
-        }
-    }
-
-    /// PEFT's keys, for a run of `steps` steps.
-    fn adapter(self, steps: usize) -> Value {
-        let all = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-        match self {
-            Self::Lora => json!({ "peft_type": "LORA", "r": 16, "lora_alpha": 32, "target_modules": all }),
-            Self::Dora => {
-                json!({ "peft_type": "LORA", "use_dora": true, "r": 16, "lora_alpha": 32, "target_modules": all })
-            }
-            // A tenth of the steps at full rank, then pruning, and the last third at the final ranks.
-            Self::Adalora => json!({ "peft_type": "ADALORA", "init_r": 24, "target_r": 16, "lora_alpha": 32,
-                                     "tinit": steps / 10, "tfinal": steps / 3, "deltaT": (steps / 30).max(1),
-                                     "target_modules": all }),
-            Self::Vera => json!({ "peft_type": "VERA", "r": 256, "target_modules": all }),
-            Self::Ia3 => json!({ "peft_type": "IA3", "target_modules": all, "feedforward_modules": ["down_proj"] }),
-        }
-    }
-
-    /// What each learns well with: the fewer numbers it trains, or the smaller its triplets begin, the larger the steps.
-    fn learning_rate(self) -> f64 {
-        match self {
-            Self::Lora | Self::Dora => 3e-3,
-            Self::Adalora | Self::Vera | Self::Ia3 => 4e-2,
-        }
-    }
+/// What the methods are called.
+fn names() -> impl IntoIterator<Item = &'static str> {
+    PeftConfig::presets(STEPS).into_iter().map(|preset| preset.name)
 }
 
 /// How a model does on the rows it has not seen.
@@ -125,26 +86,25 @@ impl Quickstart {
     pub fn run(self) -> Result {
         let device = self.device.open()?;
         let output = self.output.clone();
-        let output = output.unwrap_or_else(|| Path::new("runs").join(format!("quickstart-{}", self.method.name())));
-        let config = self.config(&output);
+        let output = output.unwrap_or_else(|| Path::new("runs").join(format!("quickstart-{}", self.method)));
+        let config = self.config(&output)?;
         let existing = if self.overwrite { Existing::Overwrite } else { Existing::Refuse };
         check_output(&output, existing)?;
         embedded::unpack(&output.join("base"), &output.join("data"))?;
         self.train(&config, existing, &device)
     }
 
-    fn config(&self, output: &Path) -> RunConfig {
+    fn config(&self, output: &Path) -> Result<RunConfig> {
         let steps = self.max_steps.unwrap_or(STEPS);
-        let adapter = match self.method.adapter(steps) {
-            Value::Object(keys) => keys,
-            _ => unreachable!("every method's keys are an object"),
-        };
+        let preset = PeftConfig::presets(steps).into_iter().find(|preset| preset.name == self.method);
+        let preset =
+            preset.ok_or_else(|| Failure::new(format!("there is no method `{}`", self.method), "see --help"))?;
         let data = output.join("data");
-        RunConfig {
+        Ok(RunConfig {
             output: output.to_owned(),
             seed: 42,
             model: ModelConfig { path: output.join("base").to_string_lossy().into_owned(), dtype: Dtype::F32 },
-            adapter: AdapterSource::Config(adapter),
+            adapter: AdapterSource::Config(preset.config.to_user_json()),
             data: DataConfig {
                 train: data.join("task-train.jsonl"),
                 valid: Some(data.join("task-valid.jsonl")),
@@ -155,13 +115,13 @@ impl Quickstart {
             training: TrainingConfig {
                 max_steps: Some(steps),
                 per_device_train_batch_size: 16,
-                learning_rate: self.method.learning_rate(),
+                learning_rate: preset.learning_rate,
                 warmup_steps: steps.min(20),
                 eval_steps: 100,
                 save_steps: 100,
                 ..TrainingConfig::default()
             },
-        }
+        })
     }
 
     fn train(&self, config: &RunConfig, existing: Existing, device: &Device) -> Result {
@@ -183,7 +143,7 @@ impl Quickstart {
         let shown = side_by_side(tokenizer, &before, &after)?;
         if self.json {
             return output::json(&json!({
-                "method": self.method.name(),
+                "method": self.method,
                 "output": config.output,
                 "adapter": adapter,
                 "steps": report.steps,

@@ -5,10 +5,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
-use crate::config::keys::{MethodConfig, OtherKeys};
-use crate::config::{Bias, InitLoraWeights, ModuleNames, OneOrMany, TargetModules, TaskType, checks};
-use crate::methods::lora::config::{features as lora_features, whole_as_integer};
-use crate::{PeftError, Result};
+use crate::config::numbers::whole_as_integer;
+use crate::config::{
+    Bias, InitLoraWeights, ModuleNames, Object, OneOrMany, OtherKeys, Shared, SharedMut, TargetModules, TaskType,
+    checks,
+};
+use crate::error::{PeftError, Result};
+use crate::methods::lora::features as lora_features;
+use crate::methods::traits::MethodConfig;
+use crate::modules::ModuleInfo;
 
 /// `peft_type` `ADALORA`: `y = W·x + scaling · B·diag(E)·A·x`, where training prunes entries of E from `init_r` a
 /// module down to `target_r` a module on average. PEFT's keys and defaults.
@@ -164,7 +169,35 @@ impl AdaLoraConfig {
 }
 
 impl MethodConfig for AdaLoraConfig {
-    const PEFT_TYPE: &'static str = "ADALORA";
+    fn peft_type(&self) -> &'static str {
+        "ADALORA"
+    }
+
+    fn display_name(&self) -> &'static str {
+        "AdaLoRA"
+    }
+
+    fn shared(&self) -> Shared<'_> {
+        Shared {
+            target_modules: &self.target_modules,
+            exclude_modules: self.exclude_modules.as_ref(),
+            layers_to_transform: self.layers_to_transform.as_ref(),
+            layers_pattern: self.layers_pattern.as_ref(),
+            bias: self.bias,
+            modules_to_save: self.modules_to_save.as_deref().unwrap_or_default(),
+            task_type: self.task_type,
+            base_model_name_or_path: self.base_model_name_or_path.as_deref(),
+        }
+    }
+
+    fn shared_mut(&mut self) -> SharedMut<'_> {
+        SharedMut {
+            target_modules: &mut self.target_modules,
+            modules_to_save: &mut self.modules_to_save,
+            task_type: &mut self.task_type,
+            base_model_name_or_path: &mut self.base_model_name_or_path,
+        }
+    }
 
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -209,6 +242,44 @@ impl MethodConfig for AdaLoraConfig {
         }
         problems.extend(self.other.problems(&features()));
         problems
+    }
+
+    fn parameters(&self, module: &ModuleInfo) -> usize {
+        self.init_r * (module.in_features + module.out_features + 1)
+    }
+
+    fn tensor_prefix(&self) -> &'static str {
+        "lora_"
+    }
+
+    fn factors(&self) -> &'static [(&'static str, &'static str)] {
+        &[("lora_A", "lora_B")]
+    }
+
+    fn dropouts(&self) -> Vec<(&'static str, f64)> {
+        vec![("lora_dropout", self.lora_dropout)]
+    }
+
+    fn frozen_parameters(&self) -> usize {
+        // PEFT keeps the rank of a module as a parameter of one element.
+        1
+    }
+
+    fn unmatched(&self, _: &[ModuleInfo], adapted: &[ModuleInfo]) -> Vec<String> {
+        let known: Vec<_> = adapted.iter().map(|module| format!("{}.lora_E", module.path)).collect();
+        let masks = self.rank_pattern.iter().flatten().map(|(name, _)| name);
+        masks.filter(|name| !known.contains(name)).map(|name| format!("rank_pattern: `{name}`")).collect()
+    }
+
+    fn useless_keys(&self, read: &Object) -> Option<String> {
+        // PEFT itself writes `r: 8` beside the ranks that count.
+        let sets_r = read.get("r").is_some_and(|r| *r != 8 || !read.contains_key("init_r"));
+        sets_r.then(|| "r is not used by ADALORA; set init_r and target_r".into())
+    }
+
+    fn make_steps_alike(&mut self, steps: usize) {
+        // A mask at every step but the first and the last.
+        (self.tinit, self.tfinal, self.delta_t, self.total_step) = (1, 1, 1, Some(steps.max(4)));
     }
 }
 

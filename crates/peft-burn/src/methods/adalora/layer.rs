@@ -17,6 +17,7 @@ use crate::error::{PeftError, Result};
 use crate::low_rank::LowRank;
 use crate::methods::dropout::dropout;
 use crate::methods::lora::op::lora_linear;
+use crate::methods::traits::{MethodLayer, Update};
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
 
@@ -75,56 +76,6 @@ impl AdaLora {
         self.places.len()
     }
 
-    /// `product` (`[n, out]`) with the update for `x` (`[n, in]`, dropped out in training); all in f32.
-    pub fn apply(&self, product: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
-        if self.rank() == 0 {
-            return product;
-        }
-        let x = dropout(x, self.dropout, self.lora_a.val().is_require_grad());
-        let low = x.matmul(self.lora_a.val().transpose()) * self.lora_e.val().transpose().mul_scalar(self.scaling);
-        product + low.matmul(self.lora_b.val().transpose())
-    }
-
-    /// What [`Self::apply`] makes of `x·Wᵀ`, as one operation, where there is one.
-    pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>, rounded: bool) -> Option<Tensor<2>> {
-        if self.rank() == 0 || self.dropout > 0.0 && self.lora_a.val().is_require_grad() {
-            return None;
-        }
-        let (a, b) = (self.lora_a.val() * self.lora_e.val(), self.lora_b.val());
-        let joined = can_join(x, weight, &[&a, &b]);
-        joined.then(|| lora_linear(x.clone(), weight.clone(), a, b, self.scaling, rounded))
-    }
-
-    /// The weight `[out, in]` (f32) with the adapter folded in.
-    pub fn merge(&self, weight: Tensor<2>) -> Tensor<2> {
-        if self.rank() == 0 {
-            return weight;
-        }
-        let scaled = self.lora_a.val() * self.lora_e.val().mul_scalar(self.scaling);
-        weight + self.lora_b.val().matmul(scaled)
-    }
-
-    /// The update, of the live triplets.
-    pub(crate) fn low_rank(&self) -> LowRank {
-        let [out, inp] = [self.lora_b.val().dims()[0], self.lora_a.val().dims()[1]];
-        let live: Vec<i32> = (0..).zip(self.live()).filter(|(_, live)| *live).map(|(i, _)| i).collect();
-        let device = self.lora_a.val().device();
-        if live.is_empty() {
-            return LowRank::new(Tensor::zeros([1, inp], &device), Tensor::zeros([out, 1], &device), 1.0);
-        }
-        let n = live.len();
-        let live = Tensor::<1, Int>::from_data(TensorData::new(live, [n]), &device);
-        let a = (self.lora_a.val() * self.lora_e.val()).select(0, live.clone());
-        LowRank::new(a, self.lora_b.val().select(1, live), self.scaling)
-    }
-
-    /// Begins to keep what pruning needs.
-    pub(crate) fn track(&mut self) {
-        if self.importance.is_none() {
-            self.importance = Some(Importance::new([&self.lora_a, &self.lora_e, &self.lora_b]));
-        }
-    }
-
     /// Which of the triplets in memory take part, or may again: those that the last mask kept, and those that came
     /// alive since.
     pub(crate) fn live(&self) -> Vec<bool> {
@@ -167,19 +118,84 @@ impl AdaLora {
         let mut flags = flags.iter();
         self.places.retain(|_| flags.next() == Some(&true));
     }
+}
 
-    /// Parameters by the names that PEFT gives them on disk.
-    pub fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
+impl MethodLayer for AdaLora {
+    fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
         vec![("lora_A", (&self.lora_a).into()), ("lora_B", (&self.lora_b).into()), ("lora_E", (&self.lora_e).into())]
     }
 
-    /// As [`Self::params`], to write into.
-    pub fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+    fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
         vec![
             ("lora_A", (&mut self.lora_a).into()),
             ("lora_B", (&mut self.lora_b).into()),
             ("lora_E", (&mut self.lora_e).into()),
         ]
+    }
+
+    fn apply(&self, product: Tensor<2>, x: Tensor<2>, _: &Tensor<2>, _: Option<&Tensor<2>>) -> Tensor<2> {
+        if self.rank() == 0 {
+            return product;
+        }
+        let x = dropout(x, self.dropout, self.lora_a.val().is_require_grad());
+        let low = x.matmul(self.lora_a.val().transpose()) * self.lora_e.val().transpose().mul_scalar(self.scaling);
+        product + low.matmul(self.lora_b.val().transpose())
+    }
+
+    fn project(
+        &self,
+        x: &Tensor<2>,
+        weight: &Tensor<2>,
+        _: &Tensor<2>,
+        _: Option<&Tensor<2>>,
+        rounded: bool,
+    ) -> Option<Tensor<2>> {
+        if self.rank() == 0 || self.dropout > 0.0 && self.lora_a.val().is_require_grad() {
+            return None;
+        }
+        let (a, b) = (self.lora_a.val() * self.lora_e.val(), self.lora_b.val());
+        let joined = can_join(x, weight, &[&a, &b]);
+        joined.then(|| lora_linear(x.clone(), weight.clone(), a, b, self.scaling, rounded))
+    }
+
+    fn merge(&self, weight: Tensor<2>, _: &Tensor<2>) -> Tensor<2> {
+        if self.rank() == 0 {
+            return weight;
+        }
+        let scaled = self.lora_a.val() * self.lora_e.val().mul_scalar(self.scaling);
+        weight + self.lora_b.val().matmul(scaled)
+    }
+
+    /// Of the live triplets.
+    fn update(&self) -> Option<Update<'_>> {
+        let [out, inp] = [self.lora_b.val().dims()[0], self.lora_a.val().dims()[1]];
+        let live: Vec<i32> = (0..).zip(self.live()).filter(|(_, live)| *live).map(|(i, _)| i).collect();
+        let device = self.lora_a.val().device();
+        if live.is_empty() {
+            let none = LowRank::new(Tensor::zeros([1, inp], &device), Tensor::zeros([out, 1], &device), 1.0);
+            return Some(Update { low_rank: none, magnitude: None });
+        }
+        let n = live.len();
+        let live = Tensor::<1, Int>::from_data(TensorData::new(live, [n]), &device);
+        let a = (self.lora_a.val() * self.lora_e.val()).select(0, live.clone());
+        let low_rank = LowRank::new(a, self.lora_b.val().select(1, live), self.scaling);
+        Some(Update { low_rank, magnitude: None })
+    }
+
+    fn is_spent(&self) -> bool {
+        !self.live().contains(&true)
+    }
+
+    fn rescale(&mut self, multiplier: f64) -> bool {
+        self.scaling *= multiplier;
+        true
+    }
+
+    /// Begins to keep what pruning needs.
+    fn prepare_training(&mut self) {
+        if self.importance.is_none() {
+            self.importance = Some(Importance::new([&self.lora_a, &self.lora_e, &self.lora_b]));
+        }
     }
 }
 
@@ -207,8 +223,9 @@ mod tests {
         let x = from_vec(TensorRng::new(2, "x").normal(10, 1.0), [2, 5], &device).val();
         for kept in [None, Some(vec![true, false, true]), Some(vec![false; 3])] {
             let adalora = adalora(kept);
-            let merged = x.clone().matmul(adalora.merge(Tensor::zeros([4, 5], &device)).transpose());
-            let direct = adalora.apply(Tensor::zeros([2, 4], &device), x.clone());
+            let base = Tensor::zeros([4, 5], &device);
+            let merged = x.clone().matmul(adalora.merge(base.clone(), &base).transpose());
+            let direct = adalora.apply(Tensor::zeros([2, 4], &device), x.clone(), &base, None);
             direct.into_data().assert_approx_eq::<f32>(&merged.into_data(), Tolerance::absolute(1e-5));
             assert!((adalora.scaling - 8.0 / 3.00001).abs() < 1e-9);
         }

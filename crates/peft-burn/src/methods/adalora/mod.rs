@@ -1,7 +1,8 @@
 //! AdaLoRA on one layer. What it does to a whole model is in [`crate::adalora`].
 
-pub(crate) mod config;
+mod config;
 mod importance;
+mod init;
 mod layer;
 pub(crate) mod triplets;
 

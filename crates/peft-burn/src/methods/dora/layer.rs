@@ -13,6 +13,7 @@ use super::op::dora_linear;
 use crate::error::Result;
 use crate::methods::dropout::dropout;
 use crate::methods::lora::{Lora, LoraSpec};
+use crate::methods::traits::{MethodLayer, Update};
 use crate::param::{ParamMut, ParamRef};
 use crate::random::TensorRng;
 
@@ -45,19 +46,28 @@ impl Dora {
         self.magnitude.magnitude()
     }
 
-    pub(crate) fn norms(&self) -> &Magnitude {
-        &self.magnitude
-    }
-
     /// c = m / ‖W + s·B·A‖ for W = `base` (`[out, in]`): `[out]`. Only m has a gradient.
     pub fn factor(&self, base: &Tensor<2>) -> Tensor<1> {
         self.magnitude.factor(base, &self.lora.lora_a.val(), &self.lora.lora_b.val(), self.lora.scaling)
     }
+}
 
-    /// The product that `product` (`x·Wᵀ` and what earlier adapters made of it, `[n, out]`) becomes, in f32.
-    ///
+impl MethodLayer for Dora {
+    fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
+        let mut all = self.lora.params();
+        all.push(("lora_magnitude_vector", self.magnitude.magnitude().into()));
+        all
+    }
+
+    fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+        self.magnitude.forget_norm();
+        let mut all = self.lora.params_mut();
+        all.push(("lora_magnitude_vector", self.magnitude.magnitude_mut().into()));
+        all
+    }
+
     /// With dropout PEFT computes the correction from the base weight and the dropped input, and so does this.
-    pub fn apply(&self, product: Tensor<2>, x: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
+    fn apply(&self, product: Tensor<2>, x: Tensor<2>, base: &Tensor<2>, _: Option<&Tensor<2>>) -> Tensor<2> {
         let c = self.factor(base);
         let p = self.lora.dropout;
         if p == 0.0 || !self.lora.lora_a.val().is_require_grad() {
@@ -68,52 +78,38 @@ impl Dora {
         product + scale_columns(dropped.clone() + self.lora.low_rank(x), c) - dropped
     }
 
-    /// What [`Self::apply`] makes of `x·Wᵀ`, as one operation where there is one; in x's dtype if `rounded`, else in f32.
-    pub(crate) fn project(
+    fn project(
         &self,
         x: &Tensor<2>,
         weight: &Tensor<2>,
         base: &Tensor<2>,
+        _: Option<&Tensor<2>>,
         rounded: bool,
     ) -> Option<Tensor<2>> {
         let factors = self.lora.plain_factors(x, weight)?;
         Some(dora_linear(x.clone(), weight.clone(), factors, self.factor(base), self.lora.scaling, rounded))
     }
 
-    /// Multiplies the scaling of the direction's update.
-    pub(crate) fn rescale(&mut self, multiplier: f64) {
-        self.lora.scaling *= multiplier;
+    fn merge(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
+        (weight + self.lora.delta()) * self.factor(base).unsqueeze_dim(1)
+    }
+
+    fn update(&self) -> Option<Update<'_>> {
+        let update = self.lora.update()?;
+        Some(Update { magnitude: Some(&self.magnitude), ..update })
+    }
+
+    fn rescale(&mut self, multiplier: f64) -> bool {
         self.magnitude.forget_norm();
+        self.lora.rescale(multiplier)
     }
 
-    /// The weight `[out, in]` (f32) with the adapter folded in.
-    pub fn merge(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
-        self.lora.merge(weight) * self.factor(base).unsqueeze_dim(1)
-    }
-
-    /// To be called before the base weight is written into.
-    pub(crate) fn forget_base(&mut self) {
+    fn forget_base(&mut self) {
         self.magnitude.forget_base();
     }
 
-    /// To be called where Burn's mappers reach the base weight.
-    pub(crate) fn base_is_visible(&mut self) {
+    fn base_is_visible(&mut self) {
         self.magnitude.base_is_visible();
-    }
-
-    /// Parameters by the names that PEFT gives them on disk.
-    pub fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
-        let mut all = self.lora.params();
-        all.push(("lora_magnitude_vector", self.magnitude.magnitude().into()));
-        all
-    }
-
-    /// As [`Self::params`], to write into.
-    pub fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
-        self.magnitude.forget_norm();
-        let mut all = self.lora.params_mut();
-        all.push(("lora_magnitude_vector", self.magnitude.magnitude_mut().into()));
-        all
     }
 }
 
@@ -145,7 +141,7 @@ mod tests {
         for init in [InitLoraWeights::Default, InitLoraWeights::Pissa] {
             let (dora, residual) = dora(&w, init, 0.0);
             let base = residual.unwrap_or_else(|| w.clone());
-            close(dora.apply(x.clone().matmul(base.clone().transpose()), x.clone(), &base), plain.clone());
+            close(dora.apply(x.clone().matmul(base.clone().transpose()), x.clone(), &base, None), plain.clone());
         }
     }
 
@@ -154,7 +150,7 @@ mod tests {
         let w = Tensor::<2>::cat(vec![matrix(4, 7, 1), Tensor::zeros([1, 7], &Device::flex())], 0);
         let (dora, _) = dora(&w, InitLoraWeights::Default, 0.0);
         let (dora, x) = (dora.train(), matrix(3, 7, 2));
-        let y = dora.apply(x.clone().matmul(w.clone().transpose()), x, &w);
+        let y = dora.apply(x.clone().matmul(w.clone().transpose()), x, &w, None);
         assert!(y.clone().is_finite().all().into_scalar::<bool>());
         let grads = y.powi_scalar(2).sum().backward();
         let (m, b) = (dora.magnitude().val(), dora.lora.lora_b.val());
@@ -174,7 +170,7 @@ mod tests {
                 param.set(matrix(5, 2, 9).into_data());
             }
         }
-        let dense = dora.lora.merge(w.clone()).powi_scalar(2).sum_dim(1).sqrt().squeeze_dim::<1>(1);
+        let dense = (w.clone() + dora.lora.delta()).powi_scalar(2).sum_dim(1).sqrt().squeeze_dim::<1>(1);
         let expected = dora.magnitude().val() / dense;
         close(dora.factor(&w).unsqueeze(), expected.unsqueeze());
         assert!((dora.factor(&w) - before).abs().max().into_scalar::<f32>() > 1e-2);
@@ -185,12 +181,12 @@ mod tests {
         let (w, x) = (matrix(5, 7, 1), matrix(3, 7, 2));
         let (dora, _) = dora(&w, InitLoraWeights::Random, 0.5);
         let product = x.clone().matmul(w.clone().transpose());
-        let evaluated = dora.apply(product.clone(), x.clone(), &w);
+        let evaluated = dora.apply(product.clone(), x.clone(), &w, None);
         let training = dora.clone().train();
         // With c = 1 the correction is the low-rank update alone, whatever was dropped.
         let zero = Tensor::zeros([3, 7], &Device::flex());
-        close(training.apply(product.clone(), zero, &w).inner(), product.clone());
-        let dropped = training.apply(product, x, &w).inner();
+        close(training.apply(product.clone(), zero, &w, None).inner(), product.clone());
+        let dropped = training.apply(product, x, &w, None).inner();
         assert!((dropped - evaluated).abs().max().into_scalar::<f32>() > 1e-3);
     }
 }

@@ -1,6 +1,7 @@
 //! DoRA: LoRA of the weight's direction, and learned norms. Its configuration is LoRA's with `use_dora`.
 
 mod embedding;
+mod init;
 mod layer;
 mod magnitude;
 mod op;

@@ -4,8 +4,9 @@ use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::config::keys::{MethodConfig, OtherKeys};
-use crate::config::{ModuleNames, TargetModules, TaskType, checks};
+use crate::config::{Bias, ModuleNames, OtherKeys, Shared, SharedMut, TargetModules, TaskType, checks};
+use crate::methods::traits::{Change, MethodConfig};
+use crate::modules::{ModuleInfo, suggestion};
 
 /// `peft_type` `IA3`: one learned vector a module, which scales the input of feedforward modules and the output of
 /// the others. PEFT's keys and defaults.
@@ -51,6 +52,9 @@ fn features() -> [(&'static str, Value); 1] {
     [("fan_in_fan_out", json!(false))]
 }
 
+/// What PEFT adapts in a Llama.
+const USUAL: [&str; 3] = ["k_proj", "v_proj", "down_proj"];
+
 impl Ia3Config {
     /// Whether the vector of the module at `path` scales its input (`[1, in]`) rather than its output (`[out, 1]`).
     ///
@@ -65,10 +69,62 @@ impl Ia3Config {
             }
         }
     }
+
+    /// Fills in `feedforward_modules`, and names them as `target_modules` does: PEFT refuses to read a file where the
+    /// one list is no part of the other, although it writes such files itself. A default counts only where it is adapted.
+    fn complete_feedforward(&mut self, adapted: &[ModuleInfo]) {
+        let given = self.feedforward_modules.is_some();
+        let names = match self.feedforward_modules.take() {
+            Some(ModuleNames::List(names)) => names,
+            None => vec!["down_proj".into()],
+            regex => {
+                self.feedforward_modules = regex;
+                return;
+            }
+        };
+        let targets = if let TargetModules::List(targets) = &self.target_modules { &targets[..] } else { &[] };
+        let as_targeted = |name: String| {
+            let longer: Vec<_> = targets.iter().filter(|target| target.ends_with(&name)).cloned().collect();
+            if targets.contains(&name) || longer.is_empty() { vec![name] } else { longer }
+        };
+        let mut names: Vec<String> = names.into_iter().flat_map(as_targeted).collect();
+        if !given {
+            names.retain(|name| adapted.iter().any(|module| module.path.ends_with(name.as_str())));
+        }
+        self.feedforward_modules = Some(ModuleNames::List(names));
+    }
 }
 
 impl MethodConfig for Ia3Config {
-    const PEFT_TYPE: &'static str = "IA3";
+    fn peft_type(&self) -> &'static str {
+        "IA3"
+    }
+
+    fn display_name(&self) -> &'static str {
+        "IA3"
+    }
+
+    fn shared(&self) -> Shared<'_> {
+        Shared {
+            target_modules: &self.target_modules,
+            exclude_modules: self.exclude_modules.as_ref(),
+            layers_to_transform: None,
+            layers_pattern: None,
+            bias: Bias::None,
+            modules_to_save: self.modules_to_save.as_deref().unwrap_or_default(),
+            task_type: self.task_type,
+            base_model_name_or_path: self.base_model_name_or_path.as_deref(),
+        }
+    }
+
+    fn shared_mut(&mut self) -> SharedMut<'_> {
+        SharedMut {
+            target_modules: &mut self.target_modules,
+            modules_to_save: &mut self.modules_to_save,
+            task_type: &mut self.task_type,
+            base_model_name_or_path: &mut self.base_model_name_or_path,
+        }
+    }
 
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -87,5 +143,60 @@ impl MethodConfig for Ia3Config {
         }
         problems.extend(self.other.problems(&features()));
         problems
+    }
+
+    fn parameters(&self, module: &ModuleInfo) -> usize {
+        if self.is_feedforward(&module.path) { module.in_features } else { module.out_features }
+    }
+
+    fn tensor_prefix(&self) -> &'static str {
+        "ia3_"
+    }
+
+    fn change(&self) -> Change {
+        Change::Vectors
+    }
+
+    fn default_targets(&self, model_type: &str) -> Option<&'static [&'static str]> {
+        (model_type == "llama").then_some(&USUAL)
+    }
+
+    fn usual_targets(&self) -> &'static [&'static str] {
+        &USUAL
+    }
+
+    fn complete(&mut self, model_type: &str, adapted: &[ModuleInfo]) -> Result<(), &'static str> {
+        if self.feedforward_modules.is_none() && model_type != "llama" {
+            return Err("feedforward_modules");
+        }
+        self.complete_feedforward(adapted);
+        Ok(())
+    }
+
+    fn unmatched(&self, modules: &[ModuleInfo], adapted: &[ModuleInfo]) -> Vec<String> {
+        let none = |test: &dyn Fn(&str) -> bool| !adapted.iter().any(|module| test(&module.path));
+        match &self.feedforward_modules {
+            Some(ModuleNames::List(names)) => {
+                let unmatched = names.iter().filter(|name| none(&|path| path.ends_with(name.as_str())));
+                let line = |name: &String| {
+                    let there = modules.iter().any(|module| module.path.ends_with(name.as_str()));
+                    let hint = if there { ", which target_modules leaves out" } else { &suggestion(name, modules) };
+                    format!("feedforward_modules: `{name}`{hint}")
+                };
+                unmatched.map(line).collect()
+            }
+            Some(ModuleNames::Regex(pattern)) if none(&|path| self.is_feedforward(path)) => {
+                vec![format!("feedforward_modules: `{pattern}`")]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn how_to_keep_biases(&self) -> Option<&'static str> {
+        Some("name it in feedforward_modules")
+    }
+
+    fn shortens_targets(&self) -> bool {
+        false
     }
 }

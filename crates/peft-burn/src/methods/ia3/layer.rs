@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use fused_burn::{can_join, scale_columns, scaled_linear};
 
+use crate::methods::traits::MethodLayer;
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
 
@@ -37,44 +38,56 @@ impl Ia3 {
         l.reshape([n])
     }
 
-    /// What everything before this adapter reads for `x` (`[n, in]`), in x's dtype.
-    pub(crate) fn scale_input(&self, x: Tensor<2>) -> Tensor<2> {
-        if !self.feedforward {
-            return x;
-        }
-        scale_columns(x, self.vector())
-    }
-
     /// What `product` (`[n, out]`, f32) becomes.
     pub(crate) fn scale_output(&self, product: Tensor<2>) -> Tensor<2> {
         if self.feedforward { product } else { scale_columns(product, self.vector()) }
-    }
-
-    /// `x·Wᵀ` and what [`Self::scale_output`] makes of it as one operation, where there is one; in x's dtype if `rounded`, else
-    /// in f32.
-    pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>, rounded: bool) -> Option<Tensor<2>> {
-        let joined = !self.feedforward && can_join(x, weight, &[]);
-        joined.then(|| scaled_linear(x.clone(), weight.clone(), self.vector(), rounded))
     }
 
     /// What the bias (`[out]`, f32) becomes.
     pub(crate) fn scale_bias(&self, bias: Tensor<1>) -> Tensor<1> {
         if self.feedforward { bias } else { bias * self.vector() }
     }
+}
 
-    /// The weight `[out, in]` (f32) with the adapter folded in.
-    pub fn merge(&self, weight: Tensor<2>) -> Tensor<2> {
-        weight * self.ia3_l.val()
-    }
-
-    /// Parameters by the names that PEFT gives them on disk.
-    pub fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
+impl MethodLayer for Ia3 {
+    fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
         vec![("ia3_l", ParamRef::from(&self.ia3_l))]
     }
 
-    /// As [`Self::params`], to write into.
-    pub fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+    fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
         vec![("ia3_l", ParamMut::from(&mut self.ia3_l))]
+    }
+
+    fn apply(&self, product: Tensor<2>, _: Tensor<2>, _: &Tensor<2>, _: Option<&Tensor<2>>) -> Tensor<2> {
+        self.scale_output(product)
+    }
+
+    fn project(
+        &self,
+        x: &Tensor<2>,
+        weight: &Tensor<2>,
+        _: &Tensor<2>,
+        _: Option<&Tensor<2>>,
+        rounded: bool,
+    ) -> Option<Tensor<2>> {
+        let joined = !self.feedforward && can_join(x, weight, &[]);
+        joined.then(|| scaled_linear(x.clone(), weight.clone(), self.vector(), rounded))
+    }
+
+    fn merge(&self, weight: Tensor<2>, _: &Tensor<2>) -> Tensor<2> {
+        weight * self.ia3_l.val()
+    }
+
+    fn input_scale(&self) -> Option<Tensor<1>> {
+        self.feedforward.then(|| self.vector())
+    }
+
+    fn changes_bias(&self, has_bias: bool) -> bool {
+        has_bias && !self.feedforward
+    }
+
+    fn apply_bias(&self, bias: Option<Tensor<1>>) -> Option<Tensor<1>> {
+        bias.map(|bias| self.scale_bias(bias))
     }
 }
 
@@ -94,7 +107,7 @@ mod tests {
             assert_eq!(ia3.ia3_l.val().dims(), if feedforward { [1, 6] } else { [4, 1] });
             let scaled_bias = ia3.scale_bias(bias.clone());
             let y = ia3.scale_output(ia3.scale_input(x.clone()).matmul(w.clone().transpose()));
-            let merged = x.clone().matmul(ia3.merge(w.clone()).transpose());
+            let merged = x.clone().matmul(ia3.merge(w.clone(), &w).transpose());
             let with_bias = ia3.scale_output(x.clone().matmul(w.clone().transpose()) + bias.clone().unsqueeze());
             y.clone().into_data().assert_approx_eq::<f32>(&merged.into_data(), Tolerance::absolute(1e-5));
             if !feedforward {
@@ -103,6 +116,6 @@ mod tests {
             }
         }
         let identity = Ia3::init(&w, false, true, &mut rng);
-        assert_eq!(identity.merge(w.clone()).into_data(), w.into_data());
+        assert_eq!(identity.merge(w.clone(), &w).into_data(), w.into_data());
     }
 }

@@ -1,6 +1,7 @@
 //! (IA)³.
 
-pub(crate) mod config;
+mod config;
+mod init;
 mod layer;
 
 pub use config::Ia3Config;

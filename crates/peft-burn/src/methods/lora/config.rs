@@ -1,12 +1,16 @@
 //! LoRA and DoRA.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::config::keys::{MethodConfig, OtherKeys};
-use crate::config::{Bias, InitLoraWeights, ModuleNames, OneOrMany, Patterns, TargetModules, TaskType, checks};
+use crate::config::numbers::{whole_as_integer, whole_values_as_integers};
+use crate::config::patterns::unmatched_patterns;
+use crate::config::{
+    Bias, InitLoraWeights, ModuleNames, OneOrMany, OtherKeys, Patterns, Shared, SharedMut, TargetModules, TaskType,
+    TokenIndices, checks,
+};
+use crate::methods::traits::{Change, MethodConfig};
+use crate::modules::{ModuleInfo, ModuleKind};
 
 /// `peft_type` `LORA`: `y = W·x + scaling · B·A·x`, with PEFT's keys and defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -121,37 +125,40 @@ impl LoraConfig {
     }
 }
 
-/// `trainable_token_indices`: tokens of the input embedding, or of each of several embeddings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "expected a list of token ids, or a map from embedding names to lists")]
-pub enum TokenIndices {
-    /// Of `embed_tokens`.
-    List(Vec<usize>),
-    /// By the embedding's name or path.
-    ByModule(BTreeMap<String, Vec<usize>>),
-}
+impl MethodConfig for LoraConfig {
+    fn peft_type(&self) -> &'static str {
+        "LORA"
+    }
 
-impl TokenIndices {
-    /// Name of each embedding, and its tokens.
-    pub fn iter(&self) -> Box<dyn Iterator<Item = (&str, &[usize])> + '_> {
+    fn display_name(&self) -> &'static str {
         match self {
-            Self::List(ids) => Box::new(std::iter::once(("embed_tokens", ids.as_slice()))),
-            Self::ByModule(map) => Box::new(map.iter().map(|(name, ids)| (name.as_str(), ids.as_slice()))),
+            Self { use_dora: true, .. } => "DoRA",
+            Self { use_rslora: true, .. } => "rsLoRA",
+            _ => "LoRA",
         }
     }
-}
 
-impl LoraConfig {
-    /// The trained tokens of the embedding at `path`, in the order of the adapter's rows.
-    pub fn trainable_tokens_for(&self, path: &str) -> &[usize] {
-        let is = |name: &str| path == name || path.ends_with(&format!(".{name}"));
-        let mut tokens = self.trainable_token_indices.iter().flat_map(TokenIndices::iter);
-        tokens.find(|(name, _)| is(name)).map(|(_, ids)| ids).unwrap_or_default()
+    fn shared(&self) -> Shared<'_> {
+        Shared {
+            target_modules: &self.target_modules,
+            exclude_modules: self.exclude_modules.as_ref(),
+            layers_to_transform: self.layers_to_transform.as_ref(),
+            layers_pattern: self.layers_pattern.as_ref(),
+            bias: self.bias,
+            modules_to_save: self.modules_to_save.as_deref().unwrap_or_default(),
+            task_type: self.task_type,
+            base_model_name_or_path: self.base_model_name_or_path.as_deref(),
+        }
     }
-}
 
-impl MethodConfig for LoraConfig {
-    const PEFT_TYPE: &'static str = "LORA";
+    fn shared_mut(&mut self) -> SharedMut<'_> {
+        SharedMut {
+            target_modules: &mut self.target_modules,
+            modules_to_save: &mut self.modules_to_save,
+            task_type: &mut self.task_type,
+            base_model_name_or_path: &mut self.base_model_name_or_path,
+        }
+    }
 
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -186,6 +193,64 @@ impl MethodConfig for LoraConfig {
         problems.extend(self.other.problems(&features()));
         problems
     }
+
+    fn parameters(&self, module: &ModuleInfo) -> usize {
+        let ModuleInfo { in_features, out_features, .. } = *module;
+        // The magnitude and the bias of B are vectors as wide as the output.
+        let bias = self.lora_bias && module.kind != ModuleKind::Embedding;
+        let vectors = usize::from(self.use_dora) + usize::from(bias);
+        self.rank_for(&module.path) * (in_features + out_features) + vectors * out_features
+    }
+
+    fn tensor_prefix(&self) -> &'static str {
+        "lora_"
+    }
+
+    fn factors(&self) -> &'static [(&'static str, &'static str)] {
+        &[("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B")]
+    }
+
+    fn saved_rank(&self, path: &str) -> Option<usize> {
+        Some(self.rank_for(path))
+    }
+
+    fn dropouts(&self) -> Vec<(&'static str, f64)> {
+        vec![("lora_dropout", self.lora_dropout)]
+    }
+
+    fn change(&self) -> Change {
+        if self.use_dora { Change::Direction } else { Change::LowRank }
+    }
+
+    fn adapts_embeddings(&self) -> bool {
+        !self.lora_bias
+    }
+
+    fn adapts(&self) -> &'static str {
+        if self.lora_bias { "linear modules only when lora_bias is true" } else { "linear modules and embeddings only" }
+    }
+
+    fn unmatched(&self, _: &[ModuleInfo], adapted: &[ModuleInfo]) -> Vec<String> {
+        unmatched_patterns(&self.rank_pattern, &self.alpha_pattern, adapted)
+    }
+
+    fn trainable_tokens(&self) -> Option<&TokenIndices> {
+        self.trainable_token_indices.as_ref()
+    }
+
+    fn beyond_the_weight(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.lora_dropout > 0.0 {
+            problems.push(format!("lora_dropout = {}: set it to 0", self.lora_dropout));
+        }
+        if self.lora_bias {
+            problems.push("lora_bias: set it to false".to_owned());
+        }
+        if self.trainable_token_indices.is_some() {
+            problems.push("trainable_token_indices: leave it out".to_owned());
+        }
+        problems
+    }
 }
 
 impl LoraConfig {
@@ -211,18 +276,4 @@ impl LoraConfig {
         }
         problems
     }
-}
-
-/// Writes 8 for 8.0, as PEFT does for the integers that users give; 0.5 stays 0.5.
-pub(crate) fn whole_as_integer<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    number(*value).serialize(serializer)
-}
-
-fn whole_values_as_integers<S: Serializer>(patterns: &Patterns<f64>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(patterns.iter().map(|(pattern, &value)| (pattern, number(value))))
-}
-
-fn number(value: f64) -> Value {
-    let whole = value.fract() == 0.0 && value.abs() < 2f64.powi(53);
-    if whole { Value::from(value as i64) } else { Value::from(value) }
 }

@@ -1,7 +1,7 @@
 //! LoRA (Hu et al. 2021, arXiv:2106.09685): `y = x·Wᵀ + b + s·(x·Aᵀ)·Bᵀ`.
 //!
 //! `s` is `alpha / r`, or `alpha / √r` with `use_rslora` (Kalajdzievski 2023). Neither `B·A` nor `W + s·B·A` exists during
-//! training; they are made by [`Lora::merge`] alone.
+//! training; they are made by [`Lora::delta`] alone.
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
@@ -12,6 +12,7 @@ use super::op::lora_linear;
 use crate::error::Result;
 use crate::low_rank::LowRank;
 use crate::methods::dropout::dropout;
+use crate::methods::traits::{MethodLayer, Update};
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
 
@@ -61,7 +62,7 @@ impl Lora {
     }
 
     /// The update without B's bias for `x` (`[n, in]`, f32), dropped out in training: `[n, out]`.
-    pub fn update(&self, x: Tensor<2>) -> Tensor<2> {
+    pub fn update_of(&self, x: Tensor<2>) -> Tensor<2> {
         self.low_rank(dropout(x, self.dropout, self.lora_a.val().is_require_grad()))
     }
 
@@ -69,12 +70,6 @@ impl Lora {
     pub(crate) fn low_rank(&self, x: Tensor<2>) -> Tensor<2> {
         let low = x.matmul(self.lora_a.val().transpose());
         low.mul_scalar(self.scaling).matmul(self.lora_b.val().transpose())
-    }
-
-    /// `x·Wᵀ` and the update as one operation: for one dtype, without dropout and with a frozen weight, else `None`.
-    pub(crate) fn project(&self, x: &Tensor<2>, weight: &Tensor<2>, rounded: bool) -> Option<Tensor<2>> {
-        let [a, b] = self.plain_factors(x, weight)?;
-        Some(lora_linear(x.clone(), weight.clone(), a, b, self.scaling, rounded))
     }
 
     /// A and B where the update is nothing else, and one operation with `x·Wᵀ`.
@@ -90,37 +85,68 @@ impl Lora {
         b.matmul(a).mul_scalar(self.scaling)
     }
 
-    /// The base weight `[out, in]` (f32) with the update folded in.
-    pub fn merge(&self, weight: Tensor<2>) -> Tensor<2> {
-        weight + self.delta()
-    }
-
-    /// The update without B's bias.
-    pub(crate) fn low_rank_update(&self) -> LowRank {
-        LowRank::new(self.lora_a.val(), self.lora_b.val(), self.scaling)
-    }
-
     /// What B's bias adds to the base's.
     pub fn delta_bias(&self) -> Option<Tensor<1>> {
         self.bias_b.as_ref().map(|b| b.val().mul_scalar(self.scaling))
     }
+}
 
-    /// Parameters by the names that PEFT gives them on disk.
-    pub fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
+impl MethodLayer for Lora {
+    fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
         let mut all =
             vec![("lora_A.weight", ParamRef::from(&self.lora_a)), ("lora_B.weight", ParamRef::from(&self.lora_b))];
         all.extend(self.bias_b.iter().map(|b| ("lora_B.bias", ParamRef::from(b))));
         all
     }
 
-    /// As [`Self::params`], to write into.
-    pub fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+    fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
         let mut all = vec![
             ("lora_A.weight", ParamMut::from(&mut self.lora_a)),
             ("lora_B.weight", ParamMut::from(&mut self.lora_b)),
         ];
         all.extend(self.bias_b.iter_mut().map(|b| ("lora_B.bias", ParamMut::from(b))));
         all
+    }
+
+    fn apply(&self, product: Tensor<2>, x: Tensor<2>, _: &Tensor<2>, _: Option<&Tensor<2>>) -> Tensor<2> {
+        product + self.update_of(x)
+    }
+
+    fn project(
+        &self,
+        x: &Tensor<2>,
+        weight: &Tensor<2>,
+        _: &Tensor<2>,
+        _: Option<&Tensor<2>>,
+        rounded: bool,
+    ) -> Option<Tensor<2>> {
+        let [a, b] = self.plain_factors(x, weight)?;
+        Some(lora_linear(x.clone(), weight.clone(), a, b, self.scaling, rounded))
+    }
+
+    fn merge(&self, weight: Tensor<2>, _: &Tensor<2>) -> Tensor<2> {
+        weight + self.delta()
+    }
+
+    fn changes_bias(&self, _: bool) -> bool {
+        self.bias_b.is_some()
+    }
+
+    fn apply_bias(&self, bias: Option<Tensor<1>>) -> Option<Tensor<1>> {
+        match (bias, self.delta_bias()) {
+            (Some(bias), Some(delta)) => Some(bias + delta),
+            (bias, delta) => bias.or(delta),
+        }
+    }
+
+    fn update(&self) -> Option<Update<'_>> {
+        let low_rank = LowRank::new(self.lora_a.val(), self.lora_b.val(), self.scaling);
+        Some(Update { low_rank, magnitude: None })
+    }
+
+    fn rescale(&mut self, multiplier: f64) -> bool {
+        self.scaling *= multiplier;
+        true
     }
 }
 
@@ -152,7 +178,7 @@ mod tests {
         let (lora, _) = Lora::init(&spec(InitLoraWeights::Random), &w, &mut TensorRng::new(1, "l")).unwrap();
         let x = weight(3, 10);
         let direct = x.clone().matmul(lora.delta().transpose());
-        lora.update(x).into_data().assert_approx_eq::<f32>(&direct.into_data(), Tolerance::absolute(1e-6));
+        lora.update_of(x).into_data().assert_approx_eq::<f32>(&direct.into_data(), Tolerance::absolute(1e-6));
     }
 
     #[test]
@@ -161,7 +187,7 @@ mod tests {
             let w = weight(out, inp);
             for init in [InitLoraWeights::Pissa, InitLoraWeights::PissaNiter(4), InitLoraWeights::Olora] {
                 let (lora, residual) = Lora::init(&spec(init.clone()), &w, &mut TensorRng::new(1, "l")).unwrap();
-                let sum = lora.merge(residual.unwrap());
+                let sum = residual.unwrap() + lora.delta();
                 sum.into_data().assert_approx_eq::<f32>(&w.to_data(), Tolerance::absolute(1e-5));
                 assert!(lora.delta().abs().max().into_scalar::<f32>() > 0.1);
             }

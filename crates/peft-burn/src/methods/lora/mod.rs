@@ -1,10 +1,11 @@
 //! LoRA.
 
-pub(crate) mod config;
+mod config;
 mod init;
 mod layer;
 pub(crate) mod op;
 
-pub use config::{LoraConfig, TokenIndices};
+pub use config::LoraConfig;
+pub(crate) use config::features;
 pub use init::LoraSpec;
 pub use layer::Lora;

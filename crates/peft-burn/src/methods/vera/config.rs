@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::config::keys::{MethodConfig, OtherKeys};
-use crate::config::{Bias, OneOrMany, TargetModules, TaskType, checks};
+use super::projection::PROJECTION_NAMES;
+use crate::config::{Bias, OneOrMany, OtherKeys, Shared, SharedMut, TargetModules, TaskType, checks};
+use crate::methods::traits::MethodConfig;
+use crate::modules::ModuleInfo;
 
 /// `peft_type` `VERA`: `y = W·x + λ_b ∘ B·(λ_d ∘ A·x)` with one frozen random pair A, B for the whole model, and the
 /// vectors λ learned for each module. PEFT's keys and defaults.
@@ -69,7 +71,35 @@ fn features() -> [(&'static str, Value); 1] {
 }
 
 impl MethodConfig for VeraConfig {
-    const PEFT_TYPE: &'static str = "VERA";
+    fn peft_type(&self) -> &'static str {
+        "VERA"
+    }
+
+    fn display_name(&self) -> &'static str {
+        "VeRA"
+    }
+
+    fn shared(&self) -> Shared<'_> {
+        Shared {
+            target_modules: &self.target_modules,
+            exclude_modules: None,
+            layers_to_transform: self.layers_to_transform.as_ref(),
+            layers_pattern: self.layers_pattern.as_ref(),
+            bias: self.bias,
+            modules_to_save: self.modules_to_save.as_deref().unwrap_or_default(),
+            task_type: self.task_type,
+            base_model_name_or_path: self.base_model_name_or_path.as_deref(),
+        }
+    }
+
+    fn shared_mut(&mut self) -> SharedMut<'_> {
+        SharedMut {
+            target_modules: &mut self.target_modules,
+            modules_to_save: &mut self.modules_to_save,
+            task_type: &mut self.task_type,
+            base_model_name_or_path: &mut self.base_model_name_or_path,
+        }
+    }
 
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -86,5 +116,25 @@ impl MethodConfig for VeraConfig {
         problems.extend(checks::bias(self.bias, Bias::LoraOnly, "vera_only"));
         problems.extend(self.other.problems(&features()));
         problems
+    }
+
+    fn parameters(&self, module: &ModuleInfo) -> usize {
+        module.out_features + self.r
+    }
+
+    fn tensor_prefix(&self) -> &'static str {
+        "vera_"
+    }
+
+    fn rank_tensors(&self) -> Vec<&'static str> {
+        vec!["vera_lambda_d"]
+    }
+
+    fn tensors_of_no_module(&self) -> &'static [&'static str] {
+        &PROJECTION_NAMES
+    }
+
+    fn dropouts(&self) -> Vec<(&'static str, f64)> {
+        vec![("vera_dropout", self.vera_dropout)]
     }
 }

@@ -5,13 +5,14 @@
 //! model with that key and those sizes shares it.
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use fused_burn::{can_join, linear, scale_columns};
 
 use super::op::{VeraVectors, vera_linear};
 use super::projection::VeraProjection;
 use crate::low_rank::LowRank;
 use crate::methods::dropout::dropout;
+use crate::methods::traits::{MethodLayer, SharedInput, Update};
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
 
@@ -68,43 +69,10 @@ impl Vera {
         self.lambda_b.val().is_require_grad()
     }
 
-    /// Whether [`Self::project`] of this layer serves `other` too, for the same x. With dropout each layer drops
-    /// inputs of its own.
-    pub fn shares_projection_of_input(&self, other: &Self) -> bool {
-        let drops = |vera: &Self| vera.dropout > 0.0 && vera.training();
-        self.projection.is(&other.projection) && self.inputs == other.inputs && !drops(self) && !drops(other)
-    }
-
-    /// `x·Aᵀ` for `x` (`[n, in]`, f32), dropped out in training: `[n, r]`.
-    pub fn project(&self, x: Tensor<2>) -> Tensor<2> {
-        linear(dropout(x, self.dropout, self.training()), self.a())
-    }
-
-    /// The update for `low` = [`Self::project`]`(x)`: `[n, out]`.
+    /// The update for `low` = [`MethodLayer::project_input`]`(x)`: `[n, out]`.
     pub fn expand(&self, low: Tensor<2>) -> Tensor<2> {
         let low = scale_columns(low, self.lambda_d.val());
         scale_columns(linear(low, self.b()), self.lambda_b.val())
-    }
-
-    /// `x·Wᵀ` and [`Self::expand`]`(low)` as one operation, where there is one; in x's dtype if `rounded`, else in f32.
-    pub(crate) fn expand_onto(
-        &self,
-        x: &Tensor<2>,
-        weight: &Tensor<2>,
-        low: impl FnOnce() -> Tensor<2>,
-        rounded: bool,
-    ) -> Option<Tensor<2>> {
-        let b = self.b();
-        if !can_join(x, weight, &[&b]) {
-            return None;
-        }
-        let vectors = VeraVectors { d: self.lambda_d.val(), b: self.lambda_b.val() };
-        Some(vera_linear(x.clone(), weight.clone(), low(), b, vectors, rounded))
-    }
-
-    /// The update for `x` (`[n, in]`, f32): `[n, out]`.
-    pub fn update(&self, x: Tensor<2>) -> Tensor<2> {
-        self.expand(self.project(x))
     }
 
     /// `(λ_b ∘ B)·(λ_d ∘ A)`: `[out, in]`.
@@ -118,24 +86,58 @@ impl Vera {
         let scale = |m: Tensor<2>, by: &Param<Tensor<1>>| m * by.val().unsqueeze_dim(1);
         [scale(self.a(), &self.lambda_d), scale(self.b(), &self.lambda_b)]
     }
+}
 
-    /// The update.
-    pub(crate) fn low_rank(&self) -> LowRank {
-        let [a, b] = self.scaled();
-        LowRank::new(a, b, 1.0)
-    }
-
-    /// Parameters by the names that PEFT gives them on disk.
-    pub fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
+impl MethodLayer for Vera {
+    fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
         vec![("vera_lambda_b", ParamRef::from(&self.lambda_b)), ("vera_lambda_d", ParamRef::from(&self.lambda_d))]
     }
 
-    /// As [`Self::params`], to write into.
-    pub fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+    fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
         vec![
             ("vera_lambda_b", ParamMut::from(&mut self.lambda_b)),
             ("vera_lambda_d", ParamMut::from(&mut self.lambda_d)),
         ]
+    }
+
+    fn apply(&self, product: Tensor<2>, x: Tensor<2>, _: &Tensor<2>, low: Option<&Tensor<2>>) -> Tensor<2> {
+        product + self.expand(low.cloned().unwrap_or_else(|| self.project_input(x)))
+    }
+
+    fn project(
+        &self,
+        x: &Tensor<2>,
+        weight: &Tensor<2>,
+        _: &Tensor<2>,
+        low: Option<&Tensor<2>>,
+        rounded: bool,
+    ) -> Option<Tensor<2>> {
+        let b = self.b();
+        if !can_join(x, weight, &[&b]) {
+            return None;
+        }
+        let low = low.cloned().unwrap_or_else(|| self.project_input(x.clone().cast(DType::F32)));
+        let vectors = VeraVectors { d: self.lambda_d.val(), b: self.lambda_b.val() };
+        Some(vera_linear(x.clone(), weight.clone(), low, b, vectors, rounded))
+    }
+
+    fn merge(&self, weight: Tensor<2>, _: &Tensor<2>) -> Tensor<2> {
+        weight + self.delta()
+    }
+
+    /// `x·Aᵀ`, for layers of one pair and width. With dropout each layer drops inputs of its own.
+    fn shared_input(&self) -> Option<SharedInput> {
+        let drops = self.dropout > 0.0 && self.training();
+        (!drops).then_some(SharedInput { factor: self.projection.id(), inputs: self.inputs })
+    }
+
+    fn project_input(&self, x: Tensor<2>) -> Tensor<2> {
+        linear(dropout(x, self.dropout, self.training()), self.a())
+    }
+
+    fn update(&self) -> Option<Update<'_>> {
+        let [a, b] = self.scaled();
+        Some(Update { low_rank: LowRank::new(a, b, 1.0), magnitude: None })
     }
 }
 
@@ -157,9 +159,11 @@ mod tests {
             let vera = vera(out, inp, &pair);
             let x = from_vec(TensorRng::new(2, "x").normal(3 * inp, 1.0), [3, inp], &device).val();
             let direct = x.clone().matmul(vera.delta().transpose());
-            vera.update(x.clone()).into_data().assert_approx_eq::<f32>(&direct.into_data(), Tolerance::absolute(1e-5));
+            vera.expand(vera.project_input(x.clone()))
+                .into_data()
+                .assert_approx_eq::<f32>(&direct.into_data(), Tolerance::absolute(1e-5));
             let training = vera.clone().train();
-            assert!(training.update(x).is_autodiff());
+            assert!(training.expand(training.project_input(x)).is_autodiff());
         }
     }
 
@@ -167,12 +171,13 @@ mod tests {
     fn the_projected_input_is_shared_by_layers_of_one_pair_and_width() {
         let device = Device::flex();
         let [pair, other] = [1, 2].map(|key| VeraProjection::draw(key, 4, 10, 8, &device));
+        let shares = |a: &Vera, b: &Vera| a.shared_input().is_some() && a.shared_input() == b.shared_input();
         let q = vera(8, 10, &pair);
-        assert!(q.shares_projection_of_input(&vera(3, 10, &pair)));
-        assert!(!q.shares_projection_of_input(&vera(8, 9, &pair)));
-        assert!(!q.shares_projection_of_input(&vera(8, 10, &other)));
+        assert!(shares(&q, &vera(3, 10, &pair)));
+        assert!(!shares(&q, &vera(8, 9, &pair)));
+        assert!(!shares(&q, &vera(8, 10, &other)));
         let dropping = Vera { dropout: 0.5, ..vera(8, 10, &pair) };
-        assert!(q.shares_projection_of_input(&dropping));
-        assert!(!q.clone().train().shares_projection_of_input(&dropping.train()));
+        assert!(shares(&q, &dropping));
+        assert!(!shares(&q.clone().train(), &dropping.train()));
     }
 }

@@ -1,6 +1,7 @@
 //! VeRA.
 
-pub(crate) mod config;
+mod config;
+mod init;
 mod layer;
 mod mt19937;
 mod op;

@@ -44,6 +44,11 @@ impl VeraProjection {
         self.a.val().dims()[0]
     }
 
+    /// What tells it from other pairs.
+    pub(crate) fn id(&self) -> ParamId {
+        self.id
+    }
+
     /// Whether it is the same pair, on whatever device.
     pub fn is(&self, other: &Self) -> bool {
         self.id == other.id

@@ -3,6 +3,10 @@
 
 #[path = "training/adalora.rs"]
 mod adalora;
+#[path = "training/builder.rs"]
+mod builder;
+#[path = "training/loraplus.rs"]
+mod loraplus;
 #[path = "training/own_model.rs"]
 mod own_model;
 #[path = "training/replicas.rs"]

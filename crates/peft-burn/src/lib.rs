@@ -50,6 +50,6 @@ pub use model::{
     AdaptableModel, AdapterStatus, LayerStatus, Layers, ModelStatus, PeftModel, PeftState, TrainableReport, Trained,
     count_parameters, share_projections,
 };
-pub use param::{ParamMut, ParamRef};
+pub use param::{ParamMut, ParamRef, Role};
 pub use random::TensorRng;
 pub use reparam::{AdaptedLayers, AdaptedParam, ParamAdapter};

@@ -22,6 +22,32 @@ pub enum ParamMut<'a> {
     Two(&'a mut Param<Tensor<2>>),
 }
 
+/// What a parameter is in its adapter, as far as optimisers tell parameters apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Role {
+    /// The side of a low-rank update that makes the output: the B of LoRA, DoRA and AdaLoRA.
+    Up,
+    /// A vector: a magnitude, a scale, a bias.
+    Vector,
+    /// A side of the update of an embedding.
+    Embedding,
+    /// Any other matrix.
+    Matrix,
+}
+
+impl Role {
+    /// The role of the parameter that a layer calls `name`, such as `lora_B.weight`.
+    pub(crate) fn of(name: &str, param: &ParamRef<'_>) -> Self {
+        match (name.split('.').next().unwrap_or_default(), param) {
+            ("lora_B", _) => Self::Up,
+            ("lora_embedding_A" | "lora_embedding_B", _) => Self::Embedding,
+            (_, ParamRef::One(_)) => Self::Vector,
+            (_, ParamRef::Two(_)) => Self::Matrix,
+        }
+    }
+}
+
 impl<'a> From<&'a Param<Tensor<1>>> for ParamRef<'a> {
     fn from(param: &'a Param<Tensor<1>>) -> Self {
         Self::One(param)

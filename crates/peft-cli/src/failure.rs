@@ -104,6 +104,15 @@ fn learner_way_out(error: &LearnerError) -> Option<&'static str> {
         LearnerError::Checkpoint { .. } => {
             "remove this checkpoint's folder: --resume then goes on from the one before it"
         }
+        LearnerError::DiskFull { last: Some(_), .. } => {
+            "make room on that disk, then go on with the same command and --resume"
+        }
+        LearnerError::DiskFull { last: None, .. } => {
+            "make room on that disk, or write elsewhere; then begin again with --overwrite"
+        }
+        LearnerError::PhasesMoved { .. } | LearnerError::ContentsChanged { .. } => {
+            "set it back, or begin a new run in another output folder"
+        }
         LearnerError::OutputExists { .. } => "go on with the run by --resume, or replace it by --overwrite",
         LearnerError::ConfigChanged { .. } => {
             "set these back, use another output folder, or replace the run by --overwrite"

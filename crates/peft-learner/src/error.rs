@@ -188,6 +188,44 @@ pub enum LearnerError {
         /// Steps of the run.
         total_steps: usize,
     },
+    /// A run is resumed on other contents than it was begun with.
+    #[error(
+        "the run was begun with other contents: {} changed since; a resumed run must go on with the same, begin a new one \
+         in another folder",
+        changed.join(", ")
+    )]
+    ContentsChanged {
+        /// What differs: `data`, `valid`, `base`, `tokenizer`.
+        changed: Vec<String>,
+    },
+    /// A run with AdaLoRA is resumed for another number of steps.
+    #[error(
+        "AdaLoRA's phases are laid over the {were} steps that the run was begun with, and it is now to have {are}; go on \
+         with {were} steps, or begin a new run from the adapter"
+    )]
+    PhasesMoved {
+        /// Steps then.
+        were: usize,
+        /// Steps now.
+        are: usize,
+    },
+    /// The disk is full.
+    #[error(
+        "{source}; the disk of `{}` is full, {}",
+        dir.display(),
+        match last {
+            Some(path) => format!("and `{}` is the last whole checkpoint", path.display()),
+            None => "and there is no whole checkpoint".to_owned(),
+        }
+    )]
+    DiskFull {
+        /// The run's folder.
+        dir: PathBuf,
+        /// What could not be written.
+        source: Box<Self>,
+        /// The newest complete checkpoint.
+        last: Option<PathBuf>,
+    },
     /// Training was stopped from outside.
     #[error(
         "{} after step {step}; {}",
@@ -278,6 +316,21 @@ fn signal_name(signal: i32) -> String {
 }
 
 impl LearnerError {
+    /// Whether the disk was full. Burn's records tell it in words alone.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        let full =
+            |source: &io::Error| matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        match self {
+            Self::Io { source, .. }
+            | Self::Peft(peft_burn::PeftError::Io { source, .. })
+            | Self::Llama(llama_burn::LlamaError::Io { source, .. }) => full(source),
+            Self::Checkpoint { message, .. } => {
+                message.contains("No space left on device") || message.contains("quota exceeded")
+            }
+            _ => false,
+        }
+    }
+
     /// For `map_err`: wraps the system's reason with what was attempted on which path.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_path_buf();

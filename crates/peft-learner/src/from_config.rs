@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use llama_burn::Llama;
+use llama_burn::{GenerateOptions, Llama};
 use peft_burn::{AdapterFiles, PeftConfig, PeftModel};
 
 use crate::base::{Base, Text};
 use crate::config::{AdapterSource, RunConfig};
 use crate::data::{EncodeReport, Stream, StreamConfig};
-use crate::error::{LearnerError, Result};
-use crate::train::{Existing, Finetune, check_output, restart};
+use crate::error::{LearnerError, Problems, Result};
+use crate::train::{Existing, Finetune, check_output, of_examples, of_files, restart};
 
 /// The name of the adapter that a configuration file's run trains.
 pub const ADAPTER: &str = "default";
@@ -72,6 +72,7 @@ impl ConfiguredRun {
             None => (Vec::new(), None),
         };
         let pad_id = base.pad_id();
+        let data = of_examples(&examples);
         let stream = Stream::new(examples.into(), stream_config(config, pad_id, devices.len().max(1)))?;
         let total_steps = config.training.total_steps(stream.rows_per_epoch(), devices.len().max(1));
         let Base { mut model, text, dir } = base;
@@ -95,9 +96,35 @@ impl ConfiguredRun {
             .seed(config.seed)
             .existing(existing)
             .devices(devices.to_vec())
-            .settings(config.to_table()?);
+            .settings(config.to_table()?)
+            .contents("data", data)
+            .contents("base", of_files(&dir, is_weights)?)
+            .contents("tokenizer", of_files(&dir, is_tokenizer)?);
+        let prompts = &config.training.sample_prompts;
+        let finetune = match (&text, prompts.is_empty()) {
+            (_, true) => finetune,
+            (Some(text), false) => {
+                let max_new_tokens = config.training.sample_max_new_tokens;
+                finetune.samples(text, prompts, GenerateOptions { max_new_tokens, ..GenerateOptions::default() })
+            }
+            (None, false) => {
+                let mut problems = Problems::default();
+                problems.push("`training.sample_prompts` are texts, and the model has no tokenizer; leave them out");
+                return Err(LearnerError::Options(problems));
+            }
+        };
         Ok(Self { finetune, text, dir, train, valid, warnings })
     }
+}
+
+/// A file of a model's weights, or of the shape that they are read in.
+fn is_weights(name: &str) -> bool {
+    name == "config.json" || [".safetensors", ".bin"].iter().any(|end| name.ends_with(end))
+}
+
+/// A file that text is made into tokens by.
+fn is_tokenizer(name: &str) -> bool {
+    name.starts_with("tokenizer") || name.starts_with("chat_template") || name.ends_with("tokens_map.json")
 }
 
 fn stream_config(config: &RunConfig, pad_id: u32, parts: usize) -> StreamConfig {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::Param;
+use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Tensor};
 
 use super::adaptable::AdaptableModel;
@@ -17,7 +17,7 @@ use crate::layers::embedding::{EmbeddingAdapter, PeftEmbedding};
 use crate::layers::layer::{LayerMut, LayerRef};
 use crate::layers::linear::{LinearAdapter, PeftLinear};
 use crate::methods::{PeftConfig, Place, VeraProjection};
-use crate::param::{ParamMut, ParamRef};
+use crate::param::{ParamMut, ParamRef, Role};
 use crate::targets::{Resolution, resolve};
 
 /// Adapters on a model: add, switch, disable, merge, remove. Implemented for every [`AdaptableModel`].
@@ -308,6 +308,20 @@ pub trait PeftModel: AdaptableModel {
         let mut all = Vec::new();
         for (path, layer) in self.layers() {
             all.extend(layer.params(name).into_iter().flatten().map(|(suffix, p)| (file_key(&path, suffix), p)));
+        }
+        Ok(all)
+    }
+
+    /// The parameters of an adapter by their names in its safetensors file, each with its role.
+    ///
+    /// # Errors
+    /// A name that is not attached.
+    fn adapter_roles(&self, name: &str) -> Result<Vec<(String, ParamId, Role)>> {
+        check_known(name, self.peft_state())?;
+        let mut all = Vec::new();
+        for (path, layer) in self.layers() {
+            let params = layer.params(name).into_iter().flatten();
+            all.extend(params.map(|(suffix, p)| (file_key(&path, suffix), p.id(), Role::of(suffix, &p))));
         }
         Ok(all)
     }

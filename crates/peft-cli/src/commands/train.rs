@@ -83,7 +83,6 @@ impl Train {
         let finetune = finetune.dashboard(!self.json && !self.no_dashboard).stop_on_signals();
         let (_, report) = finetune.run(&config.output)?;
         warnings.iter().for_each(output::warn);
-        report.changed.iter().for_each(output::note);
         if self.json { output::json(&to_json(&config, &report, &train, &warnings)) } else { show(&config, &report) }
     }
 }

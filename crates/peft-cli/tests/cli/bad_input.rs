@@ -328,7 +328,9 @@ mod full_disk {
         place.ok("train run.toml --set output=roomy");
         // A checkpoint takes about 240 kB: the second does not fit beside the first.
         let line = "train run.toml --set output=disk/run";
-        place.run(line).fails_with(&["disk/run/", "No space left on device"]);
+        let said = place.run(line);
+        said.fails_with(&["disk/run/", "No space left on device", "the disk of `disk/run` is full"]);
+        said.fails_with(&["step-4` is the last whole checkpoint", "make room on that disk", "--resume"]);
         let left: Vec<_> =
             std::fs::read_dir(disk.0.join("run/checkpoints")).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert!(left.iter().all(|name| name.to_str().unwrap().starts_with("step-")), "{left:?}");

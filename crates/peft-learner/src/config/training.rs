@@ -46,6 +46,11 @@ pub struct TrainingConfig {
     pub save_steps: usize,
     /// Checkpoints kept; in a program 0 means all.
     pub save_total_limit: usize,
+    /// Texts that the model continues every `eval_steps` steps and at the end, greedily, into `samples.jsonl`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sample_prompts: Vec<String>,
+    /// At most so many tokens for each of them.
+    pub sample_max_new_tokens: usize,
     /// Run decoder layers again in backward: more time, less memory, the same gradients.
     pub gradient_checkpointing: bool,
     /// AdaLoRA: take pruned triplets out of memory after the last mask, so that the steps after it cost less. Their rows
@@ -82,6 +87,8 @@ impl TrainingConfig {
             eval_steps: section.or("eval_steps", default.eval_steps),
             save_steps: section.or("save_steps", default.save_steps),
             save_total_limit: section.or("save_total_limit", default.save_total_limit),
+            sample_prompts: section.or("sample_prompts", default.sample_prompts),
+            sample_max_new_tokens: section.or("sample_max_new_tokens", default.sample_max_new_tokens),
             gradient_checkpointing: section.or("gradient_checkpointing", default.gradient_checkpointing),
             shrink_after_pruning: section.or("shrink_after_pruning", default.shrink_after_pruning),
         };
@@ -119,6 +126,8 @@ impl Default for TrainingConfig {
             eval_steps: 50,
             save_steps: 50,
             save_total_limit: 2,
+            sample_prompts: Vec::new(),
+            sample_max_new_tokens: 64,
             gradient_checkpointing: false,
             shrink_after_pruning: false,
         }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::samples::Sample;
 use crate::report::{EvalReport, StepReport};
 
 /// Whether a run goes on. A callback that returns `()` lets it.
@@ -53,6 +54,7 @@ pub struct Saved<'a, M> {
 
 type OnStep = Box<dyn FnMut(&StepReport) -> Flow + Send>;
 type OnEvaluation<M> = Box<dyn FnMut(&Evaluated<'_, M>) -> Flow + Send>;
+type OnSample = Box<dyn FnMut(&Sample) + Send>;
 type OnCheckpoint<M> = Box<dyn FnMut(&Saved<'_, M>) + Send>;
 type OwnMetric<M> = Box<dyn FnMut(&M) -> f64 + Send>;
 
@@ -61,13 +63,20 @@ pub(crate) struct Callbacks<M> {
     pub step: Vec<OnStep>,
     pub evaluation: Vec<OnEvaluation<M>>,
     pub checkpoint: Vec<OnCheckpoint<M>>,
+    pub sample: Vec<OnSample>,
     /// By the key in metrics.jsonl.
     pub metrics: Vec<(String, OwnMetric<M>)>,
 }
 
 impl<M> Default for Callbacks<M> {
     fn default() -> Self {
-        Self { step: Vec::new(), evaluation: Vec::new(), checkpoint: Vec::new(), metrics: Vec::new() }
+        Self {
+            step: Vec::new(),
+            evaluation: Vec::new(),
+            checkpoint: Vec::new(),
+            sample: Vec::new(),
+            metrics: Vec::new(),
+        }
     }
 }
 
@@ -80,6 +89,11 @@ impl<M> Callbacks<M> {
     /// Tells of an evaluation.
     pub fn evaluation(&mut self, evaluated: &Evaluated<'_, M>) -> Flow {
         stop_if_any(self.evaluation.iter_mut().map(|tell| tell(evaluated)))
+    }
+
+    /// Tells of a text that the model wrote.
+    pub fn sample(&mut self, sample: &Sample) {
+        self.sample.iter_mut().for_each(|tell| tell(sample));
     }
 
     /// Tells of a checkpoint that is complete.

@@ -18,7 +18,7 @@ use super::replicas::Replicas;
 use super::run::{Rules, Run};
 use crate::data::Batch;
 use crate::error::{LearnerError, Result};
-use crate::report::StepReport;
+use crate::report::{StepOf, StepReport};
 
 /// A causal language model in training: what Burn's `Learner` holds.
 ///
@@ -99,6 +99,12 @@ impl ItemLazy for LmOutput {
 impl Adaptor<LossInput> for LmOutput {
     fn adapt(&self) -> LossInput {
         LossInput::new(self.loss.clone())
+    }
+}
+
+impl Adaptor<StepOf> for LmOutput {
+    fn adapt(&self) -> StepOf {
+        StepOf(self.step.clone())
     }
 }
 

@@ -29,9 +29,44 @@ pub struct TrainerState {
     /// The triplets that AdaLoRA still has in memory, by `<path>.lora_E`; absent while it has all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub triplets: Option<BTreeMap<String, Vec<bool>>>,
+    /// Optimiser steps that the run was to have; 0 where that was not noted.
+    #[serde(default)]
+    pub max_steps: usize,
+    /// Digests of what the run is made of: `data`, `valid`, `base`, `tokenizer`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub contents: BTreeMap<String, String>,
     /// Devices that the run is spread over: the rows of a step follow from it. Absent for one.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub devices: usize,
+}
+
+impl TrainerState {
+    /// Checks that a run with the state `now` can go on from here.
+    ///
+    /// # Errors
+    /// Another number of devices, other contents, and fewer steps than are done.
+    pub(crate) fn check(&self, now: &Self, adalora: bool) -> Result<()> {
+        if self.devices != now.devices {
+            return Err(LearnerError::DevicesChanged { were: self.devices, are: now.devices });
+        }
+        let mut changed: Vec<String> = Vec::new();
+        for (what, digest) in &now.contents {
+            if self.contents.get(what).is_some_and(|before| before != digest) {
+                changed.push(what.clone());
+            }
+        }
+        if !changed.is_empty() {
+            return Err(LearnerError::ContentsChanged { changed });
+        }
+        if self.global_step > now.max_steps {
+            return Err(LearnerError::BeyondTheEnd { done: self.global_step, total_steps: now.max_steps });
+        }
+        // Budget and masks are laid over the whole run: under another length the steps made would have been others.
+        if adalora && self.max_steps > 0 && self.max_steps != now.max_steps {
+            return Err(LearnerError::PhasesMoved { were: self.max_steps, are: now.max_steps });
+        }
+        Ok(())
+    }
 }
 
 fn one() -> usize {
@@ -59,6 +94,11 @@ impl Checkpoints {
         Self { dir: dir.into(), limit, state }
     }
 
+    /// What every checkpoint notes of the run, but for its step.
+    pub(crate) fn state(&self) -> &TrainerState {
+        &self.state
+    }
+
     /// Complete checkpoints with their steps, oldest first. Half-written ones are not among them.
     pub fn list(&self) -> Vec<(usize, PathBuf)> {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
@@ -76,6 +116,14 @@ impl Checkpoints {
     /// The newest complete checkpoint.
     pub fn latest(&self) -> Option<PathBuf> {
         self.list().pop().map(|(_, path)| path)
+    }
+
+    /// What the newest complete checkpoint notes of its run; `None` where there is no checkpoint.
+    ///
+    /// # Errors
+    /// A checkpoint that is damaged.
+    pub fn latest_state(&self) -> Result<Option<TrainerState>> {
+        self.latest().map(|dir| read_state(&dir)).transpose()
     }
 
     /// Removes what a run that was killed while writing left behind.
@@ -156,7 +204,7 @@ impl Checkpoints {
     /// there is no checkpoint.
     ///
     /// # Errors
-    /// A checkpoint that is damaged, of another adapter, or of a run on another number of devices.
+    /// A checkpoint that is damaged, or of another adapter.
     pub(crate) fn restore<M: CausalModel>(
         &self,
         model: M,
@@ -165,11 +213,7 @@ impl Checkpoints {
     ) -> Result<Option<(M, ModuleOptimizer, TrainerState)>> {
         let Some(dir) = self.latest() else { return Ok(None) };
         let broken = |file: &str, message: String| LearnerError::Checkpoint { path: dir.join(file), message };
-        let text = std::fs::read(dir.join(STATE)).map_err(LearnerError::io("read", dir.join(STATE)))?;
-        let state: TrainerState = serde_json::from_slice(&text).map_err(|e| broken(STATE, e.to_string()))?;
-        if state.devices != self.state.devices {
-            return Err(LearnerError::DevicesChanged { were: state.devices, are: self.state.devices });
-        }
+        let state = read_state(&dir)?;
         let record = ModuleRecord::load(dir.join(MODEL)).map_err(|e| broken(MODEL, e.to_string()))?;
         let mut model = model;
         if let (Some(name), Some(triplets)) = (adapter, &state.triplets) {
@@ -178,5 +222,40 @@ impl Checkpoints {
         model = model.try_load_record(record).map_err(|e| broken(MODEL, e.to_string()))?;
         let record = OptimizerRecord::load(dir.join(OPTIMIZER)).map_err(|e| broken(OPTIMIZER, e.to_string()))?;
         Ok(Some((model, optim.load_record(record), state)))
+    }
+}
+
+fn read_state(dir: &Path) -> Result<TrainerState> {
+    let path = dir.join(STATE);
+    let text = std::fs::read(&path).map_err(LearnerError::io("read", &path))?;
+    serde_json::from_slice(&text).map_err(|error| LearnerError::Checkpoint { path, message: error.to_string() })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn state(step: usize, max_steps: usize, data: &str) -> TrainerState {
+        let contents = BTreeMap::from([("data".to_owned(), data.to_owned())]);
+        TrainerState { global_step: step, seed: 1, triplets: None, max_steps, contents, devices: 1 }
+    }
+
+    #[test]
+    fn a_run_goes_on_with_the_same_contents_and_perhaps_for_longer() {
+        let before = state(4, 8, "a");
+        before.check(&state(0, 8, "a"), true).unwrap();
+        before.check(&state(0, 12, "a"), false).unwrap();
+        let refused = |now, adalora| before.check(&now, adalora).unwrap_err().to_string();
+        assert!(refused(state(0, 12, "a"), true).contains("8 steps"), "AdaLoRA's phases would move");
+        assert!(refused(state(0, 3, "a"), false).contains("step 4"));
+        assert!(refused(state(0, 8, "b"), false).contains("data"));
+    }
+
+    #[test]
+    fn a_state_of_an_older_release_is_read() {
+        let old: TrainerState = serde_json::from_str(r#"{"global_step": 4, "seed": 1}"#).unwrap();
+        assert_eq!((old.max_steps, old.devices, old.contents.len()), (0, 1, 0));
+        old.check(&state(0, 12, "a"), true).unwrap();
     }
 }

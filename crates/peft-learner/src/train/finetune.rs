@@ -1,5 +1,6 @@
 //! A run: everything it is made of, and how it goes from its checks to its report.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::LossMetric;
 use burn::train::renderer::tui::TuiMetricsRendererWrapper;
 use burn::train::{CustomLearningStrategy, InferenceStep, Interrupter, Learner, SupervisedTraining, TrainingStrategy};
-use llama_burn::CausalModel;
+use llama_burn::{CausalModel, GenerateOptions, Text};
 use peft_burn::adalora::kept_ranks;
 use peft_burn::{AdapterFiles, PeftConfig, PeftModel, TrainableReport};
 
@@ -21,8 +22,8 @@ use crate::config::TrainingConfig;
 use crate::data::{Batch, Example, Stream, StreamConfig, eval_batches};
 use crate::error::{LearnerError, Problems, Result};
 use crate::report::{
-    EvalReport, Metrics, MetricsWriter, Progress, StepReport, read_metrics, truncate_after, write_loss_plot,
-    write_rank_plot,
+    EvalReport, Metrics, MetricsWriter, Progress, StepMetric, StepReport, read_metrics, truncate_after,
+    write_loss_plot, write_rank_plot,
 };
 use crate::whole_file::write_whole;
 
@@ -30,6 +31,7 @@ use super::callbacks::{Callbacks, Evaluated, Flow, Saved};
 use super::causal_lm::CausalLm;
 use super::checkpoint::{Checkpoints, TrainerState};
 use super::checks::{self, Found, Parts};
+use super::contents;
 use super::journal::{Ended, Journal, Losses};
 use super::loader::{EvalLoader, StepLoader};
 use super::loraplus::learning_rates;
@@ -37,6 +39,7 @@ use super::memory::keep_freed_memory;
 use super::output_folder::{Existing, OutputFolder, check_output};
 use super::replicas::{Replicas, strategy};
 use super::run::{Observer, Rules, Run};
+use super::samples::{Sample, SampleFile, Sampler};
 use super::schedule::Schedule;
 use super::settings;
 use super::stop::{Reason, Requests, StopHandle};
@@ -61,7 +64,9 @@ pub struct Finetune<M: CausalModel> {
     dashboard: bool,
     signals: bool,
     stop: StopHandle,
+    sampler: Option<Sampler>,
     settings: Option<toml::Table>,
+    contents: BTreeMap<String, String>,
     callbacks: Callbacks<M>,
 }
 
@@ -125,7 +130,9 @@ impl<M: CausalModel> Finetune<M> {
             dashboard: false,
             signals: false,
             stop: StopHandle::new(),
+            sampler: None,
             settings: None,
+            contents: BTreeMap::new(),
             callbacks: Callbacks::default(),
         }
     }
@@ -216,6 +223,13 @@ impl<M: CausalModel> Finetune<M> {
         self
     }
 
+    /// Notes that `what`, such as `base`, has the contents with this digest; a run with others does not resume from the
+    /// checkpoints of this one. Rows given to [`train`](Self::train) and [`valid`](Self::valid) are noted by themselves.
+    pub fn contents(mut self, what: impl Into<String>, digest: impl Into<String>) -> Self {
+        self.contents.insert(what.into(), digest.into());
+        self
+    }
+
     /// Tells `callback` of every step, and ends the run where it returns [`Flow::Stop`].
     pub fn on_step<F: Into<Flow>>(mut self, mut callback: impl FnMut(&StepReport) -> F + Send + 'static) -> Self {
         self.callbacks.step.push(Box::new(move |report| callback(report).into()));
@@ -234,6 +248,25 @@ impl<M: CausalModel> Finetune<M> {
     /// Tells `callback` of every checkpoint.
     pub fn on_checkpoint(mut self, callback: impl FnMut(&Saved<'_, M>) + Send + 'static) -> Self {
         self.callbacks.checkpoint.push(Box::new(callback));
+        self
+    }
+
+    /// Lets the model continue `prompts` every `eval_steps` steps and at the end, as `options` say; the texts go to progress and
+    /// to `samples.jsonl`. They end where `text`'s do.
+    pub fn samples<P: Into<String>>(
+        mut self,
+        text: &Text,
+        prompts: impl IntoIterator<Item = P>,
+        options: GenerateOptions,
+    ) -> Self {
+        let prompts = prompts.into_iter().map(Into::into).collect();
+        self.sampler = Some(Sampler::new(text.clone(), prompts, options));
+        self
+    }
+
+    /// Tells `callback` of every text that the model writes.
+    pub fn on_sample(mut self, callback: impl FnMut(&Sample) + Send + 'static) -> Self {
+        self.callbacks.sample.push(Box::new(callback));
         self
     }
 
@@ -257,8 +290,17 @@ impl<M: CausalModel> Finetune<M> {
         check_output(dir, self.existing)?;
         let settings = self.settings.take().map_or_else(|| self.own_settings(), Ok)?;
         let saved = dir.join("config.toml");
+        let checkpoints = self.checkpoints(dir, total_steps);
         let changed = match self.existing {
-            Existing::Resume if saved.exists() => settings::compare(&saved, &settings)?,
+            Existing::Resume => {
+                let before = checkpoints.latest_state()?;
+                let known = before.as_ref().map(|state| state.contents.clone()).unwrap_or_default();
+                let changed = if saved.exists() { settings::compare(&saved, &settings, &known)? } else { Vec::new() };
+                if let Some(before) = before {
+                    before.check(checkpoints.state(), found.pruning.is_some())?;
+                }
+                changed
+            }
             _ => Vec::new(),
         };
         let text = toml::to_string_pretty(&settings)
@@ -269,29 +311,60 @@ impl<M: CausalModel> Finetune<M> {
         let folder = OutputFolder::claim(dir, self.existing)?;
         write_whole(folder.join("config.toml"), text.as_bytes())?;
         let adapter = self.adapter.clone();
-        let (model, steps, resumed_from, stopped_early) = self.launch(&folder, stream, total_steps, found)?;
-        let metrics = read_metrics(folder.join("metrics.jsonl"))?;
-        write_loss_plot(folder.join("loss.svg"), "Loss", &metrics)?;
-        let (adapter, ranks) = match &adapter {
-            Some(name) => {
-                let place = folder.join("adapter");
-                model.save_adapter(name, &place)?;
-                (Some(place), draw_ranks(&model, name, &folder.join("ranks.svg"))?)
+        let explained = |error: LearnerError| match error {
+            LearnerError::NotFinite { step, loss, grad_norm, .. } => {
+                LearnerError::NotFinite { step, loss, grad_norm, last_good: checkpoints.latest() }
             }
-            None => (None, None),
+            full if full.is_disk_full() => {
+                LearnerError::DiskFull { dir: dir.to_owned(), source: Box::new(full), last: checkpoints.latest() }
+            }
+            other => other,
         };
-        let seconds = started.elapsed().as_secs_f64();
-        let report =
-            Report { steps, resumed_from, stopped_early, metrics, parameters, adapter, ranks, changed, seconds };
-        Ok((model, report))
+        let written = self.launch(&folder, &checkpoints, stream, total_steps, found, &changed).and_then(|trained| {
+            let (model, steps, resumed_from, stopped_early) = trained;
+            let metrics = read_metrics(folder.join("metrics.jsonl"))?;
+            write_loss_plot(folder.join("loss.svg"), "Loss", &metrics)?;
+            let (adapter, ranks) = match &adapter {
+                Some(name) => {
+                    let place = folder.join("adapter");
+                    model.save_adapter(name, &place)?;
+                    (Some(place), draw_ranks(&model, name, &folder.join("ranks.svg"))?)
+                }
+                None => (None, None),
+            };
+            let seconds = started.elapsed().as_secs_f64();
+            let report =
+                Report { steps, resumed_from, stopped_early, metrics, parameters, adapter, ranks, changed, seconds };
+            Ok((model, report))
+        });
+        written.map_err(explained)
+    }
+
+    /// The checkpoints in the folder `dir`, and what they note of this run.
+    fn checkpoints(&self, dir: &Path, max_steps: usize) -> Checkpoints {
+        let mut contents = self.contents.clone();
+        if let Some(Train::Examples(examples)) = &self.train {
+            contents.entry("data".to_owned()).or_insert_with(|| contents::of_examples(examples));
+        }
+        if !self.valid.is_empty() {
+            contents.entry("valid".to_owned()).or_insert_with(|| contents::of_examples(&self.valid));
+        }
+        let state = TrainerState {
+            global_step: 0,
+            seed: self.seed,
+            triplets: None,
+            max_steps,
+            contents,
+            devices: self.devices.len().max(1),
+        };
+        Checkpoints::new(dir.join("checkpoints"), self.training.save_total_limit, state)
     }
 
     fn take_stream(&mut self) -> Result<Stream> {
         let training = &self.training;
-        match self.train.take() {
-            Some(Train::Stream(stream)) => Ok(stream),
-            Some(Train::Examples(examples)) => Stream::new(
-                examples,
+        if let Some(Train::Examples(examples)) = &self.train {
+            return Stream::new(
+                examples.clone(),
                 StreamConfig {
                     batch_size: training.per_device_train_batch_size,
                     accumulation: training.gradient_accumulation_steps * self.devices.len().max(1),
@@ -302,8 +375,11 @@ impl<M: CausalModel> Finetune<M> {
                     pad_id: self.pad_id,
                     seed: self.seed,
                 },
-            ),
-            None => Err(LearnerError::Stream("there are no rows to train on".to_owned())),
+            );
+        }
+        match self.train.take() {
+            Some(Train::Stream(stream)) => Ok(stream),
+            _ => Err(LearnerError::Stream("there are no rows to train on".to_owned())),
         }
     }
 
@@ -314,6 +390,12 @@ impl<M: CausalModel> Finetune<M> {
             {
                 problems.push(format!("the metric `{name}` has the name of another; give it one of its own"));
             }
+        }
+        if let Some(sampler) = &self.sampler {
+            sampler.check(&self.model, &mut problems);
+        }
+        if !self.callbacks.sample.is_empty() && self.sampler.is_none() {
+            problems.push("samples of text are asked for, and there are no prompts; give some, or leave out what is told of samples");
         }
         if !problems.is_empty() {
             return Err(LearnerError::Options(problems));
@@ -343,26 +425,27 @@ impl<M: CausalModel> Finetune<M> {
     fn launch(
         self,
         folder: &OutputFolder,
+        checkpoints: &Checkpoints,
         stream: Stream,
         total_steps: usize,
         found: Found,
+        notes: &[String],
     ) -> Result<(M, usize, usize, bool)> {
         keep_freed_memory();
         let Self { model, adapter, training, devices, seed, .. } = self;
         let replicas = Replicas::new(devices.len().max(1));
-        let state = TrainerState { global_step: 0, seed, triplets: None, devices: replicas.count };
-        let checkpoints = Checkpoints::new(folder.join("checkpoints"), training.save_total_limit, state);
         checkpoints.clear_unfinished();
         let (mut model, mut optim, mut done) = (model.train(), optimizer(&training), 0);
         if self.existing == Existing::Resume
             && let Some((restored, optimizer, state)) =
                 checkpoints.restore(model.clone(), optim.clone(), adapter.as_deref())?
         {
-            if state.global_step > total_steps {
-                return Err(LearnerError::BeyondTheEnd { done: state.global_step, total_steps });
-            }
             (model, optim, done) = (restored.train(), optimizer, state.global_step);
         }
+        let sampler = match self.sampler {
+            Some(sampler) => Some((sampler, SampleFile::resume(folder.join("samples.jsonl"), done)?)),
+            None => None,
+        };
         let metrics_path = folder.join("metrics.jsonl");
         truncate_after(&metrics_path, done)?;
         let metrics = MetricsWriter::append(&metrics_path)?;
@@ -383,6 +466,7 @@ impl<M: CausalModel> Finetune<M> {
             true => Progress::to_writer(total_steps, done, Box::new(std::io::sink())),
             false => Progress::new(total_steps, done),
         };
+        notes.iter().for_each(|note| progress.note(note));
         let journal = Arc::new(Mutex::new(Journal {
             metrics,
             progress: progress.clone(),
@@ -396,6 +480,7 @@ impl<M: CausalModel> Finetune<M> {
             evaluates: !batches.is_empty(),
             saved: done,
             losses,
+            sampler,
             ended: None,
         }));
         let journal_of = || journal.lock().unwrap_or_else(PoisonError::into_inner);
@@ -443,10 +528,9 @@ impl<M: CausalModel> Finetune<M> {
                 .with_application_logger(None)
                 .with_metric_logger(InMemoryMetricLogger::default());
             supervised = match dashboard {
-                // Burn's metric reads the loss of every micro-batch from the device, which nothing else needs.
                 true => {
-                    let renderer = TuiMetricsRendererWrapper::new(self.stop.interrupter(), None);
-                    supervised.metrics((LossMetric::new(),)).renderer(Box::new(renderer))
+                    let adalora = run.rules().pruning.is_some();
+                    on_dashboard(supervised, &lm.model.device(), adalora, self.stop.interrupter())
                 }
                 false => supervised.renderer(Box::new(progress.clone())),
             };
@@ -464,12 +548,7 @@ impl<M: CausalModel> Finetune<M> {
         progress.finish();
         let steps = run.steps_done();
         if let Some(error) = run.take_error() {
-            return Err(match error {
-                LearnerError::NotFinite { step, loss, grad_norm, .. } => {
-                    LearnerError::NotFinite { step, loss, grad_norm, last_good: checkpoints.latest() }
-                }
-                other => other,
-            });
+            return Err(error);
         }
         if let Some(error) = failed {
             return Err(LearnerError::Training(error));
@@ -483,6 +562,28 @@ impl<M: CausalModel> Finetune<M> {
             None => return Ok((lm.model.valid(), steps, done, false)),
         };
         Err(LearnerError::Interrupted { step: steps, checkpoint: checkpoints.latest(), signal })
+    }
+}
+
+/// Shows what a step comes to on Burn's dashboard. "Stop" there asks through `stop`, as a signal does: the step is finished.
+fn on_dashboard<M: CausalModel>(
+    supervised: SupervisedTraining<CausalLm<M>>,
+    device: &Device,
+    adalora: bool,
+    stop: Interrupter,
+) -> SupervisedTraining<CausalLm<M>> {
+    // Burn's own metric of the loss reads every micro-batch from the device: it is for evaluations, which do so anyway.
+    let supervised = supervised
+        .metric_train_numeric(StepMetric::loss())
+        .metric_valid_numeric(LossMetric::new())
+        .metric_train_numeric(StepMetric::learning_rate())
+        .metric_train_numeric(StepMetric::grad_norm())
+        .metric_train_numeric(StepMetric::tokens_per_second())
+        .metric_train_numeric(StepMetric::memory(device.clone()))
+        .renderer(Box::new(TuiMetricsRendererWrapper::new(stop, None)));
+    match adalora {
+        true => supervised.metric_train_numeric(StepMetric::budget()).metric_train_numeric(StepMetric::live_triplets()),
+        false => supervised,
     }
 }
 

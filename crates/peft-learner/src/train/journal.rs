@@ -8,6 +8,7 @@ use llama_burn::CausalModel;
 use super::callbacks::{Callbacks, Evaluated, Flow, Saved};
 use super::checkpoint::Checkpoints;
 use super::run::{Next, Observer};
+use super::samples::{SampleFile, Sampler};
 use super::stop::{Reason, Requests};
 use crate::error::Result;
 use crate::report::{EvalReport, Metrics, MetricsWriter, Progress, StepReport};
@@ -39,6 +40,8 @@ pub(crate) struct Journal<M> {
     /// The step of the newest checkpoint.
     pub saved: usize,
     pub losses: Losses,
+    /// Who writes samples of text, and where they go.
+    pub sampler: Option<(Sampler, SampleFile)>,
     pub ended: Option<Ended>,
 }
 
@@ -64,8 +67,13 @@ impl Losses {
 impl<M> Journal<M> {
     /// Whether an evaluation is due after `step`.
     pub fn evaluates_after(&self, step: usize) -> bool {
+        self.evaluates && self.due_after(step)
+    }
+
+    /// Whether `step` is one after which the run is looked at.
+    fn due_after(&self, step: usize) -> bool {
         let on_the_way = self.eval_steps > 0 && step.is_multiple_of(self.eval_steps);
-        self.evaluates && step > 0 && (on_the_way || step == self.total_steps)
+        step > 0 && (on_the_way || step == self.total_steps)
     }
 }
 
@@ -78,6 +86,21 @@ impl<M: CausalModel> Journal<M> {
         let path = self.checkpoints.save(step, model, optim, self.adapter.as_deref())?;
         self.saved = step;
         self.callbacks.checkpoint(&Saved { step, path: &path, model });
+        Ok(())
+    }
+
+    /// Lets the model write, where that is due.
+    fn sample(&mut self, step: usize, model: &M) -> Result<()> {
+        let Some((sampler, file)) = &self.sampler else { return Ok(()) };
+        if !self.due_after(step) {
+            return Ok(());
+        }
+        let samples = sampler.write(step, model)?;
+        file.append(&samples)?;
+        for sample in &samples {
+            self.progress.note(&format!("step {step} · {}⟶{}", one_line(&sample.prompt), one_line(&sample.text)));
+            self.callbacks.sample(sample);
+        }
         Ok(())
     }
 
@@ -95,6 +118,8 @@ impl<M: CausalModel> Observer for Journal<M> {
         self.progress.update(report);
         self.metrics.write(&Metrics::Train(report.clone()))?;
         let flow = self.callbacks.step(report);
+        // Before the checkpoint: a run that is resumed from it has these samples already.
+        self.sample(step, model)?;
         self.end(flow, step);
         let due = self.save_steps > 0 && (step.is_multiple_of(self.save_steps) || step == self.total_steps);
         if due || self.ended.is_some() {
@@ -138,6 +163,11 @@ impl<M: CausalModel> Observer for Journal<M> {
         }
         Ok(Next::End)
     }
+}
+
+/// Text on one line.
+fn one_line(text: &str) -> String {
+    text.replace('\n', " ⏎ ")
 }
 
 /// The model, which is one of the run's own.

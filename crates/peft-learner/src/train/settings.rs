@@ -1,5 +1,6 @@
 //! What a run was begun with, beside what it is resumed with.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use toml::{Table, Value};
@@ -8,16 +9,25 @@ use crate::error::{LearnerError, Problems, Result};
 
 /// Settings that may be others when a run is resumed: nothing that is learned depends on them, or it is what the user
 /// wants to change.
-const FREE: [&str; 4] =
-    ["training.eval_steps", "training.save_steps", "training.save_total_limit", "training.max_steps"];
-/// The names of files and folders. What counts is what is in them.
-const PATHS: [&str; 4] = ["model.path", "adapter.from", "data.train", "data.valid"];
+const FREE: [&str; 7] = [
+    "training.eval_steps",
+    "training.save_steps",
+    "training.save_total_limit",
+    "training.max_steps",
+    "training.num_train_epochs",
+    "training.sample_prompts",
+    "training.sample_max_new_tokens",
+];
+/// The names of files and folders, and what the trainer state calls what is in them, which is what counts.
+const PATHS: [(&str, &str); 4] =
+    [("model.path", "base"), ("adapter.from", ""), ("data.train", "data"), ("data.valid", "valid")];
 
-/// Compares `settings` with those in the file `saved`, and says in words what has changed and may.
+/// Compares `settings` with those in the file `saved`, and says in words what has changed and may. `known` are the contents
+/// that are compared by their digests: for those a path may be another.
 ///
 /// # Errors
 /// [`LearnerError::ConfigChanged`] with every setting that must stay and did not.
-pub(crate) fn compare(saved: &Path, settings: &Table) -> Result<Vec<String>> {
+pub(crate) fn compare(saved: &Path, settings: &Table, known: &BTreeMap<String, String>) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(saved).map_err(LearnerError::io("read", saved))?;
     let old: Table = toml::from_str(&text).unwrap_or_default();
     let (mut notes, mut differences) = (Vec::new(), Problems::default());
@@ -26,9 +36,11 @@ pub(crate) fn compare(saved: &Path, settings: &Table) -> Result<Vec<String>> {
         let text = format!("{name} was {} and is {}", show(old), show(new));
         match (old, new) {
             _ if FREE.contains(&name) => notes.push(text),
-            (Some(Value::String(old)), Some(Value::String(new))) if PATHS.contains(&name) && same_place(old, new) => {
-                notes.push(format!("{text}: the same place"));
-            }
+            (Some(old), Some(new)) => match PATHS.iter().find(|(path, _)| *path == name) {
+                Some(_) if same_place(old, new) => notes.push(format!("{text}: the same place")),
+                Some((_, what)) if known.contains_key(*what) => notes.push(format!("{text}: with the same contents")),
+                _ => differences.push(text),
+            },
             _ => differences.push(text),
         }
     });
@@ -38,7 +50,8 @@ pub(crate) fn compare(saved: &Path, settings: &Table) -> Result<Vec<String>> {
     Err(LearnerError::ConfigChanged { path: saved.to_owned(), differences })
 }
 
-fn same_place(a: &str, b: &str) -> bool {
+fn same_place(a: &Value, b: &Value) -> bool {
+    let (Some(a), Some(b)) = (a.as_str(), b.as_str()) else { return false };
     matches!((Path::new(a).canonicalize(), Path::new(b).canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
@@ -77,12 +90,16 @@ mod tests {
         let saved = folder.path().join("config.toml");
         std::fs::write(&saved, text(&path, 0.1, 5, 1)).unwrap();
         let same: Table = toml::from_str(&text(&other, 0.1, 7, 1)).unwrap();
-        let notes = compare(&saved, &same).unwrap().join("\n");
+        let known = BTreeMap::new();
+        let notes = compare(&saved, &same, &known).unwrap().join("\n");
         assert!(notes.contains("training.eval_steps was 5 and is 7") && notes.contains("the same place"), "{notes}");
         let changed: Table = toml::from_str(&text("b.jsonl", 0.2, 7, 2)).unwrap();
-        let error = compare(&saved, &changed).unwrap_err().to_string();
+        let error = compare(&saved, &changed, &known).unwrap_err().to_string();
         for part in ["seed was 1 and is 2", "data.train was", "training.learning_rate was 0.1 and is 0.2"] {
             assert!(error.contains(part), "{part} is not in {error}");
         }
+        let known = BTreeMap::from([("data".to_owned(), "00".to_owned())]);
+        let error = compare(&saved, &changed, &known).unwrap_err().to_string();
+        assert!(!error.contains("data.train"), "its digest decides: {error}");
     }
 }

@@ -60,7 +60,7 @@ fn forward_gradients_and_merge(#[files("tests/fixtures/goldens/*/grads.safetenso
 }
 
 #[rstest]
-fn thirty_steps(#[values("lora", "rslora", "x_lora_mts", "dora", "vera", "ia3")] name: &str) {
+fn thirty_steps(#[values("lora", "rslora", "x_lora_mts", "dora", "vera", "ia3", "loha")] name: &str) {
     let inputs = Inputs::load();
     let trajectory = json(&golden(name).join("trajectory.json"));
     let mut model = adapted(name, "adapter_init").train();

@@ -8,6 +8,7 @@ mod dora;
 mod dropout;
 mod ia3;
 mod list;
+mod loha;
 mod lora;
 mod traits;
 mod vera;
@@ -40,4 +41,6 @@ list::methods! {
     vera: Vera(VeraConfig);
     /// A learned scale of the input or the output.
     ia3: Ia3(Ia3Config);
+    /// An update that is the elementwise product of two of low rank.
+    loha: LoHa(LoHaConfig);
 }

@@ -9,8 +9,14 @@ pub(super) const CONFIG: &str = "config.json";
 pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// Taken where a repository has them.
-pub(super) const OPTIONAL: &[&str] =
-    &["generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+pub(super) const OPTIONAL: &[&str] = &[
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
 
 /// The shards that an index names.
 pub(super) fn shards(index: &Path) -> Result<Vec<String>> {

@@ -77,7 +77,7 @@ impl Text {
     /// # Errors
     /// [`LlamaError::Template`] without a template, or where it refuses the conversation; [`LlamaError::Tokenizer`].
     pub fn encode_chat(&self, conversation: &Conversation) -> Result<Encoded> {
-        let (ids, targets) = self.tokenizer.encode_chat(self.template()?, conversation)?;
+        let (ids, targets) = self.template()?.encode(conversation, &self.tokenizer, &self.stop)?;
         Ok(Encoded { targets, ..self.encoded(ids, 0) })
     }
 

@@ -53,6 +53,11 @@ impl Conversation {
     pub fn new(messages: impl IntoIterator<Item = Message>) -> Self {
         Self { messages: messages.into_iter().collect(), ..Self::default() }
     }
+
+    /// What goes with the messages.
+    pub(crate) fn clone_without_messages(&self) -> Self {
+        Self { tools: self.tools.clone(), template_kwargs: self.template_kwargs.clone(), ..Self::default() }
+    }
 }
 
 impl From<Vec<Message>> for Conversation {

@@ -3,6 +3,9 @@
 use super::tokenizer::Tokenizer;
 use crate::error::Result;
 
+/// More ids than any character has.
+const CONTEXT: usize = 16;
+
 /// Turns ids into text one by one. A character whose bytes are spread over several tokens comes with the last of them.
 ///
 /// What [`push`](Self::push) and, at the end, [`finish`](Self::finish) return makes up what [`Tokenizer::decode`]
@@ -22,14 +25,22 @@ impl<'a> TextStream<'a> {
         Self { tokenizer, skip_special_tokens, ids: Vec::new(), returned: 0 }
     }
 
-    /// Takes the ids that come before the text to be returned: whether that text begins with a space can depend on them.
+    /// Takes the ids of the text that comes before: whether a text begins with a space can depend on it.
     ///
     /// # Errors
     /// As [`Tokenizer::decode`].
     pub fn after(mut self, prompt: &[u32]) -> Result<Self> {
-        if let Some(last) = prompt.last() {
-            self.push(*last)?;
+        // As few of the last ids as make whole characters: the last one alone may be the end of one only.
+        let mut start = prompt.len();
+        while start > 0 && prompt.len() - start < CONTEXT {
+            start -= 1;
+            let text = self.tokenizer.decode(&prompt[start..], self.skip_special_tokens)?;
+            if !text.is_empty() && !text.starts_with(char::REPLACEMENT_CHARACTER) {
+                break;
+            }
         }
+        self.ids = prompt[start..].to_vec();
+        self.returned = self.ids.len();
         Ok(self)
     }
 
@@ -61,9 +72,13 @@ impl<'a> TextStream<'a> {
 
     /// The text of the ids not returned yet.
     fn pending(&self) -> Result<String> {
-        let known = self.tokenizer.decode(&self.ids[..self.returned], self.skip_special_tokens)?;
-        let text = self.tokenizer.decode(&self.ids, self.skip_special_tokens)?;
-        Ok(text.get(known.len()..).unwrap_or_default().to_string())
+        let decode = |ids: &[u32]| self.tokenizer.decode(ids, self.skip_special_tokens);
+        let (known, text) = (decode(&self.ids[..self.returned])?, decode(&self.ids)?);
+        match text.strip_prefix(&known) {
+            Some(new) => Ok(new.to_string()),
+            // A decoder that falls back to bytes gives up a whole run of them for one that is wrong.
+            None => decode(&self.ids[self.returned..]),
+        }
     }
 }
 
@@ -90,6 +105,48 @@ mod tests {
             assert!(pieces.iter().any(|piece| piece.contains(whole)), "{whole} is split: {pieces:?}");
         }
         assert!(pieces.iter().filter(|piece| !piece.is_empty()).count() > 5, "{pieces:?}");
+    }
+
+    #[test]
+    fn a_text_goes_on_where_a_prompt_ends_whatever_its_last_token_is() {
+        // Byte level, and SentencePiece's manner with bytes for what has no token of its own.
+        let spm = r#"{"version": "1.0", "added_tokens": [{"id": 0, "content": "<unk>", "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true}],
+            "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+            "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+            "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true, "merges": [],
+                "vocab": {"<unk>": 0, "▁": 1, "a": 2, "b": 3, BYTES}}}"#;
+        let bytes: Vec<String> = (0..256).map(|byte| format!("\"<0x{byte:02X}>\": {}", byte + 4)).collect();
+        let spm = Tokenizer::from_bytes(spm.replace("BYTES", &bytes.join(", ")).as_bytes(), None).unwrap();
+        for tokenizer in [tokenizer(), spm] {
+            for prompt in ["a b", "caf\u{e9}", "a 世", "b🦀", "a ", "世界", ""] {
+                for text in [" a b", "b", "é", " 世界", "🦀🦀 a", "\u{e9}b é"] {
+                    let before = tokenizer.encode(prompt, false).unwrap();
+                    let ids = tokenizer.encode(&[prompt, text].concat(), false).unwrap();
+                    if ids[..before.len().min(ids.len())] != before {
+                        continue;
+                    }
+                    let mut stream = tokenizer.stream(true).after(&before).unwrap();
+                    let mut pieces: Vec<String> =
+                        ids[before.len()..].iter().map(|&id| stream.push(id).unwrap()).collect();
+                    pieces.push(stream.finish().unwrap());
+                    let text = if prompt.is_empty() { tokenizer.decode(&ids, true).unwrap() } else { text.to_string() };
+                    assert_eq!(pieces.concat(), text, "after {prompt:?}: {pieces:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_that_become_no_character_do_not_take_others_with_them() {
+        let tokenizer = tokenizer();
+        let (crab, after) = (tokenizer.encode("🦀", false).unwrap(), tokenizer.encode("x", false).unwrap());
+        let mut stream = tokenizer.stream(true).after(&crab).unwrap();
+        let pieces: Vec<String> = [crab[0], after[0], crab[0]].iter().map(|&id| stream.push(id).unwrap()).collect();
+        assert_eq!(pieces, ["", "\u{fffd}x", ""]);
+        assert_eq!(stream.finish().unwrap(), "\u{fffd}");
     }
 
     #[test]

@@ -1,10 +1,21 @@
 //! Text to token ids and back, from the `tokenizer.json` of a model directory.
 
+use std::ops::Range;
 use std::path::Path;
 
 use super::special::SpecialTokens;
 use super::stream::TextStream;
 use crate::error::{LlamaError, Result};
+
+/// A token of a text.
+#[derive(Clone, Debug)]
+pub(super) struct Token {
+    pub id: u32,
+    /// Where it lies in the text, in bytes. The tokens of one character all have that character's place.
+    pub place: Range<usize>,
+    /// Whether it is white space only.
+    pub blank: bool,
+}
 
 /// A Hugging Face fast tokenizer, which gives the ids that transformers' `PreTrainedTokenizerFast` gives.
 ///
@@ -71,6 +82,16 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(|error| self.error(error))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The tokens of `text` and where they lie in it. Special tokens that stand in the text are recognised.
+    pub(super) fn tokens(&self, text: &str) -> Result<Vec<Token>> {
+        let encoding = self.inner.encode(text, false).map_err(|error| self.error(error))?;
+        let token = |(&id, &(start, end)): (&u32, &(usize, usize))| {
+            let blank = text.get(start..end).is_some_and(|said| said.trim().is_empty());
+            Token { id, place: start..end, blank }
+        };
+        Ok(encoding.get_ids().iter().zip(encoding.get_offsets()).map(token).collect())
     }
 
     /// The text of `ids`, without the special tokens if `skip_special_tokens`. Ids outside the vocabulary are

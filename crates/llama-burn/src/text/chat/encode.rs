@@ -1,98 +1,220 @@
 //! A conversation as token ids, with the tokens that training is to learn from.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::ChatTemplate;
+use super::render::Rendered;
 use crate::error::{LlamaError, Result};
 use crate::text::message::Conversation;
-use crate::text::tokenizer::Tokenizer;
+use crate::text::stop::StopTokens;
+use crate::text::tokenizer::{Token, Tokenizer};
 
-impl Tokenizer {
-    /// The ids of a conversation, and which of them belong to assistant turns: what the assistant says and the token
-    /// that ends its turn, but not the header before nor the white space after.
+impl ChatTemplate {
+    /// The ids of a conversation, and which of them the assistant says.
     ///
-    /// Where a turn lies in the rendered text is found by rendering the conversation up to the turn (with the
-    /// generation prompt) and up to its end. The ids are those of the whole text, as `apply_chat_template(tokenize=True)`
-    /// of transformers gives them; only where a token would reach from a header into a turn are the two encoded apart,
-    /// as they are when text is generated.
+    /// The ids are those of the whole text, as `apply_chat_template(tokenize=True)` of Transformers gives them. Where the
+    /// template marks what is generated (`{% generation %}`), the mask is that of `return_assistant_tokens_mask`.
+    /// Otherwise it is found from the turns: an assistant's turn begins where the generation prompt ends and ends with
+    /// the token that ends a turn; white space after that is not learned. A token that reaches from the header into the
+    /// turn belongs to the turn, as in TRL 1.16.
     ///
     /// # Errors
-    /// [`LlamaError::Template`] where the template refuses the conversation, or renders a part of it otherwise than
-    /// in the whole, so that turns cannot be told apart; [`LlamaError::Tokenizer`].
-    pub(crate) fn encode_chat(
+    /// [`LlamaError::Template`] where the template refuses the conversation, or renders it so that turns cannot be told
+    /// apart; [`LlamaError::Tokenizer`].
+    pub(crate) fn encode(
         &self,
-        template: &ChatTemplate,
         conversation: &Conversation,
+        tokenizer: &Tokenizer,
+        stop: &StopTokens,
     ) -> Result<(Vec<u32>, Vec<bool>)> {
-        let whole = template.render(conversation, false)?;
-        let turns = assistant_turns(template, conversation, &whole)?;
-        let mut tokens = self.encode_pieces(&whole, &[])?;
-        let torn = |cut: &usize| tokens.iter().any(|token| token.place.start < *cut && *cut < token.place.end);
-        let cuts: Vec<usize> = turns.iter().map(|turn| turn.start).filter(torn).collect();
-        if !cuts.is_empty() {
-            tokens = self.encode_pieces(&whole, &cuts)?;
-        }
+        let whole = self.rendered(conversation, false)?;
+        let tokens = tokenizer.tokens(&whole.text)?;
+        let traits = self.traits(conversation)?;
+        let turns = Turns { template: self, conversation, tokenizer, whole: &whole };
         let mut mask = vec![false; tokens.len()];
-        for turn in turns {
-            let inside = |i: &usize| turn.contains(&tokens[*i].place.start) && tokens[*i].place.end > turn.start;
-            let said: Vec<usize> = (0..tokens.len()).filter(inside).collect();
-            // What follows the end-of-turn token, a line break in SmolLM2's template, is never generated.
-            let end = said.iter().rposition(|&i| self.is_special(tokens[i].id)).filter(|&last| {
-                whole.get(tokens[said[last]].place.end..turn.end).is_some_and(|rest| rest.trim().is_empty())
-            });
-            said[..end.map_or(said.len(), |last| last + 1)].iter().for_each(|&i| mask[i] = true);
+        if traits.marks {
+            for place in turns.marked()? {
+                mask[inside(&tokens, &place)].fill(true);
+            }
+        } else {
+            let places = if traits.looks_ahead { None } else { turns.by_loop(&tokens)? };
+            let places = match places {
+                Some(places) => places,
+                None => turns.by_prefixes()?,
+            };
+            for place in places {
+                let said = inside(&tokens, &place);
+                let end = end_of_turn(&tokens[said.clone()], tokenizer, stop);
+                mask[said.start..said.start + end].fill(true);
+            }
         }
         Ok((tokens.into_iter().map(|token| token.id).collect(), mask))
     }
+}
 
-    /// The tokens of `text`, which is cut at `cuts` before it is encoded.
-    fn encode_pieces(&self, text: &str, cuts: &[usize]) -> Result<Vec<Token>> {
-        let mut tokens = Vec::new();
-        let mut start = 0;
-        for &end in cuts.iter().chain([&text.len()]) {
-            let encoding = self.inner.encode(&text[start..end], false).map_err(|error| self.error(error))?;
-            let places = encoding.get_offsets().iter().map(|(from, to)| start + from..start + to);
-            tokens.extend(encoding.get_ids().iter().zip(places).map(|(&id, place)| Token { id, place }));
-            start = end;
-        }
-        Ok(tokens)
+/// The tokens that lie in `place`, the ones that reach over its borders included.
+fn inside(tokens: &[Token], place: &Range<usize>) -> Range<usize> {
+    let start = tokens.partition_point(|token| token.place.end <= place.start);
+    let end = tokens.partition_point(|token| token.place.start < place.end);
+    start..end.max(start)
+}
+
+/// How many of a turn's tokens the assistant says: up to the token that ends the turn. What follows it, a line break or
+/// the end of the whole text, is never generated.
+fn end_of_turn(tokens: &[Token], tokenizer: &Tokenizer, stop: &StopTokens) -> usize {
+    let closing = |token: &Token| token.blank || stop.contains(token.id) || tokenizer.is_special(token.id);
+    let tail = tokens.len() - tokens.iter().rev().take_while(|token| closing(token)).count();
+    let ends = tokens[tail..].iter().position(|token| stop.contains(token.id));
+    let ends = ends.or_else(|| tokens[tail..].iter().rposition(|token| tokenizer.is_special(token.id)));
+    ends.map_or(tokens.len(), |at| tail + at + 1)
+}
+
+/// The turns of one conversation.
+struct Turns<'a> {
+    template: &'a ChatTemplate,
+    conversation: &'a Conversation,
+    tokenizer: &'a Tokenizer,
+    whole: &'a Rendered,
+}
+
+impl Turns<'_> {
+    fn is_assistant(&self, message: usize) -> bool {
+        self.conversation.messages[message].role() == "assistant"
     }
-}
 
-/// A token and where it lies in the text, in bytes.
-struct Token {
-    id: u32,
-    place: Range<usize>,
-}
+    /// Assistant messages that are learned.
+    fn learned(&self) -> impl Iterator<Item = usize> {
+        let learned = |at: &usize| self.is_assistant(*at) && !self.conversation.not_learned.contains(at);
+        (0..self.conversation.messages.len()).filter(learned)
+    }
 
-/// Where each assistant turn lies in `whole`, in bytes, from the end of its header to the end of the turn.
-fn assistant_turns(template: &ChatTemplate, conversation: &Conversation, whole: &str) -> Result<Vec<Range<usize>>> {
-    let messages = &conversation.messages;
-    let part = |end: usize| Conversation { messages: messages[..end].to_vec(), ..conversation.clone() };
-    let mut turns = Vec::new();
-    for (i, message) in messages.iter().enumerate().filter(|(_, message)| message.role() == "assistant") {
-        let fail = |what: &str, got: &str| {
-            let message = format!(
-                "cannot tell which tokens are the assistant's in message {} of {} ({:?}...): the template renders the \
-                 conversation {what} as {:?}, which is not how the whole conversation begins",
-                i + 1,
-                messages.len(),
-                message.content().chars().take(40).collect::<String>(),
-                excerpt(got, whole),
-            );
-            Err(LlamaError::Template { message })
+    /// What the template marks, without what is marked in messages that are not learned.
+    fn marked(&self) -> Result<Vec<Range<usize>>> {
+        let blocks = self.whole.generation.clone();
+        let not_learned = &self.conversation.not_learned;
+        if not_learned.is_empty() {
+            return Ok(blocks);
+        }
+        let assistants: Vec<usize> =
+            (0..self.conversation.messages.len()).filter(|&at| self.is_assistant(at)).collect();
+        if assistants.len() == blocks.len() {
+            let learned = blocks.into_iter().zip(assistants).filter(|(_, at)| !not_learned.contains(at));
+            return Ok(learned.map(|(block, _)| block).collect());
+        }
+        let places = self.whole.places(self.conversation.messages.len(), |at| self.is_assistant(at));
+        let places = places.ok_or_else(|| LlamaError::Template {
+            message:
+                "cannot tell which message each {% generation %} block belongs to, and some messages are not to be \
+                      learned; write the messages in a loop over `messages`"
+                    .to_string(),
+        })?;
+        let silent = |block: &Range<usize>| {
+            not_learned.iter().any(|at| matches!(places.get(*at), Some(Some(place)) if place.contains(&block.start)))
         };
-        let before = template.render(&part(i), true)?;
-        if !whole.starts_with(&before) {
-            return fail("before it, with the generation prompt,", &before);
-        }
-        let after = template.render(&part(i + 1), false)?;
-        if !whole.starts_with(&after) || after.len() < before.len() {
-            return fail("up to its end", &after);
-        }
-        turns.push(before.len()..after.len());
+        Ok(blocks.into_iter().filter(|block| !silent(block)).collect())
     }
-    Ok(turns)
+
+    /// Where the learned turns lie without their headers, from the loop that writes them; `None` where no loop does.
+    fn by_loop(&self, tokens: &[Token]) -> Result<Option<Vec<Range<usize>>>> {
+        let messages = self.conversation.messages.len();
+        let Some(places) = self.whole.places(messages, |at| self.is_assistant(at)) else { return Ok(None) };
+        let last = places.iter().rposition(Option::is_some);
+        let mut headers: BTreeMap<&str, String> = BTreeMap::new();
+        let mut turns = Vec::new();
+        for at in self.learned() {
+            let Some(place) = places[at].clone().filter(|place| !place.is_empty()) else { continue };
+            // What is written behind the loop may end the last turn.
+            let end = if last == Some(at) { self.whole.text.len() } else { place.end };
+            let before = at.checked_sub(1).map_or("", |before| self.conversation.messages[before].role());
+            if !headers.contains_key(before) {
+                headers.insert(before, self.generation_prompt(at)?);
+            }
+            let header = &headers[before];
+            turns.push(self.after_header(header, place.start..end, tokens)?..end);
+        }
+        Ok(Some(turns))
+    }
+
+    /// What the template adds for the assistant to go on with, at message `at`: it begins the assistant's turn there.
+    fn generation_prompt(&self, at: usize) -> Result<String> {
+        // Templates may refuse a conversation without a message, and one that ends too early.
+        let part = self.part(if at == 0 { self.conversation.messages.len() } else { at });
+        let with = self.template.rendered(&part, true)?;
+        let without = self.template.rendered(&part, false)?;
+        let added = match with.text.strip_prefix(&without.text) {
+            Some(added) => added,
+            // Without a generation prompt this template ends the text.
+            None => with.end_of_loop().and_then(|end| with.text.get(end..)).unwrap_or_default(),
+        };
+        Ok(added.to_string())
+    }
+
+    /// Where the turn at `place` begins behind its header. Of a generation prompt that the turn does not begin with (one
+    /// that opens `<think>`), only the tokens count that both begin with.
+    fn after_header(&self, header: &str, place: Range<usize>, tokens: &[Token]) -> Result<usize> {
+        let turn = &self.whole.text[place.clone()];
+        let lead = turn.len() - turn.trim_start().len();
+        for skipped in [0, lead] {
+            if turn[skipped..].starts_with(header) {
+                return Ok(place.start + if header.is_empty() { 0 } else { skipped + header.len() });
+            }
+        }
+        let alike = turn.bytes().zip(header.bytes()).take_while(|(a, b)| a == b).count();
+        let header = self.tokenizer.tokens(header)?;
+        let first = tokens.partition_point(|token| token.place.start < place.start);
+        let same =
+            header.iter().zip(&tokens[first..]).take_while(|(a, b)| a.id == b.id && b.place.end <= place.start + alike);
+        Ok(same.last().map_or(place.start, |(_, token)| token.place.end))
+    }
+
+    /// Where the learned turns lie, by rendering the conversation up to each turn and up to its end.
+    fn by_prefixes(&self) -> Result<Vec<Range<usize>>> {
+        let whole = &self.whole.text;
+        let messages = &self.conversation.messages;
+        let mut turns = Vec::new();
+        for at in self.learned() {
+            let fail = |what: &str, got: &str| {
+                let message = format!(
+                    "cannot tell which tokens are the assistant's in message {} of {} ({:?}...): the template renders the \
+                     conversation {what} as {:?}, which is not how the whole conversation begins; mark what the assistant \
+                     says with {{% generation %}} and {{% endgeneration %}}",
+                    at + 1,
+                    messages.len(),
+                    messages[at].content().chars().take(40).collect::<String>(),
+                    excerpt(got, whole),
+                );
+                Err(LlamaError::Template { message })
+            };
+            let before = match at {
+                0 => match self.generation_prompt(0)? {
+                    header if header.is_empty() => return fail("before it", ""),
+                    header => match whole.find(&header) {
+                        Some(start) => whole[..start + header.len()].to_string(),
+                        None => return fail("with the generation prompt", &header),
+                    },
+                },
+                _ => self.template.render(&self.part(at), true)?,
+            };
+            if !whole.starts_with(&before) {
+                return fail("before it, with the generation prompt,", &before);
+            }
+            let after = self.template.render(&self.part(at + 1), false)?;
+            if !whole.starts_with(&after) || after.len() < before.len() {
+                return fail("up to its end", &after);
+            }
+            turns.push(before.len()..after.len());
+        }
+        Ok(turns)
+    }
+
+    /// The first `end` messages.
+    fn part(&self, end: usize) -> Conversation {
+        Conversation {
+            messages: self.conversation.messages[..end].to_vec(),
+            ..self.conversation.clone_without_messages()
+        }
+    }
 }
 
 /// The place where `text` leaves `whole`.
@@ -119,18 +241,21 @@ mod tests {
             .unwrap()
     }
 
+    fn encode(template: &ChatTemplate, messages: Vec<Message>) -> Result<(Vec<u32>, Vec<bool>)> {
+        template.encode(&messages.into(), &tokenizer(), &StopTokens::default())
+    }
+
     fn template(source: &str) -> ChatTemplate {
         ChatTemplate::new(source, tokenizer().special_tokens()).unwrap()
     }
 
     #[test]
     fn ids_and_assistant_tokens_are_those_of_transformers() {
-        let tokenizer = tokenizer();
         let cases: Value = serde_json::from_str(include_str!("../../../tests/fixtures/chat.json")).unwrap();
         for case in cases["masks"].as_array().unwrap() {
             let source = if case["template"] == "smollm2" { SMOLLM2 } else { LLAMA3 };
             let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
-            let (ids, mask) = tokenizer.encode_chat(&template(source), &messages.clone().into()).unwrap();
+            let (ids, mask) = encode(&template(source), messages.clone()).unwrap();
             assert_eq!(json!(ids), case["ids"], "{}", case["messages"]);
             assert_eq!(json!(mask), case["mask"], "{}", case["messages"]);
         }
@@ -145,46 +270,132 @@ mod tests {
         for (source, expected) in
             [(SMOLLM2, "warm\n<|im_end|>sunny<|im_end|>"), (LLAMA3, "warm<|eot_id|>sunny<|eot_id|>")]
         {
-            let (ids, mask) = tokenizer.encode_chat(&template(source), &messages.clone().into()).unwrap();
+            let (ids, mask) = encode(&template(source), messages.clone()).unwrap();
             let said: Vec<u32> = ids.iter().zip(&mask).filter(|(_, inside)| **inside).map(|(id, _)| *id).collect();
             assert_eq!(tokenizer.decode(&said, false).unwrap(), expected);
         }
     }
 
+    /// The text that is learned.
+    fn said(source: &str, messages: Vec<Message>) -> String {
+        let (ids, mask) = encode(&template(source), messages).unwrap();
+        let said: Vec<u32> = ids.iter().zip(&mask).filter(|(_, inside)| **inside).map(|(id, _)| *id).collect();
+        tokenizer().decode(&said, false).unwrap()
+    }
+
+    fn talk(turns: &[(&str, &str)]) -> Vec<Message> {
+        turns.iter().map(|(role, content)| Message::new(*role, *content)).collect()
+    }
+
     #[test]
-    fn a_turn_is_encoded_apart_from_a_header_that_a_token_would_reach_over() {
-        let tokenizer = tokenizer();
+    fn a_token_that_reaches_over_the_border_belongs_to_the_turn() {
         let source = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
-        let template = template(source);
-        let messages = vec![Message::new("user", "hi"), Message::new("assistant", "the weather")];
-        let (ids, mask) = tokenizer.encode_chat(&template, &messages.clone().into()).unwrap();
-        let header = tokenizer
-            .encode(&template.render(&Conversation::new(messages[..1].to_vec()), true).unwrap(), false)
-            .unwrap();
-        let turn = tokenizer.encode("the weather\n", false).unwrap();
-        assert_eq!(ids, [header.clone(), turn].concat());
+        let messages = talk(&[("user", "hi"), ("assistant", "the weather")]);
+        let (ids, _) = encode(&template(source), messages.clone()).unwrap();
+        let whole = template(source).render(&messages.clone().into(), false).unwrap();
+        assert_eq!(ids, tokenizer().encode(&whole, false).unwrap());
         // A template without an end-of-turn token has the white space for one.
-        let expected: Vec<bool> = (0..ids.len()).map(|i| i >= header.len()).collect();
-        assert_eq!(mask, expected);
+        assert_eq!(said(source, messages), " the weather\n");
+    }
+
+    const CHATML: &str = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}\
+         {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+    #[test]
+    fn turns_are_told_apart_whatever_the_template_does() {
+        let chat = [("user", "hi"), ("assistant", "<b>warm"), ("user", "and?"), ("assistant", "sunny")];
+        let expected = "<b>warm<|im_end|>sunny<|im_end|>";
+        let thinks = CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}");
+        assert_eq!(
+            said(&thinks, talk(&chat)),
+            expected.replace("<b>", "b>"),
+            "of `<think>` and `<b>` both begin with `<`"
+        );
+        let sliced = CHATML.replace("in messages", "in messages[1:]");
+        assert_eq!(said(&sliced, talk(&chat)), expected);
+        let collected = format!("{{% set text %}}{CHATML}{{% endset %}}{{{{ text }}}}");
+        assert_eq!(said(&collected, talk(&chat)), expected);
+        let closed = format!("{CHATML}{{% if not add_generation_prompt %}}{{{{ '<|end_of_text|>' }}}}{{% endif %}}");
+        assert_eq!(said(&closed, talk(&chat)), expected.to_owned() + "\n<|end_of_text|>");
+        let inside = CHATML.replace("{% endfor %}{% if", "{% if loop.last and").replacen(
+            "{% endif %}",
+            "{% endif %}{% endfor %}",
+            1,
+        );
+        assert_eq!(said(&inside, talk(&chat)), expected);
+        let stripped = CHATML.replace("m.content", "(m.content if loop.last else m.content.split('>')[-1])");
+        assert_eq!(said(&stripped, talk(&chat)), "warm<|im_end|>sunny<|im_end|>");
+        let ahead = CHATML.replace("{% endfor %}", "{% if loop.nextitem %}{% endif %}{% endfor %}");
+        assert_eq!(said(&ahead, talk(&chat)), expected);
+    }
+
+    #[test]
+    fn a_conversation_may_begin_with_the_assistant() {
+        let strict = format!("{{% if messages[0].role == 'system' %}}{{% endif %}}{CHATML}");
+        assert_eq!(said(&strict, talk(&[("assistant", "hello"), ("user", "hi")])), "hello<|im_end|>");
+        assert_eq!(said(&strict, talk(&[("assistant", "hello")])), "hello<|im_end|>");
+        let collected = format!("{{% set text %}}{CHATML}{{% endset %}}{{{{ text }}}}");
+        assert_eq!(said(&collected, talk(&[("assistant", "hello"), ("user", "hi")])), "hello<|im_end|>");
+    }
+
+    #[test]
+    fn generation_tags_mark_what_is_learned_wherever_they_stand() {
+        let said_by = "{{ 'NOTE\n' }}{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}";
+        let source = format!(
+            "{{% for m in messages %}}{{{{ '<|im_start|>' + m.role + '\n' }}}}{{% if m.role == 'assistant' %}}{said_by}{{% else %}}{{{{ m.content }}}}{{% endif %}}{{% endfor %}}"
+        );
+        let chat = [("user", "hi"), ("assistant", "warm"), ("user", "and?"), ("assistant", "sunny")];
+        assert_eq!(said(&source, talk(&chat)), "warm<|im_end|>sunny<|im_end|>");
+        let part = Conversation { not_learned: [1].into(), ..talk(&chat).into() };
+        for source in [source.clone(), source.replace("{{ 'NOTE\n' }}", "{% generation %}NOTE\n{% endgeneration %}")] {
+            let (ids, mask) = template(&source).encode(&part, &tokenizer(), &StopTokens::default()).unwrap();
+            let learned: Vec<u32> = ids.iter().zip(&mask).filter(|(_, on)| **on).map(|(id, _)| *id).collect();
+            assert!(tokenizer().decode(&learned, false).unwrap().ends_with("sunny<|im_end|>"));
+            assert!(!tokenizer().decode(&learned, false).unwrap().contains("warm"));
+        }
+        let inside_set = format!("{{% set text %}}{source}{{% endset %}}BEGIN {{{{ text }}}}");
+        assert_eq!(said(&inside_set, talk(&chat)), "warm<|im_end|>sunny<|im_end|>");
+        let inside_macro = format!("{{% macro all() %}}{source}{{% endmacro %}}BEGIN {{{{ all() }}}}");
+        assert_eq!(said(&inside_macro, talk(&chat)), "warm<|im_end|>sunny<|im_end|>");
+    }
+
+    #[test]
+    fn messages_that_are_not_learned_are_context() {
+        let chat = [("user", "hi"), ("assistant", "warm"), ("user", "and?"), ("assistant", "sunny")];
+        let part = Conversation { not_learned: [1].into(), ..talk(&chat).into() };
+        let (ids, mask) = template(CHATML).encode(&part, &tokenizer(), &StopTokens::default()).unwrap();
+        let learned: Vec<u32> = ids.iter().zip(&mask).filter(|(_, on)| **on).map(|(id, _)| *id).collect();
+        assert_eq!(tokenizer().decode(&learned, false).unwrap(), "sunny<|im_end|>");
     }
 
     #[test]
     fn turns_that_cannot_be_told_apart_are_an_error() {
-        let tokenizer = tokenizer();
-        let messages =
-            vec![Message::new("user", "hi"), Message::new("assistant", "warm"), Message::new("user", "thanks")];
-        // The generation prompt is not how the turn begins.
-        let thinking = template(
-            "{% for m in messages %}{{ m.role }}{{ m.content }}{% endfor %}{% if add_generation_prompt %}assistant<think>{% endif %}",
-        );
-        let error = tokenizer.encode_chat(&thinking, &messages.clone().into()).unwrap_err().to_string();
+        // Nothing tells where a message begins, and the last one is written otherwise than the same one inside.
+        let source = "{% set text %}{% for m in messages %}{{ m.role }}{{ m.content }}{% if loop.last %}.{% endif %}{% endfor %}\
+                      {% endset %}{{ text }}";
+        let messages = talk(&[("user", "hi"), ("assistant", "warm"), ("user", "thanks")]);
+        let error = encode(&template(source), messages).unwrap_err().to_string();
         assert!(error.contains("message 2 of 3 (\"warm\"...)"), "{error}");
-        assert!(error.contains("with the generation prompt, as \"userhiassistant<think>\""), "{error}");
-        // The last turn of a conversation is rendered otherwise than the same turn inside it.
-        let last = template(
-            "{% for m in messages %}{{ m.role }}{{ m.content }}{% if loop.last %}.{% endif %}{% endfor %}{% if add_generation_prompt %}{% endif %}",
-        );
-        let error = tokenizer.encode_chat(&last, &messages.clone().into()).unwrap_err().to_string();
-        assert!(error.contains("not how the whole conversation begins"), "{error}");
+        assert!(error.contains("not how the whole conversation begins; mark what the assistant says"), "{error}");
+    }
+
+    #[test]
+    fn many_turns_take_no_longer_than_their_tokens() {
+        let time = |turns: usize| {
+            let chat: Vec<Message> = (0..turns)
+                .map(|at| {
+                    Message::new(if at % 2 == 0 { "user" } else { "assistant" }, "what is the weather like today?")
+                })
+                .collect();
+            let started = std::time::Instant::now();
+            let (ids, mask) = encode(&template(CHATML), chat).unwrap();
+            assert!(mask.iter().filter(|on| **on).count() * 4 > ids.len());
+            started.elapsed()
+        };
+        // One conversation of 1,600 turns against 16 of 100.
+        time(100);
+        let many: std::time::Duration = (0..16).map(|_| time(100)).sum();
+        let one = time(1600);
+        assert!(one < many * 2, "{one:?} against {many:?}");
     }
 }

@@ -2,29 +2,46 @@
 
 mod encode;
 mod environment;
+mod files;
+mod python;
+mod render;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use minijinja::value::Serde;
-use minijinja::{Environment, Value, context};
+use minijinja::{Environment, Value};
 use serde::Serialize;
+use serde_json::Map;
 
+use self::files::DEFAULT;
+use self::render::Rendered;
 use crate::error::{LlamaError, Result};
 use crate::text::message::Conversation;
 use crate::text::special::SpecialTokens;
 
-/// The name of the template inside its environment, which errors show.
-const NAME: &str = "chat_template";
+/// The template that is taken for conversations with tools, where a model has one of this name.
+const TOOL_USE: &str = "tool_use";
 
-/// A Jinja chat template, rendered as transformers' `apply_chat_template` renders it.
+/// The Jinja chat templates of a model, rendered as transformers' `apply_chat_template` renders them.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    traits: BTreeMap<String, Traits>,
+}
+
+/// What a template's source tells.
+#[derive(Clone, Copy, Debug)]
+struct Traits {
+    /// It marks what the assistant says with `{% generation %}`.
+    marks: bool,
+    /// Its loops look at the next message, so that they come to messages too early.
+    looks_ahead: bool,
 }
 
 impl ChatTemplate {
-    /// The template of a model directory: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`
-    /// (the one named `default`, if there are several).
+    /// The templates of a model directory: `chat_template.jinja`, `additional_chat_templates/`, `chat_template` of
+    /// `tokenizer_config.json` (a string, or several with names), `chat_template.json`.
     ///
     /// # Errors
     /// [`LlamaError::Template`] where the directory has no template or a malformed one, [`LlamaError::Io`],
@@ -43,22 +60,14 @@ impl ChatTemplate {
     /// As [`Self::from_dir`]; `None` where the directory has no template.
     ///
     /// # Errors
-    /// [`LlamaError::Template`] where the template is malformed, [`LlamaError::Io`], [`LlamaError::Json`].
+    /// [`LlamaError::Template`] where a template is malformed, [`LlamaError::Io`], [`LlamaError::Json`].
     pub fn find(dir: impl AsRef<Path>) -> Result<Option<Self>> {
         let dir = dir.as_ref();
-        let special = SpecialTokens::from_dir(dir)?;
-        let file = dir.join("chat_template.jinja");
-        if file.exists() {
-            let source = std::fs::read_to_string(&file).map_err(LlamaError::io(&file))?;
-            return Self::new(&source, &special).map(Some);
+        let sources = files::find(dir)?;
+        if sources.is_empty() {
+            return Ok(None);
         }
-        let path = dir.join("tokenizer_config.json");
-        let config: serde_json::Value = match std::fs::read(&path) {
-            Ok(json) => serde_json::from_slice(&json).map_err(LlamaError::json(&path))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(LlamaError::io(path)(error)),
-        };
-        find_template(&config, &path)?.map(|source| Self::new(&source, &special)).transpose()
+        Self::named(&sources, &SpecialTokens::from_dir(dir)?).map(Some)
     }
 
     /// A template from its source, with the special tokens it may name.
@@ -66,57 +75,102 @@ impl ChatTemplate {
     /// # Errors
     /// [`LlamaError::Template`] where the source is malformed.
     pub fn new(source: &str, special: &SpecialTokens) -> Result<Self> {
+        Self::named(&BTreeMap::from([(DEFAULT.to_string(), source.to_string())]), special)
+    }
+
+    fn named(sources: &BTreeMap<String, String>, special: &SpecialTokens) -> Result<Self> {
         let mut environment = environment::jinja().map_err(template_error)?;
         for (name, token) in special.iter() {
             environment.add_global(name, token);
         }
-        let source = environment::without_generation_tags(source);
-        environment.add_template_owned(NAME, source).map_err(template_error)?;
-        Ok(Self { environment })
+        let mut traits = BTreeMap::new();
+        for (name, source) in sources {
+            let (source, marks) = environment::with_generation_calls(source);
+            traits.insert(name.clone(), Traits { marks, looks_ahead: source.contains("nextitem") });
+            let shown = if name == DEFAULT { "chat_template".to_string() } else { format!("chat_template {name}") };
+            environment.add_template_owned(name.clone(), source).map_err(template_error).map_err(
+                |error| match error {
+                    LlamaError::Template { message } => LlamaError::Template { message: format!("{shown}: {message}") },
+                    other => other,
+                },
+            )?;
+        }
+        Ok(Self { environment, traits })
     }
 
     /// Sets a variable that the template sees, as a keyword argument of `apply_chat_template` does: Llama-3.2's
-    /// `date_string`, for one, which otherwise is today's.
+    /// `date_string`, for one, which otherwise is today's. `template_kwargs` of a conversation come before it.
     pub fn set_variable(&mut self, name: &str, value: impl Serialize) {
         self.environment.add_global(name.to_string(), Value::from(Serde(value)));
     }
 
     /// The text of a conversation; with `add_generation_prompt` it ends where the assistant is to go on.
     ///
+    /// A conversation with tools takes the template named `tool_use`, where there is one, and else the default.
+    ///
     /// # Errors
     /// [`LlamaError::Template`] where the template refuses the conversation (`raise_exception`) or fails.
     pub fn render(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String> {
-        let template = self.environment.get_template(NAME).map_err(template_error)?;
-        let messages = Value::from(Serde(&conversation.messages));
+        Ok(self.rendered(conversation, add_generation_prompt)?.text)
+    }
+
+    /// As [`Self::render`], with the places of messages and generation blocks.
+    fn rendered(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<Rendered> {
+        if conversation.messages.is_empty() {
+            return Err(LlamaError::Template { message: "the conversation has no message; give at least one".into() });
+        }
+        let name = self.name(conversation)?;
+        let template = self.environment.get_template(name).map_err(template_error)?;
+        let messages: Vec<Value> = conversation.messages.iter().map(|message| plain_message(&message.0)).collect();
         let tools = match conversation.tools.as_slice() {
             [] => Value::from(()),
             tools => Value::from(Serde(tools)),
         };
-        // transformers always defines `tools` and `documents`, and templates ask whether they are none.
-        let context = context! { messages, add_generation_prompt, tools, documents => () };
-        let context = context! { ..Value::from(Serde(&conversation.template_kwargs)), ..context };
-        template.render(context).map_err(template_error)
+        let context = |messages: Value, generation: Value| {
+            let mut variables: BTreeMap<String, Value> = BTreeMap::new();
+            for (name, value) in &conversation.template_kwargs {
+                variables.insert(name.clone(), Value::from(Serde(value)));
+            }
+            // transformers always defines `tools` and `documents`, and templates ask whether they are none.
+            variables.entry("documents".into()).or_insert_with(|| Value::from(()));
+            variables.insert("tools".into(), tools.clone());
+            variables.insert("messages".into(), messages);
+            variables.insert("add_generation_prompt".into(), add_generation_prompt.into());
+            variables.insert(render::GENERATION.into(), generation);
+            Value::from(variables)
+        };
+        render::render(&template, &messages, context).map_err(template_error)
+    }
+
+    fn traits(&self, conversation: &Conversation) -> Result<Traits> {
+        let name = self.name(conversation)?;
+        Ok(self.traits.get(name).copied().unwrap_or(Traits { marks: false, looks_ahead: true }))
+    }
+
+    fn name(&self, conversation: &Conversation) -> Result<&str> {
+        let has = |name: &&str| self.traits.contains_key(*name);
+        let wanted = [TOOL_USE, DEFAULT];
+        let wanted = if conversation.tools.is_empty() { &wanted[1..] } else { &wanted[..] };
+        wanted.iter().copied().find(has).ok_or_else(|| {
+            let names: Vec<&str> = self.traits.keys().map(String::as_str).collect();
+            let message = format!("no chat_template is named \"default\"; there are: {}", names.join(", "));
+            LlamaError::Template { message }
+        })
     }
 }
 
-fn find_template(config: &serde_json::Value, path: &Path) -> Result<Option<String>> {
-    let fail = |message: String| Err(LlamaError::Template { message: format!("{}: {message}", path.display()) });
-    match config.get("chat_template") {
-        Some(serde_json::Value::String(template)) => Ok(Some(template.clone())),
-        Some(serde_json::Value::Array(templates)) => {
-            let name = |template: &serde_json::Value| template.get("name").and_then(|n| n.as_str()).map(str::to_string);
-            let default = templates.iter().find(|template| name(template).as_deref() == Some("default"));
-            match default.and_then(|template| template.get("template")?.as_str()) {
-                Some(template) => Ok(Some(template.to_string())),
-                None => {
-                    let names: Vec<_> = templates.iter().filter_map(name).collect();
-                    fail(format!("no chat_template is named \"default\"; there are: {}", names.join(", ")))
-                }
-            }
-        }
-        None | Some(serde_json::Value::Null) => Ok(None),
-        Some(other) => fail(format!("chat_template must be a string or a list of named templates, but is {other}")),
+/// A message as transformers gives it to templates: without keys that are null, and with reasoning under its standard
+/// name, `reasoning_content`, whichever of the three names it came under.
+fn plain_message(message: &Map<String, serde_json::Value>) -> Value {
+    let mut message = message.clone();
+    message.retain(|_, value| !value.is_null());
+    let reasoning =
+        ["reasoning_content", "thinking", "reasoning"].into_iter().find_map(|key| message.get(key).cloned());
+    if let Some(reasoning) = reasoning {
+        message.entry("thinking").or_insert_with(|| reasoning.clone());
+        message.insert("reasoning_content".into(), reasoning);
     }
+    Value::from(Serde(message))
 }
 
 fn template_error(error: minijinja::Error) -> LlamaError {
@@ -203,7 +257,10 @@ mod tests {
         config(json!({"eos_token": "</s>", "chat_template": null}));
         assert!(ChatTemplate::find(dir.path()).unwrap().is_none());
         config(json!({"chat_template": [{"name": "rag", "template": "x"}]}));
-        assert!(error().contains("no chat_template is named \"default\"; there are: rag"), "{}", error());
+        let missing =
+            ChatTemplate::from_dir(dir.path()).unwrap().render(&Conversation::new([Message::new("user", "x")]), false);
+        let missing = missing.unwrap_err().to_string();
+        assert!(missing.contains("no chat_template is named \"default\"; there are: rag"), "{missing}");
         config(json!({"chat_template": 7}));
         assert!(
             error().contains("chat_template must be a string or a list of named templates, but is 7"),
@@ -211,8 +268,8 @@ mod tests {
             error()
         );
         config(json!({"chat_template": "line one\n{% for %}"}));
-        assert!(error().starts_with("chat template: syntax error: "), "{}", error());
-        assert!(error().contains("chat_template:2"), "{}", error());
+        assert!(error().starts_with("chat template: chat_template: syntax error: "), "{}", error());
+        assert!(error().contains("default:2"), "{}", error());
         assert!(ChatTemplate::find(dir.path()).is_err());
     }
 }

@@ -224,10 +224,13 @@ fn an_unknown_key_names_the_nearest_or_the_method_it_belongs_to() {
             "unknown key `zzz`",
         ]
     );
-    assert_eq!(problems(json!({"peft_type": "IA3", "r": 8})), ["`r` is a key of LORA, ADALORA, VERA, not of IA3"]);
+    assert_eq!(
+        problems(json!({"peft_type": "IA3", "r": 8})),
+        ["`r` is a key of LORA, ADALORA, VERA, LOHA, not of IA3"]
+    );
     assert_eq!(
         problems(json!({"peft_type": "VERA", "exclude_modules": ["q_proj"]})),
-        ["`exclude_modules` is a key of LORA, ADALORA, IA3, not of VERA"]
+        ["`exclude_modules` is a key of LORA, ADALORA, IA3, LOHA, not of VERA"]
     );
     assert_eq!(
         problems(json!({"peft_type": "ADALORA", "r": 16})),

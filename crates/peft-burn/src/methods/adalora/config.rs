@@ -278,7 +278,8 @@ impl MethodConfig for AdaLoraConfig {
     }
 
     fn make_steps_alike(&mut self, steps: usize) {
-        // A mask at every step but the first and the last.
+        // A mask at every step but the first and the last, down to a third of the ranks.
+        self.target_r = (self.init_r / 3).max(1);
         (self.tinit, self.tfinal, self.delta_t, self.total_step) = (1, 1, 1, Some(steps.max(4)));
     }
 }

@@ -43,7 +43,8 @@ pub struct MergeReport {
 
 /// Writes the model of directory `base` with the adapter of directory `adapter` folded in to `output`, in the base's
 /// dtype. Weights that the adapter does not touch, `config.json` and the tokenizer's files are the base's, byte for
-/// byte; only `tie_word_embeddings` changes, where the adapter makes a tied head differ from the embedding.
+/// byte; only `tie_word_embeddings` changes, where the adapter makes a tied head differ from the embedding, and `vocab_size`,
+/// where it brings a vocabulary of another size.
 ///
 /// # Errors
 /// An `output` that is not empty; a base or an adapter that cannot be loaded; weights that would not be finite, or
@@ -55,10 +56,14 @@ pub fn merge_into(base: &Path, adapter: &Path, output: &Path, device: &Device) -
     warnings.sort();
     let merged_modules = model.adapted_modules(ADAPTER)?.len();
     let tied = model.config().tie_word_embeddings;
+    let vocab_size = model.config().vocab_size;
     model.merge_and_unload(true)?;
     let untied = tied && !model.config().tie_word_embeddings;
     check_biases(&model)?;
-    let written = write(&model, base, &part, untied).and_then(|()| {
+    let mut changed = Vec::new();
+    changed.extend(untied.then(|| ("tie_word_embeddings", false.into())));
+    changed.extend((model.config().vocab_size != vocab_size).then(|| ("vocab_size", model.config().vocab_size.into())));
+    let written = write(&model, base, &part, changed).and_then(|()| {
         // An empty folder in the place would stop the rename on some systems.
         let _ = std::fs::remove_dir(output);
         std::fs::rename(&part, output).map_err(LlamaError::io(output))
@@ -95,7 +100,7 @@ fn check_biases(model: &Llama) -> Result<()> {
     if paths.is_empty() { Ok(()) } else { Err(LlamaError::NoPlaceForBias { paths }) }
 }
 
-fn write(model: &Llama, base: &Path, part: &Path, untied: bool) -> Result<()> {
+fn write(model: &Llama, base: &Path, part: &Path, changed: Vec<(&str, serde_json::Value)>) -> Result<()> {
     model.save_weights(part, None)?;
     for name in BESIDE {
         let from = base.join(name);
@@ -105,9 +110,11 @@ fn write(model: &Llama, base: &Path, part: &Path, untied: bool) -> Result<()> {
     }
     let path = base.join("config.json");
     let mut config = std::fs::read(&path).map_err(LlamaError::io(&path))?;
-    if untied {
+    if !changed.is_empty() {
         let mut json: serde_json::Value = serde_json::from_slice(&config).map_err(LlamaError::json(&path))?;
-        json["tie_word_embeddings"] = false.into();
+        for (key, value) in changed {
+            json[key] = value;
+        }
         config = format!("{json:#}\n").into_bytes();
     }
     Ok(write_atomic(&part.join("config.json"), &config)?)

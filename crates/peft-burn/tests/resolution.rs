@@ -173,7 +173,7 @@ fn everything_that_matches_nothing_is_in_one_error() {
 }
 
 #[test]
-fn a_saved_adapter_may_refine_what_is_not_there_but_not_target_it() {
+fn a_saved_adapter_may_name_what_is_not_there() {
     let modules = oracle().models["tiny"].infos();
     let refined = config(json!({
         "peft_type": "LORA", "target_modules": ["q_proj"], "exclude_modules": ["fc"], "rank_pattern": {"k_proj": 2},
@@ -185,7 +185,10 @@ fn a_saved_adapter_may_refine_what_is_not_there_but_not_target_it() {
     );
 
     let targeted = config(json!({"peft_type": "LORA", "target_modules": ["q_proj", "fc"]}));
-    assert!(matches!(resolve_saved(&targeted, &modules, "llama"), Err(PeftError::UnmatchedTargets { .. })));
+    let resolution = resolve_saved(&targeted, &modules, "llama").unwrap();
+    assert_eq!(resolution.warnings, ["matches nothing, ignored: target_modules: `fc`"]);
+    assert!(resolution.adapted.iter().all(|module| module.path.ends_with("q_proj")));
+    assert!(matches!(resolve(&targeted, &modules, "llama"), Err(PeftError::UnmatchedTargets { .. })));
 }
 
 #[test]

@@ -4,6 +4,9 @@
 #[path = "cli/support.rs"]
 mod support;
 
+#[path = "cli/adapters.rs"]
+mod adapters;
+
 #[path = "cli/commands.rs"]
 mod commands;
 

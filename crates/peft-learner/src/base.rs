@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
 pub use llama_burn::Text;
-use llama_burn::{Conversation, Encoded, Llama, LlamaConfig, Message, hub};
+use llama_burn::{CausalModel, Conversation, Encoded, Llama, LlamaConfig, Message, hub};
 
 use crate::config::Dtype;
 use crate::data::{ChatMessage, EncodeError, EncodeOptions, EncodeReport, Example, Rows, TextEncoder, encode_rows};
@@ -73,7 +73,7 @@ impl Base {
     /// Everything that [`Rows::read`] and [`encode_rows`] report.
     pub fn examples(&self, file: &Path, max_length: usize) -> Result<(Vec<Example>, EncodeReport)> {
         let encoder = self.text.as_ref().map(|t| t as &dyn TextEncoder);
-        let options = EncodeOptions { max_length, vocab_size: self.model.config().vocab_size };
+        let options = EncodeOptions { max_length, vocab_size: self.model.spec().vocab_size };
         encode_rows(&Rows::read(file)?, encoder, options)
     }
 }

@@ -55,12 +55,21 @@ impl ConfiguredRun {
     /// As [`load`](Self::load).
     pub fn new(
         config: &RunConfig,
-        base: Base,
+        mut base: Base,
         existing: Existing,
         devices: &[Device],
         mut note: impl FnMut(&str),
     ) -> Result<Self> {
         check_output(&config.output, existing)?;
+        // First, for an adapter may bring a vocabulary of another size.
+        let mut warnings = match &config.adapter {
+            AdapterSource::From(dir) => base.model.load_adapter(dir, ADAPTER, true)?,
+            AdapterSource::Config(map) => {
+                let adapter = PeftConfig::from_map(map.clone())?.for_causal_lm(&config.model.path);
+                base.model.add_adapter(ADAPTER, &adapter, config.seed)?
+            }
+        };
+        warnings.sort();
         let mut read = |file: &Path| {
             let read = base.examples(file, config.data.max_length)?;
             note(&read.1.describe(file));
@@ -76,14 +85,6 @@ impl ConfiguredRun {
         let stream = Stream::new(examples.into(), stream_config(config, pad_id, devices.len().max(1)))?;
         let total_steps = config.training.total_steps(stream.rows_per_epoch(), devices.len().max(1));
         let Base { mut model, text, dir } = base;
-        let mut warnings = match &config.adapter {
-            AdapterSource::From(dir) => model.load_adapter(dir, ADAPTER, true)?,
-            AdapterSource::Config(map) => {
-                let adapter = PeftConfig::from_map(map.clone())?.for_causal_lm(&config.model.path);
-                model.add_adapter(ADAPTER, &adapter, config.seed)?
-            }
-        };
-        warnings.sort();
         if let AdapterSource::From(_) = &config.adapter {
             // The schedule in an adapter's file is that of the run that made it.
             restart(&mut model, ADAPTER, total_steps)?;

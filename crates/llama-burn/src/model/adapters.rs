@@ -42,6 +42,12 @@ impl AdaptableModel for Llama {
     }
 
     fn prepare_merge(&mut self, names: &[&str], for_good: bool) -> peft_burn::Result<()> {
+        if for_good {
+            let own = |name: &&str| self.embed_tokens.adapters().get(name)?.weight.as_ref();
+            if let Some(weight) = names.iter().find_map(own) {
+                self.config.vocab_size = weight.val().dims()[0];
+            }
+        }
         if !self.config().tie_word_embeddings || !self.differ_when_merged(names) {
             return Ok(());
         }
@@ -73,7 +79,7 @@ impl CausalModel for Llama {
     fn spec(&self) -> ModelSpec {
         let config = self.config();
         ModelSpec {
-            vocab_size: config.vocab_size,
+            vocab_size: self.embed_tokens.num_tokens(),
             hidden_size: config.hidden_size,
             num_hidden_layers: config.num_hidden_layers,
             max_position_embeddings: config.max_position_embeddings,

@@ -82,6 +82,11 @@ impl OtherKeys {
         self.0.get(key)
     }
 
+    /// Puts `value` in the place of what `key` holds.
+    pub(crate) fn set(&mut self, key: &str, value: Value) {
+        self.0.insert(key.to_owned(), value);
+    }
+
     /// A line for each of `features` that is switched on.
     pub(crate) fn problems(&self, features: &[(&str, Value)]) -> Vec<String> {
         let on = |key: &str, default: &Value| self.get(key).filter(|value| *value != default && !is_off(value));
@@ -94,7 +99,7 @@ impl OtherKeys {
 }
 
 /// What Python takes for false: files of older versions write `{}` or `[]` where newer ones write `null`.
-fn is_off(value: &Value) -> bool {
+pub(crate) fn is_off(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(on) => !on,

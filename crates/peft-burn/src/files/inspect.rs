@@ -5,10 +5,11 @@ use std::path::Path;
 
 use burn::tensor::TensorData;
 
-use super::names::WEIGHTS_NAME;
-use crate::error::Result;
+use super::names::CONFIG_NAME;
+use super::saved_config;
+use super::weights::AdapterWeights;
+use crate::error::{PeftError, Result};
 use crate::methods::{MethodConfig, PeftConfig, tensor_problems};
-use crate::tensor_file::TensorFile;
 
 /// An adapter directory at a glance.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,8 +55,15 @@ impl AdapterSummary {
     /// A configuration or a tensor file that is missing or cannot be read.
     pub fn read(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
-        let (config, warnings) = PeftConfig::from_dir(dir)?;
-        let file = TensorFile::open(&dir.join(WEIGHTS_NAME))?;
+        let (config, mut warnings) = PeftConfig::from_dir(dir)?;
+        let weights = AdapterWeights::open(dir, &config)?;
+        warnings.extend(weights.warnings());
+        let mut problems = weights.problems().to_vec();
+        match saved_config::for_loading(&config, CONFIG_NAME) {
+            Ok(saved) => warnings.extend(saved.warnings),
+            Err(PeftError::Config { problems: found, .. }) => problems.extend(found),
+            Err(error) => return Err(error),
+        }
         let mut summary = Self {
             config,
             modules: BTreeMap::new(),
@@ -63,16 +71,16 @@ impl AdapterSummary {
             bytes: 0,
             dtypes: BTreeMap::new(),
             non_finite: Vec::new(),
-            problems: Vec::new(),
+            problems,
             warnings,
         };
         let tells_rank = summary.config.rank_tensors();
-        for name in file.names() {
-            let shape = file.shape(name).unwrap_or_default().to_vec();
+        for name in weights.names() {
+            let shape = weights.shape(name).unwrap_or_default().to_vec();
             summary.parameters += shape.iter().product::<usize>();
-            summary.bytes += file.num_bytes(name);
-            *summary.dtypes.entry(file.dtype(name).unwrap_or_default()).or_insert(0) += 1;
-            if !is_finite(&file.read(name)?) {
+            summary.bytes += weights.num_bytes(name);
+            *summary.dtypes.entry(weights.dtype(name)).or_insert(0) += 1;
+            if !is_finite(&weights.read(name)?) {
                 summary.non_finite.push(name.to_owned());
             }
             match split(&*summary.config, name) {
@@ -124,6 +132,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::files::WEIGHTS_NAME;
     use crate::tensor_file::write_tensors;
 
     fn golden(name: &str) -> PathBuf {
@@ -158,14 +167,14 @@ mod tests {
             (key("q_proj.lora_A.weight"), TensorData::new(vec![1.0_f32; 16], [8, 2])),
             (key("q_proj.lora_B.weight"), TensorData::new(vec![f32::NAN; 15], [3, 5])),
             (key("v_proj.lora_A.weight"), TensorData::new(vec![1.0_f32; 8], [4, 2])),
-            ("q_proj.lora_A".to_owned(), TensorData::new(vec![1.0_f32; 2], [2])),
+            ("optimizer_state".to_owned(), TensorData::new(vec![1.0_f32; 2], [2])),
         ]);
         write_tensors(&dir.path().join(WEIGHTS_NAME), &tensors, &[]).unwrap();
         let summary = AdapterSummary::read(dir.path()).unwrap();
         assert_eq!(summary.non_finite, [key("q_proj.lora_B.weight")]);
         let problems = summary.problems.join("\n");
         for part in [
-            "q_proj.lora_A is not named as PEFT names",
+            "optimizer_state is not named as PEFT names",
             "q_proj has rank 8, and its configuration says 4",
             "A is [8, 2] and B is [3, 5]",
             "v_proj has lora_A.weight and no lora_B.weight",

@@ -1,6 +1,6 @@
 //! Adapters on disk, as Hugging Face PEFT writes and reads them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{DType, Tensor, TensorData};
@@ -9,13 +9,21 @@ use crate::adalora::cut_to_live;
 use crate::error::{PeftError, Result};
 use crate::methods::PROJECTION_NAMES;
 use crate::methods::PeftConfig;
-use crate::model::{PeftModel, projection_of, set_projection};
-use crate::targets::resolve_saved;
-use crate::tensor_file::{TensorFile, write_tensors};
+use crate::model::{PeftModel, projection_of};
+use crate::tensor_file::write_tensors;
 
 mod config;
+mod fill;
+mod fit;
 mod inspect;
 mod names;
+mod saved_config;
+mod spelling;
+mod weights;
+
+use fill::fill;
+use fit::fit;
+use weights::AdapterWeights;
 
 pub use inspect::{AdaptedModule, AdapterSummary};
 pub use names::{CONFIG_NAME, WEIGHTS_NAME};
@@ -56,16 +64,22 @@ pub trait AdapterFiles: PeftModel {
     /// Reads an adapter directory into a new adapter `name` and makes it the active one. It is frozen unless
     /// `trainable` (PEFT's `is_trainable`). Returns what the user should know.
     ///
+    /// The tensors decide, not how the adapter was once made: any `init_lora_weights` loads, names of other architectures
+    /// among the targets are a warning, and an embedding or head beside the adapter is used as a trained copy, also with
+    /// another number of rows.
+    ///
     /// # Errors
     /// Anything that does not fit, all of it at once, before the model changes: tensors that are missing, unexpected,
-    /// of another shape, or not finite; names in the configuration that match nothing here.
+    /// of another shape, or not finite; copies of another base; features that would make the tensors mean something else.
     fn load_adapter(&mut self, dir: &Path, name: &str, trainable: bool) -> Result<Vec<String>> {
         let (config, mut warnings) = PeftConfig::from_dir(dir)?;
-        let resolution = resolve_saved(&config, &self.modules(), self.model_type())?;
-        let file = TensorFile::open(&dir.join(WEIGHTS_NAME))?;
+        let weights = AdapterWeights::open(dir, &config)?;
+        let fit = fit(self, &config, &weights)?;
         let mut loaded = self.clone();
-        warnings.extend(loaded.attach(name, resolution, 0, trainable)?);
-        loaded.fill(name, &file)?;
+        warnings.extend(weights.warnings());
+        warnings.extend(loaded.attach(name, fit.resolution, 0, trainable)?);
+        loaded.peft_state_mut().set_config(name, fit.config);
+        fill(&mut loaded, name, &weights, &fit.by_token)?;
         *self = loaded;
         Ok(warnings)
     }
@@ -86,60 +100,6 @@ pub trait AdapterFiles: PeftModel {
         *self = swapped;
         Ok(warnings)
     }
-
-    #[doc(hidden)]
-    fn fill(&mut self, name: &str, file: &TensorFile) -> Result<()> {
-        let (mut missing, mut misshapen, mut non_finite) = (Vec::new(), Vec::new(), Vec::new());
-        let mut known = BTreeSet::new();
-        let mut values = BTreeMap::new();
-        let params = self.adapter_params(name)?;
-        let mut expected: Vec<_> = params.into_iter().map(|(key, param)| (key, param.shape())).collect();
-        expected.extend(projection_shapes(self, name)?);
-        for (key, shape) in expected {
-            match file.shape(&key) {
-                None => missing.push(key.clone()),
-                Some(found) if found != shape => misshapen.push(format!("{key} is {found:?}, expected {shape:?}")),
-                Some(_) => {
-                    let data = file.read(&key)?.convert_dtype(DType::F32);
-                    if data.iter::<f32>().any(|v| !v.is_finite()) {
-                        non_finite.push(key.clone());
-                    }
-                    values.insert(key.clone(), data);
-                }
-            }
-            known.insert(key);
-        }
-        // PEFT stores the base's whole embedding beside an adapter on it; the base has it already.
-        let spare = |key: &str| key.ends_with("embed_tokens.base_layer.weight");
-        let unexpected: Vec<String> =
-            file.names().filter(|n| !known.contains(*n) && !spare(n)).map(str::to_owned).collect();
-        if !(missing.is_empty() && misshapen.is_empty() && unexpected.is_empty() && non_finite.is_empty()) {
-            return Err(PeftError::Tensors {
-                path: file.path().to_owned(),
-                missing,
-                unexpected,
-                misshapen,
-                non_finite,
-            });
-        }
-        if let [Some(a), Some(b)] = PROJECTION_NAMES.map(|name| values.remove(name)) {
-            set_projection(self, name, [a, b]);
-        }
-        for (key, mut param) in self.adapter_params_mut(name)? {
-            if let Some(data) = values.remove(&key) {
-                param.set(data);
-            }
-        }
-        Ok(())
-    }
 }
 
 impl<M: PeftModel> AdapterFiles for M {}
-
-/// VeRA's pair with its shapes, if the adapter's configuration says that the file holds it.
-fn projection_shapes<M: PeftModel>(model: &M, name: &str) -> Result<Vec<(String, Vec<usize>)>> {
-    let saved = matches!(model.adapter_config(name)?, PeftConfig::Vera(vera) if vera.save_projection);
-    let projection = projection_of(model, name).filter(|_| saved);
-    let shapes = projection.map(|p| p.tensors().map(|t| t.dims().to_vec()));
-    Ok(shapes.map(|shapes| PROJECTION_NAMES.map(str::to_owned).into_iter().zip(shapes).collect()).unwrap_or_default())
-}

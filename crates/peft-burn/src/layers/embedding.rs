@@ -102,6 +102,12 @@ impl PeftEmbedding {
         self.base.val().dims()
     }
 
+    /// How many tokens there are: rows of the matrix that is looked up, which an active adapter may bring.
+    pub fn num_tokens(&self) -> usize {
+        let own = self.adapters.active().find_map(|adapter| adapter.weight.as_ref());
+        own.unwrap_or(&self.base).val().dims()[0]
+    }
+
     /// The base's matrix (with what is merged into it).
     pub fn base(&self) -> &Param<Tensor<2>> {
         &self.base

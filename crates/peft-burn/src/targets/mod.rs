@@ -50,12 +50,11 @@ pub fn resolve(config: &PeftConfig, modules: &[ModuleInfo], model_type: &str) ->
     Resolver::new(config, modules, model_type)?.resolve(false)
 }
 
-/// As [`resolve`], for an adapter that was saved: what only narrows or refines the selection (`exclude_modules`,
-/// `layers_to_transform`, `rank_pattern`, `alpha_pattern`, `feedforward_modules`) may match nothing, which is then a
-/// warning.
+/// As [`resolve`], for an adapter that was saved: names and patterns may match nothing, which is then a warning. People
+/// list the names of many architectures at once, and the adapter's tensors tell whether anything is left out.
 ///
 /// # Errors
-/// As [`resolve`].
+/// As [`resolve`], without [`PeftError::UnmatchedTargets`].
 pub fn resolve_saved(config: &PeftConfig, modules: &[ModuleInfo], model_type: &str) -> Result<Resolution> {
     Resolver::new(config, modules, model_type)?.resolve(true)
 }
@@ -81,14 +80,11 @@ impl<'a> Resolver<'a> {
         completed.map_err(|key| complete::no_default(&*self.config, key, self.model_type))?;
         let mut warnings = Vec::new();
         let unmatched = unmatched::find(&*self.config, &matcher, self.modules, &adapted);
-        let mut errors = unmatched.targets;
+        let unmatched: Vec<_> = unmatched.targets.into_iter().chain(unmatched.refinements).collect();
         if saved {
-            warnings.extend(unmatched.refinements.into_iter().map(|line| format!("matches nothing, ignored: {line}")));
-        } else {
-            errors.extend(unmatched.refinements);
-        }
-        if !errors.is_empty() {
-            return Err(PeftError::UnmatchedTargets { unmatched: errors, available: self.available() });
+            warnings.extend(unmatched.into_iter().map(|line| format!("matches nothing, ignored: {line}")));
+        } else if !unmatched.is_empty() {
+            return Err(PeftError::UnmatchedTargets { unmatched, available: self.available() });
         }
         if adapted.is_empty() {
             return Err(self.no_match(&matcher));

@@ -135,7 +135,7 @@ impl Converted {
 }
 
 /// Refuses to write over anything.
-fn check_free(output: &Path) -> Result {
+pub(super) fn check_free(output: &Path) -> Result {
     let taken = match std::fs::read_dir(output) {
         Ok(mut entries) => entries.next().is_some(),
         Err(_) => output.exists(),

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod bench;
+mod combine;
 mod convert;
 mod devices;
 mod eval;
@@ -23,6 +24,7 @@ pub enum Command {
     Generate(generate::Generate),
     Merge(merge::Merge),
     Convert(convert::Convert),
+    Combine(combine::Combine),
     Inspect(inspect::Inspect),
     Bench(bench::Bench),
     Devices(devices::Devices),
@@ -38,6 +40,7 @@ impl Command {
             Self::Generate(command) => command.run(),
             Self::Merge(command) => command.run(),
             Self::Convert(command) => command.run(),
+            Self::Combine(command) => command.run(),
             Self::Inspect(command) => command.run(),
             Self::Bench(command) => command.run(),
             Self::Devices(command) => command.run(),

@@ -1,0 +1,184 @@
+//! An adapter's tensors into a model, all that does not fit reported at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn::tensor::{DType, TensorData};
+
+use super::weights::AdapterWeights;
+use crate::error::{PeftError, Result};
+use crate::layers::layer::LayerRef;
+use crate::methods::PROJECTION_NAMES;
+use crate::methods::PeftConfig;
+use crate::model::{PeftModel, file_key, projection_of, set_projection};
+use crate::modules::ModuleKind;
+
+/// Puts the values of `weights` into the attached adapter `name`. Tensors in `by_token` may have another number of rows.
+///
+/// # Errors
+/// [`PeftError::Tensors`] with everything that does not fit.
+pub(super) fn fill<M: PeftModel>(
+    model: &mut M,
+    name: &str,
+    weights: &AdapterWeights,
+    by_token: &BTreeSet<String>,
+) -> Result<()> {
+    let mut found = Found::default();
+    let params = model.adapter_params(name)?;
+    let mut expected: Vec<_> = params.into_iter().map(|(key, param)| (key, param.shape())).collect();
+    expected.extend(projection_shapes(model, name)?);
+    for (key, shape) in expected {
+        found.take(key, &shape, weights, by_token)?;
+    }
+    found.misshapen.extend(vocabularies(model, weights, by_token));
+    let unknown: Vec<&str> = weights.names().filter(|name| !found.known.contains(*name)).collect();
+    for key in unknown {
+        match copy_of_base(model, key, weights)? {
+            Some(Copy::Same) => {}
+            Some(Copy::Other(difference)) => found.unexpected.push(difference),
+            None => found.unexpected.push(weights.stored_name(key).to_owned()),
+        }
+    }
+    let Found { values: mut ready, missing, misshapen, non_finite, unexpected, .. } = found;
+    let unexpected = [weights.problems(), &unexpected].concat();
+    let broken = [&missing, &misshapen, &non_finite, &unexpected];
+    if broken.iter().any(|group| !group.is_empty()) {
+        let path = weights.path().to_owned();
+        return Err(PeftError::Tensors { path, missing, unexpected, misshapen, non_finite });
+    }
+    if let [Some(a), Some(b)] = PROJECTION_NAMES.map(|name| ready.remove(name)) {
+        set_projection(model, name, [a, b]);
+    }
+    for (key, mut param) in model.adapter_params_mut(name)? {
+        if let Some(data) = ready.remove(&key) {
+            param.set(data);
+        }
+    }
+    Ok(())
+}
+
+/// What a file has for an adapter, and what is wrong with it.
+#[derive(Default)]
+struct Found {
+    known: BTreeSet<String>,
+    values: BTreeMap<String, TensorData>,
+    missing: Vec<String>,
+    misshapen: Vec<String>,
+    non_finite: Vec<String>,
+    unexpected: Vec<String>,
+}
+
+impl Found {
+    fn take(
+        &mut self,
+        key: String,
+        shape: &[usize],
+        weights: &AdapterWeights,
+        by_token: &BTreeSet<String>,
+    ) -> Result<()> {
+        let fits = |found: &[usize]| found == shape || (by_token.contains(&key) && found.get(1..) == shape.get(1..));
+        match weights.shape(&key) {
+            None => self.missing.push(key.clone()),
+            Some(found) if !fits(found) => self.misshapen.push(format!("{key} is {found:?}, expected {shape:?}")),
+            Some(_) => {
+                let data = weights.read(&key)?;
+                if data.iter::<f32>().any(|v| !v.is_finite()) {
+                    self.non_finite.push(key.clone());
+                }
+                self.values.insert(key.clone(), data);
+            }
+        }
+        self.known.insert(key);
+        Ok(())
+    }
+}
+
+/// VeRA's pair with its shapes, if the adapter's configuration says that the file holds it.
+fn projection_shapes<M: PeftModel>(model: &M, name: &str) -> Result<Vec<(String, Vec<usize>)>> {
+    let saved = matches!(model.adapter_config(name)?, PeftConfig::Vera(vera) if vera.save_projection);
+    let projection = projection_of(model, name).filter(|_| saved);
+    let shapes = projection.map(|p| p.tensors().map(|t| t.dims().to_vec()));
+    Ok(shapes.map(|shapes| PROJECTION_NAMES.map(str::to_owned).into_iter().zip(shapes).collect()).unwrap_or_default())
+}
+
+/// A vocabulary of another size must be that of embedding and head alike: a line for each that is left behind.
+fn vocabularies<M: PeftModel>(model: &M, weights: &AdapterWeights, by_token: &BTreeSet<String>) -> Vec<String> {
+    let mut rows = Vec::new();
+    for module in model.modules() {
+        let own = match module.kind {
+            ModuleKind::Embedding => module.in_features,
+            ModuleKind::OutputHead => module.out_features,
+            ModuleKind::Linear | ModuleKind::Other => continue,
+        };
+        let key = file_key(&module.path, "weight");
+        let in_file = weights.shape(&key).filter(|_| by_token.contains(&key)).and_then(|shape| shape.first().copied());
+        rows.push((module.path, in_file, own));
+    }
+    let Some(resized) = rows.iter().find_map(|(_, in_file, own)| in_file.filter(|rows| rows != own)) else {
+        return Vec::new();
+    };
+    let left = rows.iter().filter(|(_, in_file, own)| in_file.unwrap_or(*own) != resized);
+    left.map(|(path, in_file, own)| {
+        let (rows, place) = in_file.map_or((*own, "the base"), |rows| (rows, "the file"));
+        format!("{path} has {rows} tokens in {place}, and the file's vocabulary has {resized}")
+    })
+    .collect()
+}
+
+/// What a tensor is that PEFT adds beside an adapter.
+enum Copy {
+    /// The base's values.
+    Same,
+    /// Others, with what differs.
+    Other(String),
+}
+
+/// Whether the tensor `key` is one of the base's, which PEFT writes beside an adapter on embedding and head. `None` where it
+/// is something else.
+fn copy_of_base<M: PeftModel>(model: &M, key: &str, weights: &AdapterWeights) -> Result<Option<Copy>> {
+    for (path, layer) in model.layers() {
+        let names = ["base_layer.weight", "weight"].map(|name| file_key(&path, name));
+        if !names.iter().any(|name| name == key) {
+            continue;
+        }
+        return Ok(Some(if is_base(layer, key, weights)? {
+            Copy::Same
+        } else {
+            let (found, base) = (weights.shape(key).unwrap_or_default(), base_weight(layer).shape().to_vec());
+            Copy::Other(if found == base {
+                format!("{key} (a copy of another base: its values differ from this one's)")
+            } else {
+                format!("{key} (a copy of another base: it is {found:?}, and this one's is {base:?})")
+            })
+        }));
+    }
+    Ok(None)
+}
+
+/// Whether the tensor `key` holds the values of the base's weight, as exactly as the coarser of the two dtypes can.
+pub(super) fn is_base(layer: LayerRef<'_>, key: &str, weights: &AdapterWeights) -> Result<bool> {
+    let base = base_weight(layer);
+    if weights.shape(key) != Some(base.shape().as_slice()) {
+        return Ok(false);
+    }
+    let tolerance = |dtype: &str| match dtype {
+        "BF16" => 2.0_f32.powi(-7),
+        "F16" => 2.0_f32.powi(-9),
+        _ => 1e-5,
+    };
+    let of_base = match base.dtype() {
+        DType::BF16 => "BF16",
+        DType::F16 => "F16",
+        _ => "F32",
+    };
+    let tolerance = tolerance(&weights.dtype(key)).max(tolerance(of_base));
+    let stored = weights.read(key)?;
+    let same = |(a, b): (f32, f32)| (a - b).abs() <= tolerance * a.abs().max(b.abs()) + 1e-7;
+    Ok(stored.iter::<f32>().zip(base.convert_dtype(DType::F32).iter::<f32>()).all(same))
+}
+
+fn base_weight(layer: LayerRef<'_>) -> TensorData {
+    match layer {
+        LayerRef::Linear(linear) => linear.original_weight().into_data(),
+        LayerRef::Embedding(embedding) => embedding.original().into_data(),
+    }
+}

@@ -1,0 +1,122 @@
+//! What an adapter's tensors mean for a model: which modules are adapted, and which are there whole.
+
+use std::collections::BTreeSet;
+
+use super::fill::is_base;
+use super::saved_config;
+use super::weights::AdapterWeights;
+use crate::config::TargetModules;
+use crate::error::Result;
+use crate::methods::PeftConfig;
+use crate::model::{PeftModel, file_key};
+use crate::modules::{ModuleInfo, ModuleKind};
+use crate::targets::{Resolution, resolve_saved};
+
+/// How an adapter's files fit a model.
+#[derive(Debug)]
+pub(crate) struct Fit {
+    /// What to attach, with a neutral initialisation.
+    pub(crate) resolution: Resolution,
+    /// The configuration to keep: the file's, completed.
+    pub(crate) config: PeftConfig,
+    /// Names of tensors that hold one row for each token, of which the file may have another number than the model.
+    pub(crate) by_token: BTreeSet<String>,
+}
+
+/// Reads `config` and the names in `weights` as an adapter of the model.
+///
+/// # Errors
+/// What the configuration says that cannot be loaded; targets of which the model has none.
+pub(super) fn fit<M: PeftModel>(model: &M, config: &PeftConfig, weights: &AdapterWeights) -> Result<Fit> {
+    let origin = weights.path().with_file_name(super::CONFIG_NAME).display().to_string();
+    let saved = saved_config::for_loading(config, &origin)?;
+    let modules = &model.modules();
+    let mut resolution = resolve_saved(&saved.to_attach, modules, model.model_type())?;
+    resolution.warnings.splice(0..0, saved.warnings);
+    add_adapted(&mut resolution, weights, modules, saved.ties_weights);
+    add_whole(model, &mut resolution, weights)?;
+    let by_token = resolution
+        .modules_to_save
+        .iter()
+        .filter(|module| matches!(module.kind, ModuleKind::Embedding | ModuleKind::OutputHead))
+        .map(|module| file_key(&module.path, "weight"))
+        .collect();
+    let config = as_in_file(resolution.config.clone(), config);
+    Ok(Fit { resolution, config, by_token })
+}
+
+/// Modules that the targets leave out and for which there are tensors of an adapter: PEFT puts one on a head that is tied
+/// to an adapted embedding.
+fn add_adapted(resolution: &mut Resolution, weights: &AdapterWeights, modules: &[ModuleInfo], tied: bool) {
+    let prefix = resolution.config.tensor_prefix();
+    let has = |module: &ModuleInfo| {
+        let start = file_key(&module.path, prefix);
+        weights.names().any(|name| name.starts_with(&start))
+    };
+    let adapts = |module: &ModuleInfo| module.kind != ModuleKind::Other;
+    let more: Vec<ModuleInfo> = modules
+        .iter()
+        .filter(|module| adapts(module) && !resolution.adapted.contains(module) && has(module))
+        .cloned()
+        .collect();
+    if more.is_empty() {
+        return;
+    }
+    let paths: Vec<_> = more.iter().map(|module| module.path.clone()).collect();
+    if !tied {
+        resolution.warnings.push(format!(
+            "target_modules leaves these out, and the file has tensors for them, which are used: {}",
+            paths.join(", ")
+        ));
+    }
+    resolution.adapted.extend(more);
+    resolution.adapted.sort_by_key(|module| modules.iter().position(|other| other.path == module.path));
+    let names = match resolution.config.target_modules() {
+        TargetModules::List(names) => names.iter().cloned().chain(paths).collect(),
+        _ => resolution.adapted.iter().map(|module| module.path.clone()).collect(),
+    };
+    *resolution.config.shared_mut().target_modules = TargetModules::List(names);
+}
+
+/// Embeddings and heads that lie beside the adapter whole though no configuration says so (`save_embedding_layers`, a
+/// vocabulary that was resized, a head tied to a saved embedding), with other values than the base's.
+fn add_whole<M: PeftModel>(model: &M, resolution: &mut Resolution, weights: &AdapterWeights) -> Result<()> {
+    let mut whole = Vec::new();
+    for module in model.modules() {
+        let key = file_key(&module.path, "weight");
+        if !matches!(module.kind, ModuleKind::Embedding | ModuleKind::OutputHead)
+            || weights.shape(&key).is_none()
+            || resolution.modules_to_save.contains(&module)
+            || resolution.adapted.contains(&module)
+        {
+            continue;
+        }
+        let layer = model.layers().into_iter().find(|(path, _)| *path == module.path);
+        let same = layer.map(|(_, layer)| is_base(layer, &key, weights)).transpose()?;
+        if same != Some(true) {
+            whole.push(module);
+        }
+    }
+    if !whole.is_empty() {
+        let names = resolution.config.shared_mut().modules_to_save.get_or_insert_default();
+        names.extend(whole.iter().map(|module| module.path.clone()));
+        resolution.modules_to_save.extend(whole);
+    }
+    Ok(())
+}
+
+/// `config` with what loading set aside as the file has it, so that it is written again as it was.
+fn as_in_file(mut config: PeftConfig, file: &PeftConfig) -> PeftConfig {
+    match (&mut config, file) {
+        (PeftConfig::Lora(config), PeftConfig::Lora(file)) => {
+            config.init_lora_weights = file.init_lora_weights.clone();
+            config.other = file.other.clone();
+        }
+        (PeftConfig::AdaLora(config), PeftConfig::AdaLora(file)) => {
+            config.init_lora_weights = file.init_lora_weights.clone();
+            config.other = file.other.clone();
+        }
+        _ => {}
+    }
+    config
+}

@@ -26,6 +26,7 @@ METHODS = {
     "dora": {"peft_type": "LORA", "r": 4, "use_dora": True, "target_modules": ALL + ["embed_tokens"]},
     "adalora": {"peft_type": "ADALORA", "init_r": 4, "target_r": 2, "total_step": 100, "target_modules": ALL},
     "vera": {"peft_type": "VERA", "r": 8, "target_modules": ["q_proj", "o_proj"]},
+    "loha": {"peft_type": "LOHA", "r": 4, "target_modules": ALL},
     "ia3": {"peft_type": "IA3", "target_modules": ["k_proj", "down_proj"], "feedforward_modules": ["down_proj"]},
 }
 

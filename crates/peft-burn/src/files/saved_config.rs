@@ -63,7 +63,8 @@ fn read(config: &PeftConfig) -> (SavedConfig, Vec<String>) {
     let (init, other) = match &mut saved.to_attach {
         PeftConfig::Lora(lora) => (&mut lora.init_lora_weights, &mut lora.other),
         PeftConfig::AdaLora(adalora) => (&mut adalora.init_lora_weights, &mut adalora.other),
-        PeftConfig::Vera(_) | PeftConfig::Ia3(_) => return (saved, problems),
+        // Only LoRA and its kin have keys that say how an adapter was once made.
+        _ => return (saved, problems),
     };
     for (key, what) in UNSUPPORTED {
         if let Some(value) = other.switch_off(key) {

@@ -8,23 +8,12 @@ use peft_burn::{AdapterFiles, PeftModel};
 
 use crate::error::{LlamaError, Result};
 use crate::model::Llama;
+use crate::text::adapter::{TEMPLATE, TOKENIZER, own_files};
 
-/// What goes with the weights of a model, where it has them.
-const BESIDE: &[&str] = &[
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "LICENSE",
-    "LICENSE.txt",
-    "NOTICE",
-];
+/// What goes with the weights of a model beside its files of text, where it has them.
+const BESIDE: &[&str] = &["generation_config.json", "LICENSE", "LICENSE.txt", "NOTICE"];
+/// A folder of further templates.
+const TEMPLATES: &str = "additional_chat_templates";
 
 const ADAPTER: &str = "adapter";
 
@@ -44,7 +33,8 @@ pub struct MergeReport {
 /// Writes the model of directory `base` with the adapter of directory `adapter` folded in to `output`, in the base's
 /// dtype. Weights that the adapter does not touch, `config.json` and the tokenizer's files are the base's, byte for
 /// byte; only `tie_word_embeddings` changes, where the adapter makes a tied head differ from the embedding, and `vocab_size`,
-/// where it brings a vocabulary of another size.
+/// where it brings a vocabulary of another size. A tokenizer or chat template of the adapter's own takes the place of the
+/// base's, with a warning.
 ///
 /// # Errors
 /// An `output` that is not empty; a base or an adapter that cannot be loaded; weights that would not be finite, or
@@ -63,7 +53,11 @@ pub fn merge_into(base: &Path, adapter: &Path, output: &Path, device: &Device) -
     let mut changed = Vec::new();
     changed.extend(untied.then(|| ("tie_word_embeddings", false.into())));
     changed.extend((model.config().vocab_size != vocab_size).then(|| ("vocab_size", model.config().vocab_size.into())));
-    let written = write(&model, base, &part, changed).and_then(|()| {
+    let own = own_files(base, adapter)?;
+    if !own.is_empty() {
+        warnings.push(format!("the adapter's own {} go with the merged model", own.join(", ")));
+    }
+    let written = write(&model, base, adapter, &part, changed).and_then(|()| {
         // An empty folder in the place would stop the rename on some systems.
         let _ = std::fs::remove_dir(output);
         std::fs::rename(&part, output).map_err(LlamaError::io(output))
@@ -100,13 +94,47 @@ fn check_biases(model: &Llama) -> Result<()> {
     if paths.is_empty() { Ok(()) } else { Err(LlamaError::NoPlaceForBias { paths }) }
 }
 
-fn write(model: &Llama, base: &Path, part: &Path, changed: Vec<(&str, serde_json::Value)>) -> Result<()> {
-    model.save_weights(part, None)?;
-    for name in BESIDE {
-        let from = base.join(name);
-        if from.exists() {
-            std::fs::copy(&from, part.join(name)).map_err(LlamaError::io(part.join(name)))?;
+/// Whether a `tokenizer_config.json` holds a chat template.
+fn names_template(config: &Path) -> bool {
+    let json = std::fs::read(config).ok().and_then(|json| serde_json::from_slice::<serde_json::Value>(&json).ok());
+    json.is_some_and(|json| json.get("chat_template").is_some_and(|template| !template.is_null()))
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    if !from.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(to).map_err(LlamaError::io(to))?;
+    for entry in std::fs::read_dir(from).map_err(LlamaError::io(from))? {
+        let path = entry.map_err(LlamaError::io(from))?.path();
+        if let Some(name) = path.file_name().filter(|_| path.is_file()) {
+            std::fs::copy(&path, to.join(name)).map_err(LlamaError::io(&path))?;
         }
+    }
+    Ok(())
+}
+
+fn write(
+    model: &Llama,
+    base: &Path,
+    adapter: &Path,
+    part: &Path,
+    changed: Vec<(&str, serde_json::Value)>,
+) -> Result<()> {
+    model.save_weights(part, None)?;
+    let has = |dir: &Path, names: &[&str]| names.iter().any(|name| dir.join(name).exists());
+    let tokenizer = if has(adapter, &["tokenizer.json", "tokenizer.model"]) { adapter } else { base };
+    let template = if has(adapter, TEMPLATE) || adapter.join(TEMPLATES).exists() { adapter } else { base };
+    let copy = |dir: &Path, name: &str| {
+        let (from, to) = (dir.join(name), part.join(name));
+        if from.exists() { std::fs::copy(&from, &to).map(|_| ()).map_err(LlamaError::io(&to)) } else { Ok(()) }
+    };
+    BESIDE.iter().try_for_each(|name| copy(base, name))?;
+    TOKENIZER.iter().try_for_each(|name| copy(tokenizer, name))?;
+    // A template in the adapter's tokenizer_config.json is not to be overruled by the base's file.
+    if template == adapter || !names_template(&tokenizer.join("tokenizer_config.json")) || tokenizer == base {
+        TEMPLATE.iter().try_for_each(|name| copy(template, name))?;
+        copy_folder(&template.join(TEMPLATES), &part.join(TEMPLATES))?;
     }
     let path = base.join("config.json");
     let mut config = std::fs::read(&path).map_err(LlamaError::io(&path))?;

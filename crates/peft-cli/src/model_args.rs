@@ -70,6 +70,13 @@ impl ModelArgs {
         let mut base = Base::load(&self.model, Some(self.dtype.into()), &device)?;
         if let Some(adapter) = &self.adapter {
             base.model.load_adapter(adapter, ADAPTER, false)?.iter().for_each(warn);
+            if let Some(text) = &mut base.text {
+                let own = text.take_from_adapter(&base.dir, adapter)?;
+                if !own.is_empty() {
+                    text.tokenizer.check_vocabulary(base.model.config().vocab_size)?;
+                    warn(format_args!("the adapter's own {} take the place of the model's", own.join(", ")));
+                }
+            }
         }
         Ok(base)
     }

@@ -3,6 +3,7 @@
 //! [`Text`] is what a model directory knows of text: its [`Tokenizer`], its [`ChatTemplate`] and its [`StopTokens`]. It
 //! encodes the rows of a data set ([`Encoded`]: ids, and which of them are learned) and the prompts of generation.
 
+pub(crate) mod adapter;
 mod chat;
 mod encode;
 mod message;

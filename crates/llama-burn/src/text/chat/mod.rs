@@ -62,12 +62,13 @@ impl ChatTemplate {
     /// # Errors
     /// [`LlamaError::Template`] where a template is malformed, [`LlamaError::Io`], [`LlamaError::Json`].
     pub fn find(dir: impl AsRef<Path>) -> Result<Option<Self>> {
-        let dir = dir.as_ref();
+        Self::find_with(dir.as_ref(), &SpecialTokens::from_dir(dir.as_ref())?)
+    }
+
+    /// The template of a directory whose special tokens are known from elsewhere.
+    pub(super) fn find_with(dir: &Path, special: &SpecialTokens) -> Result<Option<Self>> {
         let sources = files::find(dir)?;
-        if sources.is_empty() {
-            return Ok(None);
-        }
-        Self::named(&sources, &SpecialTokens::from_dir(dir)?).map(Some)
+        if sources.is_empty() { Ok(None) } else { Self::named(&sources, special).map(Some) }
     }
 
     /// A template from its source, with the special tokens it may name.
@@ -219,6 +220,51 @@ mod tests {
                 None => assert_eq!(rendered.unwrap(), case["text"], "{case}"),
             }
         }
+    }
+
+    #[test]
+    fn families_of_templates_render_and_mask_as_in_transformers() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families");
+        let json = include_bytes!("../../../tests/fixtures/tokenizer/tokenizer.json");
+        let tokenizer = crate::text::Tokenizer::from_bytes(json, Some(CONFIG)).unwrap();
+        let cases: Vec<Json> = serde_json::from_str(include_str!("../../../tests/fixtures/families.json")).unwrap();
+        let mut wrong = Vec::new();
+        for case in &cases {
+            let name = case["template"].as_str().unwrap();
+            let source = std::fs::read_to_string(folder.join(format!("{name}.jinja"))).unwrap();
+            let mut template = ChatTemplate::new(&source, tokenizer.special_tokens()).unwrap();
+            template.environment.add_function("strftime_now", |_: String| "26 July 2024");
+            let conversation = Conversation {
+                messages: serde_json::from_value(case["messages"].clone()).unwrap(),
+                tools: case.get("tools").and_then(Json::as_array).cloned().unwrap_or_default(),
+                template_kwargs: case
+                    .get("chat_template_kwargs")
+                    .and_then(Json::as_object)
+                    .cloned()
+                    .unwrap_or_default(),
+                ..Conversation::default()
+            };
+            let rendered = template.render(&conversation, case["add_generation_prompt"].as_bool().unwrap());
+            let same = match (case["text"].as_str(), &rendered) {
+                (Some(text), Ok(rendered)) => rendered == text,
+                (None, Err(error)) => {
+                    // What a template says itself; Jinja's own errors have other words here.
+                    let said = case["error"].as_str().unwrap();
+                    !source.contains(said) || error.to_string().contains(said)
+                }
+                _ => false,
+            };
+            if !same {
+                wrong.push(format!("{case}\n  gives {rendered:?}"));
+            }
+            if let Some(mask) = case.get("mask") {
+                let (ids, targets) = template.encode(&conversation, &tokenizer, &Default::default()).unwrap();
+                if (json!(ids), json!(targets)) != (case["ids"].clone(), mask.clone()) {
+                    wrong.push(format!("{case}\n  masks {targets:?}"));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
     }
 
     #[test]

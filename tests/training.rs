@@ -3,6 +3,8 @@
 
 #[path = "training/adalora.rs"]
 mod adalora;
+#[path = "training/adapted.rs"]
+mod adapted_model;
 #[path = "training/builder.rs"]
 mod builder;
 #[path = "training/loraplus.rs"]

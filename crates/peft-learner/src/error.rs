@@ -285,6 +285,18 @@ pub enum LearnerError {
         /// The phases in steps, and what to change.
         problem: String,
     },
+    /// AdaLoRA in a training loop whose number of steps is not known.
+    #[error(
+        "AdaLoRA needs the number of optimiser steps that it is trained for: set total_step, for example by \
+         PeftConfig::with_total_step(optimizer_steps(&*loader, epochs, accumulation)?)"
+    )]
+    NoTotalStep,
+    /// An adapter that is to be trained and is not set to be.
+    #[error("adapter `{0}` is not trained: make it active (set_adapter) and trained (set_trainable) first")]
+    NotTrained(String),
+    /// The number of optimiser steps cannot be counted.
+    #[error("cannot count the optimiser steps: {0}")]
+    StepCount(String),
     /// `shrink_after_pruning` for an adapter that is not pruned.
     #[error(
         "training.shrink_after_pruning takes pruned triplets out of memory, and only peft_type = \"ADALORA\" prunes; leave \

@@ -26,8 +26,10 @@
 //! # }
 //! ```
 //!
-//! [`ConfiguredRun`](from_config::ConfiguredRun) makes one from a configuration file, as `peft train` does.
+//! [`Adapted`](adapted::Adapted) puts an adapter on a Burn model of one's own, which then trains in Burn's loop.
+//! [`ConfiguredRun`](from_config::ConfiguredRun) makes a [`Finetune`](train::Finetune) from a configuration file, as `peft train` does.
 
+pub mod adapted;
 pub mod base;
 pub mod bench;
 pub mod config;

@@ -63,6 +63,17 @@ pub fn set_total_step<M: PeftModel>(model: &mut M, name: &str, steps: usize) -> 
     Ok(())
 }
 
+impl PeftConfig {
+    /// Sets the number of optimiser steps of the run, AdaLoRA's `total_step`; other methods have no such key and stay as
+    /// they are.
+    pub fn with_total_step(mut self, steps: usize) -> Self {
+        if let Self::AdaLora(config) = &mut self {
+            config.total_step = Some(steps);
+        }
+        self
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -8,6 +8,8 @@
 //! [`ParamAdapter::layers`] ([`orthogonal_regularization`](crate::adalora::orthogonal_regularization),
 //! [`keep_gradients`](crate::adalora::keep_gradients)), and [`ParamAdapter::update_and_allocate`] prunes it.
 
+mod averages;
+
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,7 +31,7 @@ use crate::targets::ModuleInfo;
 use crate::targets::resolve;
 
 /// The one adapter's name on [`AdaptedLayers`].
-const NAME: &str = "default";
+const NAME: &str = ParamAdapter::NAME;
 
 /// What an adapter makes of one parameter of a linear layer, its weight or its bias.
 #[derive(Module, Debug)]
@@ -161,6 +163,9 @@ impl AdaptedLayers {
 /// # Ok(())
 /// # }
 /// ```
+///
+/// What it adapts is a part of the model, and what AdaLoRA has found out of it a part of this, which therefore is a
+/// [`Module`] as well: its records hold AdaLoRA's averages and masks, and nothing for other methods.
 #[derive(Clone, Debug)]
 pub struct ParamAdapter {
     layers: AdaptedLayers,
@@ -170,6 +175,9 @@ pub struct ParamAdapter {
 }
 
 impl ParamAdapter {
+    /// The adapter's name on [`AdaptedLayers`].
+    pub const NAME: &str = "default";
+
     /// Puts a new adapter on the linear layers of `model` that the configuration selects by path, such as `blocks.0.up`,
     /// and freezes every other parameter. Dropout and running statistics are the model's own affair, as in Burn's `apply_lora`.
     ///
@@ -281,8 +289,8 @@ impl ParamAdapter {
     }
 
     /// AdaLoRA's part of a training step, as [`adalora::update_and_allocate`]: to be called once an optimiser step, after
-    /// it, with the gradients that it used and its number, counted from 1. Averages and masks are kept here and not in the
-    /// model's records.
+    /// it, with the gradients that it used and its number, counted from 1. Averages and masks are kept here, and are in
+    /// this adapter's records and not in the model's.
     ///
     /// # Errors
     /// As [`Self::layers`] and [`adalora::update_and_allocate`]; then nothing has changed.

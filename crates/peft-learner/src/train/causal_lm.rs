@@ -16,6 +16,7 @@ use super::clip::clip;
 use super::loss::{batch_loss, input};
 use super::replicas::Replicas;
 use super::run::{Rules, Run};
+use super::seeds::mix;
 use crate::data::Batch;
 use crate::error::{LearnerError, Result};
 use crate::report::{StepOf, StepReport};
@@ -208,12 +209,4 @@ impl<M: CausalModel> InferenceStep for CausalLm<M> {
 /// The batch's own mean, from its share of its step's.
 fn mean(loss: Tensor<1>, batch: &Batch) -> Tensor<1> {
     loss.div_scalar(batch.num_targets().max(1) as f64 / batch.step_targets.max(1) as f64)
-}
-
-/// A well-spread number for each (seed, step, micro-batch); splitmix64's finaliser.
-fn mix(seed: u64, step: u64, micro: u64) -> u64 {
-    let mut z = seed ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ micro.wrapping_mul(0xd1b5_4a32_d192_ed03);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

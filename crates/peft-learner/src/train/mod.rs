@@ -18,6 +18,7 @@ mod replicas;
 mod run;
 mod samples;
 mod schedule;
+mod seeds;
 mod settings;
 mod stop;
 
@@ -33,4 +34,5 @@ pub use memory::keep_freed_memory;
 pub use output_folder::{Existing, check_output};
 pub use samples::{Sample, read_samples};
 pub use schedule::{Schedule, ScheduledLr};
+pub(crate) use seeds::mix;
 pub use stop::StopHandle;

@@ -1,0 +1,78 @@
+//! What AdaLoRA has found out of the triplets, as the one part of a [`ParamAdapter`] that is not in its model: a module
+//! whose records carry it.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor};
+use burn::tensor::Device;
+
+use super::{AdaptedLayers, NAME, ParamAdapter};
+use crate::layers::linear::PeftLinear;
+use crate::methods::{Importance, Method};
+
+impl ParamAdapter {
+    fn with(self, f: impl FnOnce(AdaptedLayers) -> AdaptedLayers) -> Self {
+        Self { layers: f(self.layers), ..self }
+    }
+}
+
+/// Where a layer keeps its averages and mask.
+fn importance(layer: &PeftLinear) -> Option<&Importance> {
+    match layer.adapters().get(NAME)?.method.as_ref()? {
+        Method::AdaLora(adalora) => adalora.importance.as_ref(),
+        _ => None,
+    }
+}
+
+fn importance_mut(layer: &mut PeftLinear) -> Option<&mut Option<Importance>> {
+    match layer.adapters_mut().get_mut(NAME)?.method.as_mut()? {
+        Method::AdaLora(adalora) => Some(&mut adalora.importance),
+        _ => None,
+    }
+}
+
+/// The kind of container that Burn's visitors are told of.
+const CONTAINER: &str = "Struct:ParamAdapter";
+
+impl Module for ParamAdapter {
+    fn collect_devices(&self, devices: Vec<Device>) -> Vec<Device> {
+        self.layers.collect_devices(devices)
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        self.with(|layers| layers.fork(device))
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        self.with(|layers| layers.to_device(device))
+    }
+
+    fn train(self) -> Self {
+        self.with(Module::train)
+    }
+
+    fn valid(&self) -> Self {
+        Self { layers: self.layers.valid(), ..self.clone() }
+    }
+
+    fn materialize(self) -> Self {
+        self
+    }
+
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        for (path, layer) in self.layers.linear_paths().iter().zip(&self.layers.layers) {
+            let Some(importance) = importance(layer) else { continue };
+            visitor.enter_module(path, CONTAINER);
+            importance.visit(visitor);
+            visitor.exit_module(path, CONTAINER);
+        }
+    }
+
+    fn map<F: ModuleMapper>(mut self, mapper: &mut F) -> Self {
+        for (path, layer) in self.layers.linear_paths().iter().zip(&mut self.layers.layers) {
+            let Some(importance) = importance_mut(layer) else { continue };
+            mapper.enter_module(path, CONTAINER);
+            *importance = importance.take().map(|importance| importance.map(mapper));
+            mapper.exit_module(path, CONTAINER);
+        }
+        self
+    }
+}

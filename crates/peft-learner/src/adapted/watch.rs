@@ -65,7 +65,6 @@ impl Watch {
     pub fn fail(&self, error: &peft_burn::PeftError) {
         let mut state = self.state();
         if state.error.is_none() {
-            tracing::error!("training stops: {error}");
             state.error = Some(error.to_string());
             state.interrupter.iter().for_each(|interrupter| interrupter.stop(Some(&error.to_string())));
         }

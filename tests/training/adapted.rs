@@ -293,6 +293,7 @@ where
 
 #[rstest]
 fn a_resumed_run_is_the_uninterrupted_one_to_the_bit(#[values("lora", "dora", "vera", "ia3", "adalora")] method: &str) {
+    let _turn = super::DROPOUT.lock();
     // With dropout, and running statistics of the base.
     let make = || Adapted::new(Own::new(true), NAME, &config(method, 1, 0.2), 7).unwrap();
     let [straight, resumed] = resumed(make);

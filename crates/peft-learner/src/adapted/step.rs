@@ -18,8 +18,10 @@ impl<M: Module + TrainStep, P: Place<M>> TrainStep for Adapted<M, P> {
 
     fn step(&self, item: M::Input) -> TrainOutput<M::Output> {
         let batch = self.watch.begin_batch();
-        let seed = mix(self.seed, self.steps.get() as u64, batch as u64);
-        self.model.devices().iter().for_each(|device| device.seed(seed));
+        if self.draws {
+            let seed = mix(self.seed, self.steps.get() as u64, batch as u64);
+            self.model.devices().iter().for_each(|device| device.seed(seed));
+        }
         let TrainOutput { grads, item } = TrainStep::step(&self.model, item);
         let grads = match self.orthogonality() {
             Ok(None) => grads,

@@ -29,8 +29,9 @@ use crate::error::{LearnerError, Result};
 ///   After the optimiser's step the triplets are scored, and the least are masked where the schedule says so. With
 ///   gradient accumulation Burn sums the gradients of the batches, and the term's with them.
 /// * The norm of all gradients together is clipped, if asked for ([`Self::with_max_grad_norm`]).
-/// * Burn's random generator is seeded for each `step` by seed, step and batch, so that dropout of a resumed run draws
-///   what it would have drawn.
+/// * Where the adapter has dropout, or [`Self::with_seed`] asks for it, Burn's random generator is seeded for each `step` by
+///   seed, step and batch, so that a resumed run draws what it would have drawn. Burn has one generator a backend: two such
+///   runs in one process disturb each other.
 ///
 /// [`StepMetric`](super::StepMetric) shows AdaLoRA's budget and live triplets among Burn's metrics.
 ///
@@ -75,6 +76,8 @@ pub struct Adapted<M, P = InLayers> {
     pub(super) prunes: bool,
     /// 0 is off.
     pub(super) max_grad_norm: f64,
+    /// Whether steps seed Burn's random generator.
+    pub(super) draws: bool,
     pub(super) seed: u64,
     pub(super) watch: Watch,
     pub(super) warnings: Vec<String>,
@@ -89,7 +92,7 @@ impl<M: PeftModel> Adapted<M> {
     pub fn new(mut model: M, name: &str, config: &PeftConfig, seed: u64) -> Result<Self> {
         check_total_step(config)?;
         let warnings = model.add_adapter(name, config, seed)?;
-        Ok(Self { warnings, ..Self::of(model, name)?.with_seed(seed) })
+        Ok(Self { warnings, seed, ..Self::of(model, name)? })
     }
 
     /// Wraps a model that has the adapter `name` already: active, and trained. Load a saved adapter to go on with as
@@ -112,7 +115,7 @@ impl<M: Module> Adapted<M, ParamAdapter> {
         check_total_step(config)?;
         let (model, adapter) = ParamAdapter::attach(model, config, seed)?;
         let warnings = adapter.warnings().to_vec();
-        Ok(Self { warnings, ..Self::of_parameters(model, adapter)?.with_seed(seed) })
+        Ok(Self { warnings, seed, ..Self::of_parameters(model, adapter)? })
     }
 
     /// Wraps a model that has `adapter` on its parameters, to be trained.
@@ -144,6 +147,7 @@ impl<M: Module, P: Place<M>> Adapted<M, P> {
             hidden: Arc::new(hidden),
             prunes: matches!(config, PeftConfig::AdaLora(_)),
             max_grad_norm: 0.0,
+            draws: config.dropout() > 0.0,
             seed: 42,
             watch: Watch::default(),
             warnings: Vec::new(),
@@ -156,9 +160,9 @@ impl<M: Module, P: Place<M>> Adapted<M, P> {
         Self { max_grad_norm, ..self }
     }
 
-    /// Seeds what is drawn at random in training, such as dropout.
+    /// Seeds what is drawn at random in training also where the adapter has no dropout, for the model's own.
     pub fn with_seed(self, seed: u64) -> Self {
-        Self { seed, ..self }
+        Self { draws: true, seed, ..self }
     }
 
     /// Ends the run when AdaLoRA's part of a step fails. `interrupter` is

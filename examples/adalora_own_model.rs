@@ -136,7 +136,7 @@ where
 
 /// Learns the line, turns it, adapts to it. Returns the base's and the adapted network.
 pub fn run(epochs: usize, folder: &Path, device: &Device) -> Result<(Net, Adapted<Net>), Box<dyn Error>> {
-    let learner = Learner::new(Net::new(device), AdamWConfig::new().init(), ConstantLr::new(5e-3));
+    let learner = Learner::new(Net::new(device).train(), AdamWConfig::new().init(), ConstantLr::new(5e-3));
     let base = training(&folder.join("base"), points(1, POINTS, 0.0), 30).launch(learner).model;
     let steps = epochs * POINTS / BATCH;
     let config = AdaLoraConfig {

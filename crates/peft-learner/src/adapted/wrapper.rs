@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::{Module, ParamId};
+use burn::tensor::Device;
 use burn::train::Interrupter;
 use peft_burn::adalora::{self, KeptRank};
 use peft_burn::{AdapterFiles, ParamAdapter, PeftConfig, PeftModel, TrainableReport};
@@ -127,6 +128,11 @@ impl<M: Module> Adapted<M, ParamAdapter> {
     }
 }
 
+/// In training mode: Burn's loop moves a model to its device, and leaves its parameters untracked if they were.
+fn in_training<M: Module>(module: M) -> M {
+    if module.devices().iter().any(Device::is_autodiff) { module } else { module.train() }
+}
+
 impl<M: Module, P: Place<M>> Adapted<M, P> {
     fn wrap(model: M, place: P) -> Result<Self> {
         let name = place.name();
@@ -141,8 +147,8 @@ impl<M: Module, P: Place<M>> Adapted<M, P> {
         }
         let (model, hidden) = freeze_base(model, &own);
         Ok(Self {
-            model,
-            place,
+            model: in_training(model),
+            place: in_training(place),
             steps: StepCount::new(),
             hidden: Arc::new(hidden),
             prunes: matches!(config, PeftConfig::AdaLora(_)),

@@ -88,13 +88,12 @@ impl ChatTemplate {
         for (name, source) in sources {
             let (source, marks) = environment::with_generation_calls(source);
             traits.insert(name.clone(), Traits { marks, looks_ahead: source.contains("nextitem") });
-            let shown = if name == DEFAULT { "chat_template".to_string() } else { format!("chat_template {name}") };
-            environment.add_template_owned(name.clone(), source).map_err(template_error).map_err(
-                |error| match error {
-                    LlamaError::Template { message } => LlamaError::Template { message: format!("{shown}: {message}") },
-                    other => other,
-                },
-            )?;
+            environment.add_template_owned(name.clone(), source).map_err(|error| match template_error(error) {
+                LlamaError::Template { message } if name != DEFAULT => {
+                    LlamaError::Template { message: format!("`{name}`: {message}") }
+                }
+                error => error,
+            })?;
         }
         Ok(Self { environment, traits })
     }

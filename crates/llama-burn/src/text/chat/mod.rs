@@ -313,7 +313,7 @@ mod tests {
             error()
         );
         config(json!({"chat_template": "line one\n{% for %}"}));
-        assert!(error().starts_with("chat template: chat_template: syntax error: "), "{}", error());
+        assert!(error().starts_with("chat template: syntax error: "), "{}", error());
         assert!(error().contains("default:2"), "{}", error());
         assert!(ChatTemplate::find(dir.path()).is_err());
     }

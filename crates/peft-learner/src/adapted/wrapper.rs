@@ -34,6 +34,9 @@ use crate::error::{LearnerError, Result};
 ///   seed, step and batch, so that a resumed run draws what it would have drawn. Burn has one generator a backend: two such
 ///   runs in one process disturb each other.
 ///
+/// A run that is resumed from a checkpoint goes on as if it had not stopped, with every method but AdaLoRA: its numbers then
+/// differ from those of an uninterrupted run.
+///
 /// [`StepMetric`](super::StepMetric) shows AdaLoRA's budget and live triplets among Burn's metrics.
 ///
 /// ```no_run

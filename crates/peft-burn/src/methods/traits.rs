@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use burn::module::ParamId;
+use burn::module::{Param, ParamId};
 use burn::tensor::Tensor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::adalora::Importance;
 use super::dora::{EmbeddingLora, Magnitude};
-use super::vera::VeraProjection;
+use super::vera::{PairKey, VeraProjection};
 use crate::config::{
     Bias, ModuleNames, Object, OneOrMany, Shared, SharedMut, TargetModules, TaskType, TokenIndices, keys,
 };
@@ -76,6 +77,32 @@ pub trait MethodConfig: ToObject + Debug {
     /// Tensors of a file that belong to no module.
     fn tensors_of_no_module(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// The frozen pair that the method's layers of a model share, where no layer is larger than `max_in` and `max_out`.
+    fn shared_pair(&self, max_in: usize, max_out: usize) -> Option<PairKey> {
+        let _ = (max_in, max_out);
+        None
+    }
+
+    /// Whether a file holds that pair, by the names of [`Self::tensors_of_no_module`].
+    fn saves_pair(&self) -> bool {
+        false
+    }
+
+    /// Whether training takes triplets away ([`crate::adalora`]).
+    fn prunes(&self) -> bool {
+        false
+    }
+
+    /// The number of optimiser steps of the whole training, of methods whose phases follow from it.
+    fn total_step(&self) -> Option<usize> {
+        None
+    }
+
+    /// Sets [`Self::total_step`]; methods without such a key stay as they are.
+    fn set_total_step(&mut self, steps: usize) {
+        let _ = steps;
     }
 
     /// Probabilities of dropping something in training, by their keys.
@@ -249,8 +276,8 @@ pub struct Place<'a> {
     pub weight: &'a Tensor<2>,
     /// What its random numbers follow from, with the path.
     pub seed: u64,
-    /// VeRA's pair.
-    pub projection: Option<&'a VeraProjection>,
+    /// The pair that layers share, of methods that have one.
+    pub shared_pair: Option<&'a VeraProjection>,
 }
 
 impl Place<'_> {
@@ -316,6 +343,15 @@ pub struct Update<'a> {
     pub low_rank: LowRank,
     /// DoRA's norms.
     pub magnitude: Option<&'a Magnitude>,
+}
+
+/// A learned vector that scales a layer's input or output.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale<'a> {
+    /// Whether it scales the input.
+    pub of_input: bool,
+    /// Its values: `[1, in]` or `[out, 1]`.
+    pub values: &'a Param<Tensor<2>>,
 }
 
 /// An adapter of one linear layer, whatever its method. `x` is the layer's input, `[n, in]`; weights are `[out, in]`.
@@ -389,6 +425,31 @@ pub trait MethodLayer: Debug {
     /// Whether nothing of the adapter is left, so that it does nothing and will not.
     fn is_spent(&self) -> bool {
         false
+    }
+
+    /// The frozen pair that the layers of a model share.
+    fn shared_pair(&self) -> Option<&VeraProjection> {
+        None
+    }
+
+    /// As [`Self::shared_pair`], to change.
+    fn shared_pair_mut(&mut self) -> Option<&mut VeraProjection> {
+        None
+    }
+
+    /// The vector that the layer's input or output is times, of methods that learn nothing else.
+    fn scale(&self) -> Option<Scale<'_>> {
+        None
+    }
+
+    /// What training has found out of the parts that it may take away.
+    fn importance(&self) -> Option<&Importance> {
+        None
+    }
+
+    /// As [`Self::importance`], to change.
+    fn importance_mut(&mut self) -> Option<&mut Importance> {
+        None
     }
 
     /// Multiplies the scaling; `false` where the method has none.

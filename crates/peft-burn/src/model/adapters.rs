@@ -9,7 +9,7 @@ use super::adaptable::AdaptableModel;
 use super::checks;
 use super::names::{device_of, file_key};
 use super::parameter_count::TrainableReport;
-use super::projections::projection_for;
+use super::shared_pairs::shared_pair_for;
 use super::state::{AdapterState, PeftState, check_known, unknown};
 use crate::config::Bias;
 use crate::error::{PeftError, Result};
@@ -41,14 +41,10 @@ pub trait PeftModel: AdaptableModel {
         checks::name(name, state)?;
         let adapted: Vec<String> = adapted.into_iter().map(|m| m.path).collect();
         let saved: Vec<String> = modules_to_save.into_iter().map(|m| m.path).collect();
-        let projection = match &config {
-            PeftConfig::Vera(vera) => {
-                let sizes = [vera.r, max_in, max_out];
-                Some(projection_for(self, vera.projection_prng_key, sizes, &device_of(self)))
-            }
-            _ => None,
-        };
-        let new = New { config: &config, seed, adapted: &adapted, saved: &saved, projection: projection.as_ref() };
+        let key = config.shared_pair(max_in, max_out);
+        let shared_pair = key.map(|key| shared_pair_for(self, key, &device_of(self)));
+        let shared_pair = shared_pair.as_ref();
+        let new = New { config: &config, seed, adapted: &adapted, saved: &saved, shared_pair };
         let mut linears = BTreeMap::new();
         let mut embeddings = BTreeMap::new();
         for (path, layer) in self.layers() {
@@ -389,13 +385,13 @@ struct New<'a> {
     adapted: &'a [String],
     /// Paths of those that are trained whole.
     saved: &'a [String],
-    /// VeRA's pair.
-    projection: Option<&'a VeraProjection>,
+    /// The pair that layers share, of methods that have one.
+    shared_pair: Option<&'a VeraProjection>,
 }
 
 impl New<'_> {
     fn place<'a>(&'a self, path: &'a str, weight: &'a Tensor<2>) -> Place<'a> {
-        Place { path, weight, seed: self.seed, projection: self.projection }
+        Place { path, weight, seed: self.seed, shared_pair: self.shared_pair }
     }
 
     /// The adapter of one linear layer; `None` where the configuration asks for none.

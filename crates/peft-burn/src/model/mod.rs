@@ -6,7 +6,7 @@ mod checks;
 mod fields;
 mod names;
 mod parameter_count;
-mod projections;
+mod shared_pairs;
 mod state;
 mod status;
 
@@ -15,7 +15,7 @@ pub use adapters::PeftModel;
 pub use fields::{Layers, join};
 pub(crate) use names::{device_of, file_key};
 pub use parameter_count::{TrainableReport, count_parameters};
-pub use projections::share_projections;
-pub(crate) use projections::{projection_of, set_projection};
+pub use shared_pairs::share_projections;
+pub(crate) use shared_pairs::{set_shared_pair, shared_pair_of};
 pub use state::PeftState;
 pub use status::{AdapterStatus, LayerStatus, ModelStatus, Trained};

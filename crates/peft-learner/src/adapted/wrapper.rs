@@ -151,7 +151,7 @@ impl<M: Module, P: Place<M>> Adapted<M, P> {
             place: in_training(place),
             steps: StepCount::new(),
             hidden: Arc::new(hidden),
-            prunes: matches!(config, PeftConfig::AdaLora(_)),
+            prunes: config.prunes(),
             max_grad_norm: 0.0,
             draws: config.dropout() > 0.0,
             seed: 42,
@@ -252,8 +252,5 @@ impl<M: Display, P> Display for Adapted<M, P> {
 }
 
 fn check_total_step(config: &PeftConfig) -> Result<()> {
-    match config {
-        PeftConfig::AdaLora(config) if config.total_step.is_none() => Err(LearnerError::NoTotalStep),
-        _ => Ok(()),
-    }
+    if config.prunes() && config.total_step().is_none() { Err(LearnerError::NoTotalStep) } else { Ok(()) }
 }

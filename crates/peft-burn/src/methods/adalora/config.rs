@@ -228,6 +228,18 @@ impl MethodConfig for AdaLoraConfig {
         &[("lora_A", "lora_B")]
     }
 
+    fn prunes(&self) -> bool {
+        true
+    }
+
+    fn total_step(&self) -> Option<usize> {
+        self.total_step
+    }
+
+    fn set_total_step(&mut self, steps: usize) {
+        self.total_step = Some(steps);
+    }
+
     fn dropouts(&self) -> Vec<(&'static str, f64)> {
         vec![("lora_dropout", self.lora_dropout)]
     }

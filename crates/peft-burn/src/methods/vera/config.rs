@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::projection::PROJECTION_NAMES;
+use super::projection::{PROJECTION_NAMES, PairKey};
 use crate::config::{Bias, OneOrMany, OtherKeys, TargetModules, TaskType, checks, shared_keys};
 use crate::methods::traits::MethodConfig;
 use crate::modules::ModuleInfo;
@@ -106,6 +106,14 @@ impl MethodConfig for VeraConfig {
 
     fn tensors_of_no_module(&self) -> &'static [&'static str] {
         &PROJECTION_NAMES
+    }
+
+    fn shared_pair(&self, max_in: usize, max_out: usize) -> Option<PairKey> {
+        Some(PairKey { key: self.projection_prng_key, r: self.r, max_in, max_out })
+    }
+
+    fn saves_pair(&self) -> bool {
+        self.save_projection
     }
 
     fn dropouts(&self) -> Vec<(&'static str, f64)> {

@@ -61,8 +61,8 @@ pub(crate) fn names(key: &str, names: Option<&ModuleNames>) -> Option<String> {
     }
 }
 
-pub(crate) fn modules_to_save(names: Option<&[String]>) -> Vec<String> {
-    names.unwrap_or_default().iter().filter_map(|name| regex("modules_to_save", name)).collect()
+pub(crate) fn modules_to_save(names: &[String]) -> Vec<String> {
+    names.iter().filter_map(|name| regex("modules_to_save", name)).collect()
 }
 
 /// `rank_pattern` and `alpha_pattern`.

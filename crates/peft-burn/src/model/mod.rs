@@ -5,6 +5,7 @@ mod adapters;
 mod checks;
 mod fields;
 mod names;
+mod new_adapter;
 mod parameter_count;
 mod shared_pairs;
 mod state;

@@ -4,7 +4,8 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor};
 use burn::tensor::Device;
 
-use super::{AdaptedLayers, NAME, ParamAdapter};
+use super::layers::AdaptedLayers;
+use super::param_adapter::ParamAdapter;
 use crate::layers::linear::PeftLinear;
 use crate::methods::Importance;
 
@@ -16,11 +17,11 @@ impl ParamAdapter {
 
 /// A layer's averages and mask.
 fn importance(layer: &PeftLinear) -> Option<&Importance> {
-    layer.adapters().get(NAME)?.method.as_ref()?.importance()
+    layer.adapters().get(ParamAdapter::NAME)?.method.as_ref()?.importance()
 }
 
 fn importance_mut(layer: &mut PeftLinear) -> Option<&mut Importance> {
-    layer.adapters_mut().get_mut(NAME)?.method.as_mut()?.importance_mut()
+    layer.adapters_mut().get_mut(ParamAdapter::NAME)?.method.as_mut()?.importance_mut()
 }
 
 /// The kind of container that Burn's visitors are told of.

@@ -80,7 +80,7 @@ fn peft_opens_adapters_of_a_bf16_base() {
     let Some(python) = python() else { return };
     let dir = tempfile::tempdir().unwrap();
     let inputs = Inputs::load();
-    let methods = ["lora", "dora", "vera", "adalora", "ia3"];
+    let methods = ["lora", "dora", "vera", "adalora", "ia3", "loha"];
     let mut jobs = Vec::new();
     let mut ours = Vec::new();
     for name in methods {
@@ -127,6 +127,8 @@ fn peft_opens_what_we_convert_and_combine() {
         ("vera", "adapter", None),
         ("adalora", "adapter_final", None),
         ("x_lora_biasall", "adapter", None),
+        ("loha", "adapter", None),
+        ("x_loha_pattern", "adapter", Some(8)),
         ("dora", "adapter", Some(8)),
         ("x_dora_emb", "adapter", Some(8)),
         ("ia3", "adapter", Some(8)),

@@ -21,8 +21,8 @@ use burn::train::{
 };
 use peft_burn::adalora::{keep_gradients, orthogonal_regularization, update_and_allocate};
 use peft_burn::{
-    AdaLoraConfig, AdapterFiles, Ia3Config, LoraConfig, ModuleNames, ParamAdapter, PeftConfig, PeftLinear, PeftModel,
-    PeftState, TargetModules, TensorRng, VeraConfig, layers,
+    AdaLoraConfig, AdapterFiles, Ia3Config, LoHaConfig, LoraConfig, ModuleNames, ParamAdapter, PeftConfig, PeftLinear,
+    PeftModel, PeftState, TargetModules, TensorRng, VeraConfig, layers,
 };
 use peft_burn_workspace::{assert_close, device};
 use peft_learner::LearnerError;
@@ -161,6 +161,10 @@ fn config(method: &str, accumulation: usize, dropout: f64) -> PeftConfig {
             let feedforward_modules = Some(ModuleNames::list(["second"]));
             Ia3Config { target_modules, feedforward_modules, ..Default::default() }.into()
         }
+        "loha" => {
+            let (rank_dropout, module_dropout) = (dropout, dropout);
+            LoHaConfig { r: 2, rank_dropout, module_dropout, target_modules, ..Default::default() }.into()
+        }
         _ => {
             let (init_r, target_r, tinit, tfinal, delta_t) = (4, 2, 1, 2, 2);
             let lora_dropout = dropout;
@@ -252,7 +256,7 @@ fn by_hand(method: &str, accumulation: usize, clip_at: f64) -> Own {
 
 #[rstest]
 fn every_method_trains_as_by_hand_and_on_plain_layers_too_and_loads_again(
-    #[values("lora", "dora", "vera", "ia3", "adalora")] method: &str,
+    #[values("lora", "dora", "vera", "ia3", "loha", "adalora")] method: &str,
     #[values(1, 4)] accumulation: usize,
     #[values(0.0, 0.05)] clip_at: f64,
 ) {
@@ -336,7 +340,9 @@ fn equal(found: &Tensors, expected: &Tensors) {
 }
 
 #[rstest]
-fn a_resumed_run_is_the_uninterrupted_one_to_the_bit(#[values("lora", "dora", "vera", "ia3", "adalora")] method: &str) {
+fn a_resumed_run_is_the_uninterrupted_one_to_the_bit(
+    #[values("lora", "dora", "vera", "ia3", "loha", "adalora")] method: &str,
+) {
     let _turn = super::DROPOUT.lock();
     // With dropout, and running statistics of the base.
     let make = || Adapted::new(Own::new(true), NAME, &config(method, 1, 0.2), 7).unwrap();

@@ -64,6 +64,23 @@ mod tests {
     use burn::tensor::{Device, Tolerance};
 
     #[test]
+    fn next_to_nothing_is_found_as_finite_numbers() {
+        let device = Device::flex();
+        let values = TensorRng::new(1, "l").normal(8 * 6, 1.0);
+        let whole = from_vec(values, [8, 6], &device).val();
+        let row = whole.clone().slice([0..1, 0..6]).repeat(&[8, 1]);
+        let one_row = whole.clone().slice_fill([1..8, 0..6], 0.0);
+        for matrix in [whole, row, one_row] {
+            for scale in [1.0, 1e-9, 1e-20, 1e-38, 1e-44, 0.0] {
+                let delta = matrix.clone().mul_scalar(scale);
+                let found = LowRank::nearest(delta.clone(), 6).delta();
+                let error = (found - delta).abs().max().into_scalar::<f32>();
+                assert!(error <= 1e-5 * scale as f32, "{scale}: {error}");
+            }
+        }
+    }
+
+    #[test]
     fn a_matrix_of_low_rank_is_found_again_and_padding_changes_nothing() {
         let device = Device::flex();
         let mut rng = TensorRng::new(1, "l");

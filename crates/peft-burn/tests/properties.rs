@@ -14,7 +14,7 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{TensorData, Tolerance};
 use common::{Classifier, VOCAB};
 use peft_burn::{
-    AdaLoraConfig, AdapterFiles, Bias, Ia3Config, LoraConfig, ModuleNames, ParamMut, PeftConfig, PeftModel,
+    AdaLoraConfig, AdapterFiles, Bias, Ia3Config, LoHaConfig, LoraConfig, ModuleNames, ParamMut, PeftConfig, PeftModel,
     TargetModules, TaskType, TensorRng, VeraConfig,
 };
 use proptest::prelude::*;
@@ -47,6 +47,7 @@ fn configs(r: usize, key: u64, bias: Bias, init_weights: bool) -> Vec<(&'static 
             "adalora",
             AdaLoraConfig { init_r: r, target_r: 1, target_modules: both(), ..AdaLoraConfig::default() }.into(),
         ),
+        ("loha", LoHaConfig { r, init_weights, target_modules: both(), ..LoHaConfig::default() }.into()),
         ("ia3", Ia3Config { target_modules: both(), ..Ia3Config::default() }.into()),
         (
             "ia3_output",

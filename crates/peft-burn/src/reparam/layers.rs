@@ -1,6 +1,6 @@
 //! The linear layers of a model that knows nothing of adapters, as layers that take them.
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 
 use super::parameters::Parameters;
 use crate::error::{PeftError, Result};

@@ -61,8 +61,8 @@ const NAME: &str = ParamAdapter::NAME;
 pub struct ParamAdapter {
     pub(super) layers: AdaptedLayers,
     /// Names on disk by the parameters' paths in the model.
-    keys: BTreeMap<String, String>,
-    warnings: Vec<String>,
+    pub(super) keys: BTreeMap<String, String>,
+    pub(super) warnings: Vec<String>,
 }
 
 impl ParamAdapter {

@@ -127,7 +127,7 @@ impl Converted {
         }
         output::line("What is missing of each module's change (Frobenius norms):")?;
         let width = self.errors.keys().map(String::len).max().unwrap_or(0);
-        for (path, error) in &self.errors {
+        for (path, error) in output::in_order(&self.errors) {
             output::line(format_args!("  {path:width$}  {:6.2}%", error * 100.0))?;
         }
         output::line(format_args!("at most {:.2}%; a higher --rank comes nearer", self.largest_error * 100.0))

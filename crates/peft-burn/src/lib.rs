@@ -1,4 +1,4 @@
-//! Parameter-efficient fine-tuning for Burn: LoRA, DoRA, VeRA, AdaLoRA and IA3, with Hugging Face PEFT's configurations
+//! Parameter-efficient fine-tuning for Burn: LoRA, DoRA, VeRA, AdaLoRA, IA3 and LoHa, with Hugging Face PEFT's configurations
 //! and files.
 //!
 //! ```

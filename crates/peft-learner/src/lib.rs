@@ -38,6 +38,7 @@ pub mod device;
 pub mod error;
 pub mod evaluate;
 pub mod from_config;
+mod problems;
 pub mod report;
 pub mod train;
 pub mod whole_file;

@@ -78,7 +78,7 @@ pub fn encode_rows(
     options: EncodeOptions,
 ) -> Result<(Vec<Example>, EncodeReport)> {
     if encoder.is_none() && rows.shape != RowShape::InputIds {
-        return Err(LearnerError::NoTokenizer { file: rows.file.clone(), shape: rows.shape });
+        return Err(LearnerError::NoTokenizer { file: rows.file.clone(), shape: rows.shape.to_string() });
     }
     let ignored_keys = rows.ignored_keys.iter().cloned().collect();
     let mut report = EncodeReport { rows: rows.rows.len(), ignored_keys, ..EncodeReport::default() };

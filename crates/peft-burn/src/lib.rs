@@ -32,6 +32,8 @@ mod reparam;
 mod svd;
 pub mod targets;
 pub mod tensor_file;
+#[cfg(test)]
+mod testing;
 
 pub use combine::{Combination, Conversion, MajoritySign, Weighting, add_weighted_adapter, convert_to_lora};
 pub use config::*;

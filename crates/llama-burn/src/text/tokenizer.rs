@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::special::SpecialTokens;
-use super::stream::TextStream;
 use crate::error::{LlamaError, Result};
 
 /// A token of a text.
@@ -101,11 +100,6 @@ impl Tokenizer {
     /// [`LlamaError::Tokenizer`], where the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
         self.inner.decode(ids, skip_special_tokens).map_err(|error| self.error(error))
-    }
-
-    /// A decoder for ids that come one by one, as in generation.
-    pub fn stream(&self, skip_special_tokens: bool) -> TextStream<'_> {
-        TextStream::new(self, skip_special_tokens)
     }
 
     /// How many tokens there are, added ones included (`len(tokenizer)` of transformers). A model's `vocab_size` is

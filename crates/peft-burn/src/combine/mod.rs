@@ -17,12 +17,13 @@ use ia3::add_ia3;
 pub use kinds::{Combination, Weighting};
 
 use crate::config::{Bias, TargetModules};
-use crate::error::{PeftError, Result};
+use crate::error::Result;
 use crate::layers::layer::LayerRef;
 use crate::low_rank::LowRank;
 use crate::methods::{Change, LoraConfig, Magnitude};
 use crate::model::PeftModel;
 use crate::random::TensorRng;
+use kinds::refuse;
 use new_lora::{NewLayer, add_lora};
 use task_arithmetic::{Pruning, Rule, combine};
 
@@ -110,10 +111,6 @@ pub fn add_weighted_adapter<M: PeftModel>(
         ..LoraConfig::default()
     };
     add_lora(model, name, config, new, BTreeMap::new())
-}
-
-fn refuse(reason: &str) -> PeftError {
-    PeftError::Unsupported(format!("combining adapters: {reason}"))
 }
 
 /// The updates of one adapter, by path.

@@ -11,5 +11,6 @@ mod tokens;
 pub use common::{Bias, InitLoraWeights, ModuleNames, OneOrMany, TargetModules, TaskType};
 pub use keys::{Object, OtherKeys, PEFT_VERSION};
 pub use patterns::Patterns;
+pub(crate) use shared::shared_keys;
 pub use shared::{Shared, SharedMut};
 pub use tokens::TokenIndices;

@@ -7,9 +7,8 @@ use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::adalora::cut_to_live;
 use crate::error::{PeftError, Result};
-use crate::methods::PROJECTION_NAMES;
 use crate::methods::PeftConfig;
-use crate::model::{PeftModel, projection_of};
+use crate::model::{PeftModel, shared_pair_of};
 use crate::tensor_file::write_tensors;
 
 mod config;
@@ -50,13 +49,11 @@ pub trait AdapterFiles: PeftModel {
         let params = self.adapter_params(name)?.into_iter();
         let mut tensors: BTreeMap<_, _> =
             params.map(|(key, param)| (key, param.to_data().convert_dtype(DType::F32))).collect();
-        match &mut config {
-            PeftConfig::AdaLora(adalora) => cut_to_live(self, name, adalora, &mut tensors)?,
-            PeftConfig::Vera(vera) if vera.save_projection => {
-                let pair = projection_of(self, name).map(|p| p.tensors().map(Tensor::into_data));
-                tensors.extend(PROJECTION_NAMES.map(str::to_owned).into_iter().zip(pair.into_iter().flatten()));
-            }
-            _ => {}
+        cut_to_live(self, name, &mut config, &mut tensors)?;
+        if config.saves_pair() {
+            let names = config.tensors_of_no_module().iter().map(|name| (*name).to_owned());
+            let pair = shared_pair_of(self, name).map(|pair| pair.tensors().map(Tensor::into_data));
+            tensors.extend(names.zip(pair.into_iter().flatten()));
         }
         Ok((config, tensors))
     }

@@ -31,11 +31,8 @@ use crate::error::{LearnerError, Result};
 ///   gradient accumulation Burn sums the gradients of the batches, and the term's with them.
 /// * The norm of all gradients together is clipped, if asked for ([`Self::with_max_grad_norm`]).
 /// * Where the adapter has dropout, or [`Self::with_seed`] asks for it, Burn's random generator is seeded for each `step` by
-///   seed, step and batch, so that a resumed run draws what it would have drawn. Burn has one generator a backend: two such
-///   runs in one process disturb each other.
-///
-/// A run that is resumed from a checkpoint goes on as if it had not stopped, with every method but AdaLoRA: its numbers then
-/// differ from those of an uninterrupted run.
+///   seed, step and batch, so that a resumed run draws what it would have drawn. Burn has one generator a backend: what
+///   else draws in the process meanwhile, such as another run or the initialisation of a layer, disturbs it.
 ///
 /// [`StepMetric`](super::StepMetric) shows AdaLoRA's budget and live triplets among Burn's metrics.
 ///
@@ -154,7 +151,7 @@ impl<M: Module, P: Place<M>> Adapted<M, P> {
             place: in_training(place),
             steps: StepCount::new(),
             hidden: Arc::new(hidden),
-            prunes: matches!(config, PeftConfig::AdaLora(_)),
+            prunes: config.prunes(),
             max_grad_norm: 0.0,
             draws: config.dropout() > 0.0,
             seed: 42,
@@ -255,8 +252,5 @@ impl<M: Display, P> Display for Adapted<M, P> {
 }
 
 fn check_total_step(config: &PeftConfig) -> Result<()> {
-    match config {
-        PeftConfig::AdaLora(config) if config.total_step.is_none() => Err(LearnerError::NoTotalStep),
-        _ => Ok(()),
-    }
+    if config.prunes() && config.total_step().is_none() { Err(LearnerError::NoTotalStep) } else { Ok(()) }
 }

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::reader::Section;
-use crate::error::Problems;
 
 /// Transformers' TrainingArguments, as far as they apply.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -59,13 +58,6 @@ pub struct TrainingConfig {
 }
 
 impl TrainingConfig {
-    /// Every impossible value.
-    pub(crate) fn problems(&self) -> Problems {
-        let mut problems = Problems::default();
-        super::validate::check_training("", self, &mut problems);
-        problems
-    }
-
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let default = Self::default();
         let config = Self {

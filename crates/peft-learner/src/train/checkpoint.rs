@@ -7,7 +7,7 @@ use burn::optim::{ModuleOptimizer, OptimizerRecord};
 use burn::store::ModuleRecord;
 use llama_burn::CausalModel;
 use peft_burn::adalora::{held_triplets, shrink_to};
-use peft_burn::{AdapterFiles, PeftConfig, PeftModel};
+use peft_burn::{AdapterFiles, PeftModel};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{LearnerError, Result};
@@ -192,7 +192,7 @@ impl Checkpoints {
             std::fs::File::open(&path).and_then(|f| f.sync_all()).map_err(LearnerError::io("write", &path))?;
         }
         let triplets = match adapter {
-            Some(name) if matches!(model.adapter_config(name)?, PeftConfig::AdaLora(_)) => held_triplets(model, name)?,
+            Some(name) if model.adapter_config(name)?.prunes() => held_triplets(model, name)?,
             _ => None,
         };
         let state = TrainerState { global_step: step, triplets, ..self.state.clone() };

@@ -16,7 +16,7 @@ use burn::train::renderer::tui::TuiMetricsRendererWrapper;
 use burn::train::{CustomLearningStrategy, InferenceStep, Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use llama_burn::{CausalModel, GenerateOptions, Text};
 use peft_burn::adalora::kept_ranks;
-use peft_burn::{AdapterFiles, PeftConfig, PeftModel, TrainableReport};
+use peft_burn::{AdapterFiles, PeftModel, TrainableReport};
 
 use crate::config::TrainingConfig;
 use crate::data::{Batch, Example, Stream, StreamConfig, eval_batches};
@@ -598,7 +598,7 @@ fn optimizer(training: &TrainingConfig) -> ModuleOptimizer {
 
 /// AdaLoRA: draws the rank that each module kept.
 fn draw_ranks<M: CausalModel>(model: &M, adapter: &str, path: &Path) -> Result<Option<PathBuf>> {
-    if !matches!(model.adapter_config(adapter)?, PeftConfig::AdaLora(_)) {
+    if !model.adapter_config(adapter)?.prunes() {
         return Ok(None);
     }
     write_rank_plot(path, &kept_ranks(model, adapter)?)?;

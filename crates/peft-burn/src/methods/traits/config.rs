@@ -1,27 +1,15 @@
-//! What a method is: the behaviour of its configuration ([`MethodConfig`]), of its adapter on one layer
-//! ([`MethodLayer`]), and how the one makes the other ([`PeftMethod`]).
-//!
-//! A method implements these three in its folder and is named once in the list in [`crate::methods`]; the rest of the
-//! crate, and whoever uses it, asks no further which method it is.
+//! The behaviour of a method's configuration.
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use burn::module::ParamId;
-use burn::tensor::Tensor;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-use super::dora::{EmbeddingLora, Magnitude};
-use super::vera::VeraProjection;
 use crate::config::{
     Bias, ModuleNames, Object, OneOrMany, Shared, SharedMut, TargetModules, TaskType, TokenIndices, keys,
 };
 use crate::error::{PeftError, Result};
-use crate::low_rank::LowRank;
+use crate::methods::vera::PairKey;
 use crate::modules::ModuleInfo;
-use crate::param::{ParamMut, ParamRef};
-use crate::random::TensorRng;
 
 /// What an adapter does to a weight, which decides how adapters are combined and converted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +64,32 @@ pub trait MethodConfig: ToObject + Debug {
     /// Tensors of a file that belong to no module.
     fn tensors_of_no_module(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// The frozen pair that the method's layers of a model share, where no layer is larger than `max_in` and `max_out`.
+    fn shared_pair(&self, max_in: usize, max_out: usize) -> Option<PairKey> {
+        let _ = (max_in, max_out);
+        None
+    }
+
+    /// Whether a file holds that pair, by the names of [`Self::tensors_of_no_module`].
+    fn saves_pair(&self) -> bool {
+        false
+    }
+
+    /// Whether training takes triplets away ([`crate::adalora`]).
+    fn prunes(&self) -> bool {
+        false
+    }
+
+    /// The number of optimiser steps of the whole training, of methods whose phases follow from it.
+    fn total_step(&self) -> Option<usize> {
+        None
+    }
+
+    /// Sets [`Self::total_step`]; methods without such a key stay as they are.
+    fn set_total_step(&mut self, steps: usize) {
+        let _ = steps;
     }
 
     /// Probabilities of dropping something in training, by their keys.
@@ -238,206 +252,4 @@ impl<T: Serialize> ToObject for T {
     fn to_object(&self) -> Object {
         keys::object(self)
     }
-}
-
-/// Where a new adapter of a layer goes.
-#[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
-    /// The layer's path.
-    pub path: &'a str,
-    /// The layer's weight: `[out, in]`, of an embedding `[vocab, hidden]`.
-    pub weight: &'a Tensor<2>,
-    /// What its random numbers follow from, with the path.
-    pub seed: u64,
-    /// VeRA's pair.
-    pub projection: Option<&'a VeraProjection>,
-}
-
-impl Place<'_> {
-    /// The random numbers of this layer.
-    pub fn rng(&self) -> TensorRng {
-        TensorRng::new(self.seed, self.path)
-    }
-}
-
-/// A configuration that learns well on every linear module of a small model.
-#[derive(Clone, Debug)]
-pub struct Preset<C> {
-    /// What the method is called where a user names one: `lora`, `dora`.
-    pub name: &'static str,
-    /// The configuration.
-    pub config: C,
-    /// The learning rate that goes with it: the fewer numbers a method trains, or the smaller they begin, the larger.
-    pub learning_rate: f64,
-}
-
-impl<C> Preset<C> {
-    /// The same with another kind of configuration.
-    pub(crate) fn map<D>(self, f: impl FnOnce(C) -> D) -> Preset<D> {
-        Preset { name: self.name, config: f(self.config), learning_rate: self.learning_rate }
-    }
-}
-
-/// A method, by its configuration: its default holds, and serialises to, every key that PEFT knows for the method.
-pub trait PeftMethod: MethodConfig + Default + Serialize + DeserializeOwned {
-    /// The adapter of one linear layer.
-    type Layer;
-
-    /// A new adapter, and the residual that takes the weight's place where the initialisation moves a part of the weight
-    /// into the adapter.
-    ///
-    /// # Errors
-    /// What the weight at that place does not allow.
-    fn init(&self, place: &Place<'_>) -> Result<(Self::Layer, Option<Tensor<2>>)>;
-
-    /// A new adapter for an embedding.
-    fn init_embedding(&self, place: &Place<'_>) -> Option<EmbeddingLora> {
-        let _ = place;
-        None
-    }
-
-    /// Configurations to begin with, of a run of `steps` steps.
-    fn presets(steps: usize) -> Vec<Preset<Self>>;
-}
-
-/// A product of the input that some layers have in common: layers with equal ones can share it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SharedInput {
-    /// By which tensor.
-    pub(crate) factor: ParamId,
-    /// How much of it.
-    pub(crate) inputs: usize,
-}
-
-/// An update of low rank.
-#[derive(Debug)]
-pub struct Update<'a> {
-    /// The update of the weight; with norms, of its direction.
-    pub low_rank: LowRank,
-    /// DoRA's norms.
-    pub magnitude: Option<&'a Magnitude>,
-}
-
-/// An adapter of one linear layer, whatever its method. `x` is the layer's input, `[n, in]`; weights are `[out, in]`.
-pub trait MethodLayer: Debug {
-    /// Parameters by the names that PEFT gives them on disk, after the module's path.
-    fn params(&self) -> Vec<(&'static str, ParamRef<'_>)>;
-
-    /// As [`Self::params`], to write into.
-    fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)>;
-
-    /// What `product` (`x·Wᵀ` and what earlier adapters made of it, `[n, out]`) becomes; all in f32. `base` is the weight
-    /// that the adapter was made for, `low` what [`Self::project_input`] gives for x, if it is known.
-    fn apply(&self, product: Tensor<2>, x: Tensor<2>, base: &Tensor<2>, low: Option<&Tensor<2>>) -> Tensor<2>;
-
-    /// `x·Wᵀ` with the method's contribution as one operation, where there is one for it; `base` and `low` as for
-    /// [`Self::apply`]. It may be in x's dtype if `rounded`, else it is in f32.
-    fn project(
-        &self,
-        x: &Tensor<2>,
-        weight: &Tensor<2>,
-        base: &Tensor<2>,
-        low: Option<&Tensor<2>>,
-        rounded: bool,
-    ) -> Option<Tensor<2>> {
-        let _ = (x, weight, base, low, rounded);
-        None
-    }
-
-    /// What the weight (f32) becomes when the adapter is folded in; `base` as for [`Self::apply`].
-    fn merge(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2>;
-
-    /// The vector (`[in]`) that the input of everything before this adapter is times, the base included.
-    fn input_scale(&self) -> Option<Tensor<1>> {
-        None
-    }
-
-    /// `x` times [`Self::input_scale`], if there is one.
-    fn scale_input(&self, x: Tensor<2>) -> Tensor<2> {
-        match self.input_scale() {
-            Some(scale) => fused_burn::scale_columns(x, scale),
-            None => x,
-        }
-    }
-
-    /// Whether the adapter changes the layer's bias, where the layer has one (`has_bias`) or has none.
-    fn changes_bias(&self, has_bias: bool) -> bool {
-        let _ = has_bias;
-        false
-    }
-
-    /// What the bias `[out]` (f32) becomes; `None` where the layer has none and needs none.
-    fn apply_bias(&self, bias: Option<Tensor<1>>) -> Option<Tensor<1>> {
-        bias
-    }
-
-    /// What of the input's products other layers may share, at present.
-    fn shared_input(&self) -> Option<SharedInput> {
-        None
-    }
-
-    /// The product that [`Self::shared_input`] names, for `x` in f32: `[n, r]`.
-    fn project_input(&self, x: Tensor<2>) -> Tensor<2> {
-        x
-    }
-
-    /// The update, of methods that have one.
-    fn update(&self) -> Option<Update<'_>> {
-        None
-    }
-
-    /// Whether nothing of the adapter is left, so that it does nothing and will not.
-    fn is_spent(&self) -> bool {
-        false
-    }
-
-    /// Multiplies the scaling; `false` where the method has none.
-    fn rescale(&mut self, multiplier: f64) -> bool {
-        let _ = multiplier;
-        false
-    }
-
-    /// To be called before the base weight is written into.
-    fn forget_base(&mut self) {}
-
-    /// To be called where Burn's mappers reach the base weight, so that it may change with any of them.
-    fn base_is_visible(&mut self) {}
-
-    /// To be called when the adapter is about to be trained.
-    fn prepare_training(&mut self) {}
-}
-
-/// One of two layers that a configuration can make.
-#[derive(Debug)]
-pub enum Either<A, B> {
-    /// The one.
-    One(A),
-    /// The other.
-    Other(B),
-}
-
-/// What contradicts itself in the tensors of one module, by their names after its path and with their shapes.
-pub(crate) fn tensor_problems(
-    config: &dyn MethodConfig,
-    path: &str,
-    rank: Option<usize>,
-    tensors: &BTreeMap<String, Vec<usize>>,
-) -> Vec<String> {
-    let mut problems = Vec::new();
-    if let (Some(rank), Some(said)) = (rank, config.saved_rank(path))
-        && rank != said
-    {
-        problems.push(format!("{path} has rank {rank}, and its configuration says {said}"));
-    }
-    for (a, b) in config.factors() {
-        match (tensors.get(*a), tensors.get(*b)) {
-            (Some(a), Some(b)) if a.first() != b.last() => {
-                problems.push(format!("{path}: A is {a:?} and B is {b:?}, which have no rank in common"));
-            }
-            (Some(_), None) => problems.push(format!("{path} has {a} and no {b}")),
-            (None, Some(_)) => problems.push(format!("{path} has {b} and no {a}")),
-            _ => {}
-        }
-    }
-    problems
 }

@@ -71,7 +71,7 @@ impl Base {
     ///
     /// # Errors
     /// Everything that [`Rows::read`] and [`encode_rows`] report.
-    pub fn examples(&self, file: &Path, max_length: usize) -> Result<(Vec<Example>, EncodeReport)> {
+    pub fn examples(&self, file: impl AsRef<Path>, max_length: usize) -> Result<(Vec<Example>, EncodeReport)> {
         let encoder = self.text.as_ref().map(|t| t as &dyn TextEncoder);
         let options = EncodeOptions { max_length, vocab_size: self.model.spec().vocab_size };
         encode_rows(&Rows::read(file)?, encoder, options)

@@ -228,7 +228,7 @@ impl<M: Module, P: Place<M>> Adapted<M, P> {
     /// As [`Self::check`] and [`AdapterFiles::save_adapter`].
     pub fn save_adapter(&self, dir: impl AsRef<Path>) -> Result<()> {
         self.check()?;
-        Ok(self.place.read(&self.model, |layers| layers.save_adapter(self.place.name(), dir.as_ref()))?)
+        Ok(self.place.read(&self.model, |layers| layers.save_adapter(self.place.name(), dir))?)
     }
 
     /// Trained and total numbers of parameters, worded as PEFT's `print_trainable_parameters`.

@@ -21,8 +21,9 @@ use burn::train::metric::LossMetric;
 use burn::train::{
     ClassificationOutput, InferenceStep, Learner, LearnerModel, SupervisedTraining, TrainOutput, TrainStep,
 };
-use peft_burn::{AdaLoraConfig, DeviceName, PeftConfig, PeftLinear, PeftState, TargetModules, TensorRng, layers};
+use peft_burn::{AdaLoraConfig, PeftConfig, PeftLinear, PeftState, TargetModules, TensorRng, layers};
 use peft_learner::adapted::{Adapted, StepMetric};
+use peft_learner::device::DeviceName;
 use peft_learner::report::EpochLines;
 
 const POINTS: usize = 768;

@@ -7,9 +7,10 @@
 use std::path::Path;
 
 use llama_burn::GenerateOptions;
-use peft_burn::{DeviceName, LoraConfig, PeftModel, TargetModules};
+use peft_burn::{LoraConfig, PeftModel, TargetModules};
 use peft_learner::base::Base;
 use peft_learner::config::TrainingConfig;
+use peft_learner::device::DeviceName;
 use peft_learner::evaluate::{answer, exact_match};
 use peft_learner::train::{Existing, Finetune, Flow};
 

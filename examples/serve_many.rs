@@ -8,7 +8,8 @@
 use std::ops::ControlFlow;
 
 use llama_burn::{Generate, GenerateOptions, Llama, Tokenizer};
-use peft_burn::{AdapterFiles, BASE, DeviceName, MixedBatch};
+use peft_burn::{AdapterFiles, BASE, MixedBatch};
+use peft_learner::device::DeviceName;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -4,10 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use peft_burn::{DeviceName, PeftConfig};
+use peft_burn::PeftConfig;
 use peft_learner::base::Base;
 use peft_learner::config::{AdapterSource, DataConfig, Dtype, ModelConfig, RunConfig, TrainingConfig};
 use peft_learner::data::Example;
+use peft_learner::device::DeviceName;
 use peft_learner::evaluate::{answer, exact_match};
 use peft_learner::from_config::ConfiguredRun;
 use peft_learner::report::Metrics;

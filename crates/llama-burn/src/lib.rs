@@ -19,6 +19,7 @@
 //! ```
 
 mod config;
+mod dtype;
 mod error;
 mod generate;
 pub mod hub;

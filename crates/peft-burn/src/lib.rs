@@ -18,7 +18,6 @@ pub mod adalora;
 mod combine;
 mod config;
 mod constant;
-mod device;
 mod error;
 pub mod files;
 mod layers;
@@ -37,7 +36,6 @@ pub mod tensor_file;
 
 pub use combine::{Combination, Conversion, MajoritySign, Weighting, add_weighted_adapter, convert_to_lora};
 pub use config::*;
-pub use device::{DeviceError, DeviceName};
 pub use error::{PeftError, Result};
 pub use files::{AdaptedModule, AdapterFiles, AdapterSummary, CONFIG_NAME};
 pub use layers::*;

@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, FloatDType};
-use clap::{Args, ValueEnum};
-use peft_burn::{AdapterFiles, DeviceName};
+use burn::tensor::Device;
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use llama_burn::Dtype;
+use peft_burn::AdapterFiles;
 use peft_learner::base::Base;
+use peft_learner::device::DeviceName;
 use peft_learner::from_config::ADAPTER;
 
 use crate::failure::{Failure, Result};
@@ -20,9 +23,8 @@ pub struct ModelArgs {
     /// An adapter on it: a Hugging Face PEFT directory
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
-    /// What the model's weights are held in
-    #[arg(long, value_enum, default_value = "f32")]
-    pub dtype: DtypeName,
+    #[command(flatten)]
+    pub dtype: DtypeArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
 }
@@ -42,22 +44,17 @@ impl DeviceArgs {
     }
 }
 
-/// A dtype by its name on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DtypeName {
-    F32,
-    Bf16,
-    F16,
+/// What the model's weights are held in.
+#[derive(Debug, Args)]
+pub struct DtypeArgs {
+    /// What the model's weights are held in
+    #[arg(long, default_value = "f32", value_parser = dtype_parser())]
+    pub dtype: Dtype,
 }
 
-impl From<DtypeName> for FloatDType {
-    fn from(name: DtypeName) -> Self {
-        match name {
-            DtypeName::F32 => Self::F32,
-            DtypeName::Bf16 => Self::BF16,
-            DtypeName::F16 => Self::F16,
-        }
-    }
+fn dtype_parser() -> impl TypedValueParser<Value = Dtype> {
+    let of = |name: String| Dtype::ALL.into_iter().find(|dtype| dtype.name() == name).unwrap_or_default();
+    PossibleValuesParser::new(Dtype::ALL.map(Dtype::name)).map(of)
 }
 
 impl ModelArgs {
@@ -67,7 +64,7 @@ impl ModelArgs {
         if let Some(adapter) = &self.adapter {
             check_adapter_dir(adapter)?;
         }
-        let mut base = Base::load(&self.model, Some(self.dtype.into()), &device)?;
+        let mut base = Base::load(&self.model, Some(self.dtype.dtype.into()), &device)?;
         if let Some(adapter) = &self.adapter {
             base.model.load_adapter(adapter, ADAPTER, false)?.iter().for_each(warn);
             if let Some(text) = &mut base.text {

@@ -6,7 +6,6 @@ use burn::tensor::{Device, FloatDType};
 pub use llama_burn::Text;
 use llama_burn::{CausalModel, Conversation, Encoded, Llama, LlamaConfig, Message, hub};
 
-use crate::config::Dtype;
 use crate::data::{ChatMessage, EncodeError, EncodeOptions, EncodeReport, Example, Rows, TextEncoder, encode_rows};
 use crate::error::Result;
 
@@ -75,15 +74,5 @@ impl Base {
         let encoder = self.text.as_ref().map(|t| t as &dyn TextEncoder);
         let options = EncodeOptions { max_length, vocab_size: self.model.spec().vocab_size };
         encode_rows(&Rows::read(file)?, encoder, options)
-    }
-}
-
-impl From<Dtype> for FloatDType {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F32 => Self::F32,
-            Dtype::F16 => Self::F16,
-            Dtype::Bf16 => Self::BF16,
-        }
     }
 }

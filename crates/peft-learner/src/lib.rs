@@ -34,6 +34,7 @@ pub mod base;
 pub mod bench;
 pub mod config;
 pub mod data;
+pub mod device;
 pub mod error;
 pub mod evaluate;
 pub mod from_config;

@@ -8,31 +8,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+pub use crate::dtype::Dtype;
 use crate::error::{LlamaError, Result};
 pub use rope::{RopeConfig, RopeScaling};
-
-/// The dtype that a checkpoint is stored in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// IEEE single precision, `float32`.
-    F32,
-    /// IEEE half precision, `float16`.
-    F16,
-    /// Brain floating point, `bfloat16`.
-    Bf16,
-}
-
-impl Dtype {
-    /// The name torch and transformers use, such as `"bfloat16"`.
-    pub fn torch_name(self) -> &'static str {
-        match self {
-            Dtype::F32 => "float32",
-            Dtype::F16 => "float16",
-            Dtype::Bf16 => "bfloat16",
-        }
-    }
-}
 
 /// The shape of a Llama model, under transformers' names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use llama_burn::hub;
 use peft_learner::bench::{self, BenchConfig, BenchMethod, BenchReport};
 
 use crate::failure::{Failure, Result};
-use crate::model_args::{DeviceArgs, DtypeName};
+use crate::model_args::{DeviceArgs, DtypeArgs};
 use crate::output::{self, count};
 
 const EXAMPLE: &str = "\
@@ -45,9 +45,8 @@ pub struct Bench {
     /// Steps before them
     #[arg(long, default_value_t = 2, value_name = "W")]
     warmup: usize,
-    /// What the model's weights are held in
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: DtypeName,
+    #[command(flatten)]
+    dtype: DtypeArgs,
     /// Run decoder layers again in backward instead of keeping what it needs
     #[arg(long)]
     grad_checkpointing: bool,
@@ -76,7 +75,7 @@ impl Bench {
             prompt: self.prompt,
             steps: self.steps,
             warmup: self.warmup,
-            dtype: self.dtype.into(),
+            dtype: self.dtype.dtype.into(),
             gradient_checkpointing: self.grad_checkpointing,
             device,
             device_name: self.device.device.to_string(),

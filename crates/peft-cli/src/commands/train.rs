@@ -4,9 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use peft_burn::DeviceName;
 use peft_learner::config::RunConfig;
 use peft_learner::data::EncodeReport;
+use peft_learner::device::DeviceName;
 use peft_learner::from_config::ConfiguredRun;
 use peft_learner::report::Metrics;
 use peft_learner::train::{Existing, Report};

@@ -13,6 +13,7 @@ use toml::Table;
 
 use crate::error::{LearnerError, Result};
 pub use adapter::AdapterSource;
+pub use llama_burn::Dtype;
 use reader::{Reader, Section};
 pub use training::{LrSchedulerType, TrainingConfig};
 
@@ -108,19 +109,6 @@ impl ModelConfig {
         section.finish();
         config
     }
-}
-
-/// Element type of the frozen weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// 32-bit float.
-    #[default]
-    F32,
-    /// bfloat16.
-    Bf16,
-    /// 16-bit float.
-    F16,
 }
 
 /// The data files and how rows become batches.

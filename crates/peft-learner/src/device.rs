@@ -62,7 +62,7 @@ impl DeviceError {
                 format!("build it with `--features {}`, or use the device cpu", device.feature())
             }
             Self::Absent { device, .. } => {
-                format!("check {}; `peft devices` lists what is present; or use the device cpu", device.driver())
+                format!("check {}, or use the device cpu", device.driver())
             }
         }
     }
@@ -91,7 +91,7 @@ impl DeviceName {
     /// processor where none is named. For programs without a parser of arguments.
     ///
     /// ```
-    /// use peft_burn::DeviceName;
+    /// use peft_learner::device::DeviceName;
     ///
     /// let mut arguments = ["model", "--device", "cuda:1"].map(str::to_owned).to_vec();
     /// assert_eq!(DeviceName::take_from(&mut arguments), Ok(DeviceName::Cuda(1)));

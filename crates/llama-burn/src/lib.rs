@@ -25,6 +25,7 @@ mod generate;
 pub mod hub;
 mod merge;
 mod model;
+pub mod prelude;
 mod summary;
 mod tensors;
 mod text;

@@ -15,6 +15,10 @@ use peft_learner::report::Metrics;
 use peft_learner::train::Existing;
 use serde::{Deserialize, Serialize};
 
+/// The folder of the embedded model.
+pub const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/datasets/world");
+/// Optimiser steps of a run.
+pub const STEPS: usize = 400;
 /// Rows that are answered at a time.
 const BATCH: usize = 60;
 
@@ -34,6 +38,7 @@ pub struct Outcome {
 }
 
 /// How well the base does on its own: on the new task, and on what it knows.
+#[allow(dead_code, reason = "serve_many asks another thing")]
 pub fn base_scores(device: &Device) -> Result<(f64, f64), Box<dyn std::error::Error>> {
     let base = load(device)?;
     Ok((score(&base, "task-valid.jsonl")?, score(&base, "world-valid.jsonl")?))
@@ -50,7 +55,7 @@ pub fn fine_tune(
     let config = RunConfig {
         output: output.clone(),
         seed: 42,
-        model: ModelConfig { path: world("").to_string_lossy().into_owned(), dtype: Dtype::F32 },
+        model: ModelConfig { path: BASE.to_owned(), dtype: Dtype::F32 },
         adapter: AdapterSource::Config(adapter.to_json()),
         data: DataConfig {
             train: world("task-train.jsonl"),
@@ -60,12 +65,12 @@ pub fn fine_tune(
             packing: false,
         },
         training: TrainingConfig {
-            max_steps: Some(400),
+            max_steps: Some(STEPS),
             per_device_train_batch_size: 16,
             learning_rate,
             warmup_steps: 20,
             eval_steps: 100,
-            save_steps: 400,
+            save_steps: STEPS,
             ..TrainingConfig::default()
         },
     };
@@ -91,7 +96,7 @@ pub fn fine_tune(
 }
 
 /// [`fine_tune`] for a program of one method, on the device that its `--device` names: prints what it came to.
-#[allow(dead_code, reason = "side_by_side prints a table instead")]
+#[allow(dead_code, reason = "side_by_side prints a table instead, serve_many answers")]
 pub fn run(method: &str, adapter: &PeftConfig, learning_rate: f64) -> Result<(), Box<dyn std::error::Error>> {
     let device = DeviceName::take_from(&mut std::env::args().collect())?.open()?;
     let (task, kept) = base_scores(&device)?;
@@ -104,11 +109,11 @@ pub fn run(method: &str, adapter: &PeftConfig, learning_rate: f64) -> Result<(),
 }
 
 fn world(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/world").join(file)
+    Path::new(BASE).join(file)
 }
 
 fn load(device: &Device) -> Result<Base, Box<dyn std::error::Error>> {
-    Ok(Base::load(&world("").to_string_lossy(), Some(Dtype::F32.into()), device)?)
+    Ok(Base::load(BASE, Some(Dtype::F32.into()), device)?)
 }
 
 fn score(base: &Base, file: &str) -> Result<f64, Box<dyn std::error::Error>> {

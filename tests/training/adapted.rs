@@ -399,7 +399,7 @@ fn what_cannot_be_trained_is_refused_and_what_fails_is_told() {
 
     // A layer that takes no part in the model's output has no gradients.
     let config = AdaLoraConfig { target_modules: TargetModules::list(["first", "unused"]), ..config };
-    let net = Adapted::new(Own::new(false), NAME, &config.into(), 7).unwrap();
+    let net = Adapted::new(Own::new(false), NAME, config, 7).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let training = training(dir.path(), EPOCHS, 1);
     let net = net.with_interrupter(training.interrupter());

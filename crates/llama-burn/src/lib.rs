@@ -9,7 +9,7 @@
 //! let config = r#"{"model_type": "llama", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48,
 //!     "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
 //!     "rms_norm_eps": 1e-5, "tie_word_embeddings": true}"#;
-//! let config = LlamaConfig::from_json(config, "config.json".as_ref())?;
+//! let config = LlamaConfig::from_json(config, "config.json")?;
 //! let mut model = Llama::random(config, 1, &Device::flex());
 //! model.add_adapter("default", &PeftConfig::Lora(LoraConfig { r: 4, ..LoraConfig::default() }), 42)?;
 //! let logits = model.forward(&Input::from_rows(&[vec![1, 2, 3]], &model.device()));
@@ -25,6 +25,7 @@ mod generate;
 pub mod hub;
 mod merge;
 mod model;
+pub mod prelude;
 mod summary;
 mod tensors;
 mod text;

@@ -39,7 +39,13 @@ pub struct MergeReport {
 /// # Errors
 /// An `output` that is not empty; a base or an adapter that cannot be loaded; weights that would not be finite, or
 /// biases that the model's configuration has no place for; a file that cannot be written. `output` is then as it was.
-pub fn merge_into(base: &Path, adapter: &Path, output: &Path, device: &Device) -> Result<MergeReport> {
+pub fn merge_into(
+    base: impl AsRef<Path>,
+    adapter: impl AsRef<Path>,
+    output: impl AsRef<Path>,
+    device: &Device,
+) -> Result<MergeReport> {
+    let (base, adapter, output) = (base.as_ref(), adapter.as_ref(), output.as_ref());
     let part = part_of(output)?;
     let mut model = Llama::from_dir(base, None, device)?;
     let mut warnings = model.load_adapter(adapter, ADAPTER, false)?;

@@ -27,6 +27,7 @@ mod mixed;
 mod model;
 mod modules;
 mod param;
+pub mod prelude;
 mod random;
 mod reparam;
 mod svd;

@@ -30,7 +30,8 @@ impl TensorFile {
     ///
     /// # Errors
     /// A file that is missing, is not safetensors, or is shorter than its header says.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         let file = File::open(path).map_err(PeftError::io(path))?;
         // SAFETY: the map is read-only and lives in this struct. Another process that truncates the file while it is
         // mapped would end this one with SIGBUS, as with every memory-mapped checkpoint reader.
@@ -174,7 +175,12 @@ fn file_dtype(dtype: DType) -> Option<Dtype> {
 /// # Errors
 /// A file that cannot be written, for example because the disk is full: then nothing is left at `path` that was not
 /// there before.
-pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, TensorData>, metadata: &[(&str, String)]) -> Result<()> {
+pub fn write_tensors(
+    path: impl AsRef<Path>,
+    tensors: &BTreeMap<String, TensorData>,
+    metadata: &[(&str, String)],
+) -> Result<()> {
+    let path = path.as_ref();
     let broken = |message: String| PeftError::Safetensors { path: path.to_owned(), message };
     let mut views = BTreeMap::new();
     for (name, data) in tensors {
@@ -202,7 +208,8 @@ pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, TensorData>, metada
 ///
 /// # Errors
 /// A file that cannot be written; what was at `path` is still there.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let path = path.as_ref();
     let part = partial(path);
     let write = || {
         let mut file = File::create(&part)?;

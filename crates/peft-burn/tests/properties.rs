@@ -167,7 +167,7 @@ fn pefts_own_classifier_adapter_loads() {
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/goldens/x_seq_cls/adapter");
     let mut model = Classifier::random(1, [64, 64], 3, false);
     let before = scores(&model);
-    model.load_adapter(golden.as_ref(), "default", false).unwrap();
+    model.load_adapter(golden, "default", false).unwrap();
     assert_ne!(scores(&model), before);
 }
 

@@ -6,7 +6,9 @@ use burn::tensor::{Device, FloatDType};
 pub use llama_burn::Text;
 use llama_burn::{CausalModel, Conversation, Encoded, Llama, LlamaConfig, Message, hub};
 
-use crate::data::{ChatMessage, EncodeError, EncodeOptions, EncodeReport, Example, Rows, TextEncoder, encode_rows};
+use crate::data::{
+    ChatMessage, EncodeError, EncodeOptions, EncodeReport, Example, IGNORE_INDEX, Rows, TextEncoder, encode_rows,
+};
 use crate::error::Result;
 
 impl TextEncoder for Text {
@@ -21,6 +23,14 @@ impl TextEncoder for Text {
     fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Encoded, EncodeError> {
         let messages = messages.iter().map(|m| Message::new(&m.role, &m.content));
         Ok(Text::encode_chat(self, &Conversation::new(messages))?)
+    }
+}
+
+impl From<Encoded> for Example {
+    fn from(Encoded { ids, targets, .. }: Encoded) -> Self {
+        let learned = |at: usize| targets.get(at) == Some(&true);
+        let label = |(at, &id): (usize, &u32)| if learned(at) { id as i32 } else { IGNORE_INDEX };
+        Self { labels: ids.iter().enumerate().map(label).collect(), input_ids: ids }
     }
 }
 
@@ -70,7 +80,7 @@ impl Base {
     ///
     /// # Errors
     /// Everything that [`Rows::read`] and [`encode_rows`] report.
-    pub fn examples(&self, file: &Path, max_length: usize) -> Result<(Vec<Example>, EncodeReport)> {
+    pub fn examples(&self, file: impl AsRef<Path>, max_length: usize) -> Result<(Vec<Example>, EncodeReport)> {
         let encoder = self.text.as_ref().map(|t| t as &dyn TextEncoder);
         let options = EncodeOptions { max_length, vocab_size: self.model.spec().vocab_size };
         encode_rows(&Rows::read(file)?, encoder, options)

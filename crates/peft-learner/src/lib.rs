@@ -38,9 +38,12 @@ pub mod device;
 pub mod error;
 pub mod evaluate;
 pub mod from_config;
+pub mod prelude;
 mod problems;
 pub mod report;
 pub mod train;
 pub mod whole_file;
 
+#[doc(hidden)]
+pub use burn;
 pub use error::{LearnerError, Result};

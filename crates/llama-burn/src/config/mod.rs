@@ -58,7 +58,8 @@ impl LlamaConfig {
     ///
     /// # Errors
     /// As [`from_json`](Self::from_json), and [`LlamaError::Io`].
-    pub fn from_file(path: &Path) -> Result<Self> {
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         Self::from_json(&std::fs::read_to_string(path).map_err(LlamaError::io(path))?, path)
     }
 
@@ -86,7 +87,8 @@ impl LlamaConfig {
     /// [`LlamaError::Json`], [`LlamaError::UnsupportedArchitecture`], or [`LlamaError::Config`] with every problem
     /// of the file: missing or mistyped keys, sizes that contradict each other, and settings that would change the
     /// model's output but are not supported (`hidden_act` other than SiLU, other `rope_type`s, quantised weights, ...).
-    pub fn from_json(text: &str, origin: &Path) -> Result<Self> {
+    pub fn from_json(text: &str, origin: impl AsRef<Path>) -> Result<Self> {
+        let origin = origin.as_ref();
         read::config(text, origin)
     }
 

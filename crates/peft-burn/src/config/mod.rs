@@ -2,6 +2,7 @@
 
 pub(crate) mod checks;
 mod common;
+mod conversions;
 pub(crate) mod keys;
 pub(crate) mod numbers;
 pub(crate) mod patterns;

@@ -33,7 +33,8 @@ pub trait AdapterFiles: PeftModel {
     ///
     /// # Errors
     /// A name that is not attached, or a file that cannot be written: each file is whole or absent.
-    fn save_adapter(&self, name: &str, dir: &Path) -> Result<()> {
+    fn save_adapter(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
+        let dir = dir.as_ref();
         let (config, tensors) = self.adapter_contents(name)?;
         std::fs::create_dir_all(dir).map_err(PeftError::io(dir))?;
         write_tensors(&dir.join(WEIGHTS_NAME), &tensors, &[])?;
@@ -68,7 +69,8 @@ pub trait AdapterFiles: PeftModel {
     /// # Errors
     /// Anything that does not fit, all of it at once, before the model changes: tensors that are missing, unexpected,
     /// of another shape, or not finite; copies of another base; features that would make the tensors mean something else.
-    fn load_adapter(&mut self, dir: &Path, name: &str, trainable: bool) -> Result<Vec<String>> {
+    fn load_adapter(&mut self, dir: impl AsRef<Path>, name: &str, trainable: bool) -> Result<Vec<String>> {
+        let dir = dir.as_ref();
         let (config, mut warnings) = PeftConfig::from_dir(dir)?;
         let weights = AdapterWeights::open(dir, &config)?;
         let fit = fit(self, &config, &weights)?;
@@ -87,7 +89,7 @@ pub trait AdapterFiles: PeftModel {
     /// # Errors
     /// A name that is not attached, or one that is merged; otherwise as [`Self::load_adapter`]. The old adapter is then
     /// still there.
-    fn hotswap_adapter(&mut self, dir: &Path, name: &str) -> Result<Vec<String>> {
+    fn hotswap_adapter(&mut self, dir: impl AsRef<Path>, name: &str) -> Result<Vec<String>> {
         let mut swapped = self.clone();
         let trainable = self.peft_state().is_trainable(name);
         swapped.delete_adapter(name)?;

@@ -4,6 +4,7 @@
 //! its `mod` here and a line of the list: `docs/adding-a-method.md` walks through one.
 
 pub(crate) mod adalora;
+mod builder;
 mod dora;
 mod dropout;
 mod ia3;

@@ -90,7 +90,7 @@ impl ParamAdapter {
     ///
     /// # Errors
     /// As [`Self::attach`] and [`AdapterFiles::load_adapter`].
-    pub fn load<M: Module>(model: M, dir: &Path, trainable: bool) -> Result<(M, Self)> {
+    pub fn load<M: Module>(model: M, dir: impl AsRef<Path>, trainable: bool) -> Result<(M, Self)> {
         let mut layers = AdaptedLayers::of(&model)?;
         let warnings = layers.load_adapter(dir, NAME, false)?;
         Self::put_on(model, layers, warnings, trainable)
@@ -210,7 +210,7 @@ impl ParamAdapter {
     ///
     /// # Errors
     /// As [`Self::layers`] and [`AdapterFiles::save_adapter`].
-    pub fn save<M: Module>(&self, model: &M, dir: &Path) -> Result<()> {
+    pub fn save<M: Module>(&self, model: &M, dir: impl AsRef<Path>) -> Result<()> {
         self.layers(model)?.save_adapter(NAME, dir)
     }
 }

@@ -43,7 +43,7 @@ use crate::error::{LearnerError, Result};
 /// use burn::optim::AdamWConfig;
 /// use burn::train::metric::{Adaptor, LossInput, LossMetric};
 /// use burn::train::{Learner, LearnerModel, SupervisedTraining, TrainLoader, ValidLoader};
-/// use peft_burn::{AdaLoraConfig, PeftConfig, PeftModel, TargetModules};
+/// use peft_burn::{AdaLoraConfig, PeftModel};
 /// use peft_learner::LearnerError;
 /// use peft_learner::adapted::{Adapted, InLayers, StepMetric, optimizer_steps};
 ///
@@ -53,10 +53,9 @@ use crate::error::{LearnerError, Result};
 ///     <M as TrainStep>::Output: Adaptor<LossInput>,
 ///     <M as InferenceStep>::Output: Adaptor<LossInput>,
 /// {
-///     let target_modules = TargetModules::list(["hidden"]);
-///     let config = AdaLoraConfig { init_r: 12, target_r: 4, target_modules, ..AdaLoraConfig::default() };
-///     let config = PeftConfig::from(config).with_total_step(optimizer_steps(&*train, 5, 1)?);
-///     let net = Adapted::new(net, "default", &config, 42)?.with_max_grad_norm(1.0);
+///     let steps = optimizer_steps(&*train, 5, 1)?;
+///     let config = AdaLoraConfig::new(12, 4).with_target_modules(["hidden"]).with_total_step(steps);
+///     let net = Adapted::new(net, "default", config, 42)?.with_max_grad_norm(1.0);
 ///     let result = SupervisedTraining::new("runs/mine", train, valid)
 ///         .metrics((LossMetric::new(), StepMetric::rank_budget(&net), StepMetric::live_triplets(&net)))
 ///         .with_default_checkpointers()
@@ -90,9 +89,10 @@ impl<M: PeftModel> Adapted<M> {
     /// # Errors
     /// What [`PeftModel::add_adapter`] reports, and AdaLoRA without its `total_step`, the number of optimiser steps of
     /// the run: see [`optimizer_steps`](super::optimizer_steps) and [`PeftConfig::with_total_step`].
-    pub fn new(mut model: M, name: &str, config: &PeftConfig, seed: u64) -> Result<Self> {
-        check_total_step(config)?;
-        let warnings = model.add_adapter(name, config, seed)?;
+    pub fn new(mut model: M, name: &str, config: impl Into<PeftConfig>, seed: u64) -> Result<Self> {
+        let config = config.into();
+        check_total_step(&config)?;
+        let warnings = model.add_adapter(name, &config, seed)?;
         Ok(Self { warnings, seed, ..Self::of(model, name)? })
     }
 
@@ -112,9 +112,10 @@ impl<M: Module> Adapted<M, ParamAdapter> {
     ///
     /// # Errors
     /// What [`ParamAdapter::attach`] reports, and AdaLoRA without its `total_step`.
-    pub fn on_parameters(model: M, config: &PeftConfig, seed: u64) -> Result<Self> {
-        check_total_step(config)?;
-        let (model, adapter) = ParamAdapter::attach(model, config, seed)?;
+    pub fn on_parameters(model: M, config: impl Into<PeftConfig>, seed: u64) -> Result<Self> {
+        let config = config.into();
+        check_total_step(&config)?;
+        let (model, adapter) = ParamAdapter::attach(model, &config, seed)?;
         let warnings = adapter.warnings().to_vec();
         Ok(Self { warnings, seed, ..Self::of_parameters(model, adapter)? })
     }
@@ -225,7 +226,7 @@ impl<M: Module, P: Place<M>> Adapted<M, P> {
     /// As [`Self::check`] and [`AdapterFiles::save_adapter`].
     pub fn save_adapter(&self, dir: impl AsRef<Path>) -> Result<()> {
         self.check()?;
-        Ok(self.place.read(&self.model, |layers| layers.save_adapter(self.place.name(), dir.as_ref()))?)
+        Ok(self.place.read(&self.model, |layers| layers.save_adapter(self.place.name(), dir))?)
     }
 
     /// Trained and total numbers of parameters, worded as PEFT's `print_trainable_parameters`.

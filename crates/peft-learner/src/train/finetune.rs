@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -12,7 +11,7 @@ use burn::optim::{AdamWConfig, ModuleOptimizer};
 use burn::tensor::Device;
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::LossMetric;
-use burn::train::renderer::tui::TuiMetricsRendererWrapper;
+use burn::train::renderer::MetricsRenderer;
 use burn::train::{CustomLearningStrategy, InferenceStep, Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use llama_burn::{CausalModel, GenerateOptions, Text};
 use peft_burn::adalora::kept_ranks;
@@ -22,7 +21,7 @@ use crate::config::TrainingConfig;
 use crate::data::{Batch, Example, Stream, StreamConfig, eval_batches};
 use crate::error::{LearnerError, Problems, Result};
 use crate::report::{
-    EvalReport, Metrics, MetricsWriter, Progress, StepMetric, StepReport, read_metrics, truncate_after,
+    EvalReport, Metrics, MetricsWriter, Progress, StepMetric, StepReport, dashboard, read_metrics, truncate_after,
     write_loss_plot, write_rank_plot,
 };
 use crate::whole_file::write_whole;
@@ -460,11 +459,13 @@ impl<M: CausalModel> Finetune<M> {
         let batches: Vec<Batch> =
             eval_batches(&self.valid, training.per_device_train_batch_size, self.pad_id).collect();
         // The dashboard stops a run between any two replicas: the others would wait for ever.
-        let dashboard = self.dashboard && replicas.count == 1 && std::io::stdout().is_terminal();
+        let wanted = self.dashboard && replicas.count == 1;
+        // "Stop" there asks as a signal does: the step is finished.
+        let dashboard = wanted.then(|| dashboard(&self.stop.interrupter())).flatten();
         let progress = match dashboard {
             // Burn's dashboard takes the whole terminal.
-            true => Progress::to_writer(total_steps, done, Box::new(std::io::sink())),
-            false => Progress::new(total_steps, done),
+            Some(_) => Progress::to_writer(total_steps, done, Box::new(std::io::sink())),
+            None => Progress::new(total_steps, done),
         };
         notes.iter().for_each(|note| progress.note(note));
         let journal = Arc::new(Mutex::new(Journal {
@@ -528,11 +529,11 @@ impl<M: CausalModel> Finetune<M> {
                 .with_application_logger(None)
                 .with_metric_logger(InMemoryMetricLogger::default());
             supervised = match dashboard {
-                true => {
+                Some(dashboard) => {
                     let adalora = run.rules().pruning.is_some();
-                    on_dashboard(supervised, &lm.model.device(), adalora, self.stop.interrupter())
+                    on_dashboard(supervised, &lm.model.device(), adalora, dashboard)
                 }
-                false => supervised.renderer(Box::new(progress.clone())),
+                None => supervised.renderer(Box::new(progress.clone())),
             };
             let strategy = match self.strategy {
                 Some(custom) => Some(TrainingStrategy::Custom(custom)),
@@ -565,12 +566,12 @@ impl<M: CausalModel> Finetune<M> {
     }
 }
 
-/// Shows what a step comes to on Burn's dashboard. "Stop" there asks through `stop`, as a signal does: the step is finished.
+/// Shows what a step comes to on Burn's dashboard.
 fn on_dashboard<M: CausalModel>(
     supervised: SupervisedTraining<CausalLm<M>>,
     device: &Device,
     adalora: bool,
-    stop: Interrupter,
+    dashboard: Box<dyn MetricsRenderer>,
 ) -> SupervisedTraining<CausalLm<M>> {
     // Burn's own metric of the loss reads every micro-batch from the device: it is for evaluations, which do so anyway.
     let supervised = supervised
@@ -580,7 +581,7 @@ fn on_dashboard<M: CausalModel>(
         .metric_train_numeric(StepMetric::grad_norm())
         .metric_train_numeric(StepMetric::tokens_per_second())
         .metric_train_numeric(StepMetric::memory(device.clone()))
-        .renderer(Box::new(TuiMetricsRendererWrapper::new(stop, None)));
+        .renderer(dashboard);
     match adalora {
         true => supervised.metric_train_numeric(StepMetric::budget()).metric_train_numeric(StepMetric::live_triplets()),
         false => supervised,

@@ -1,5 +1,6 @@
 //! VeRA.
 
+mod builder;
 mod config;
 mod init;
 mod layer;

@@ -4,7 +4,8 @@ use burn::tensor::{Tensor, TensorData};
 use llama_burn::Llama;
 use peft_burn::methods::Method;
 use peft_burn::{
-    AdaptableModel, AdapterFiles, Combination, LayerRef, PeftModel, Weighting, add_weighted_adapter, convert_to_lora,
+    AdaptableModel, AdapterFiles, Combination, LayerMut, LayerRef, PeftModel, Weighting, add_weighted_adapter,
+    convert_to_lora,
 };
 use peft_burn_workspace::{Inputs, adapted, assert_close, base, golden, meta, relative_error, tensors};
 use rstest::rstest;
@@ -224,6 +225,34 @@ fn what_changes_nothing_converts_to_what_changes_nothing(#[values("lora", "dora"
         model.set_adapter(&["new"]).unwrap();
         assert_close(name, &logits(&model), &logits(&base("base")), 1e-5);
         model.delete_adapter("new").unwrap();
+    }
+}
+
+#[test]
+fn the_reported_error_does_not_depend_on_how_large_the_change_is() {
+    let mut model = base("base");
+    model.load_adapter(&golden("lora/adapter"), "a", false).unwrap();
+    let errors = |model: &Llama| convert_to_lora(&mut model.clone(), "a", "new", Some(1)).unwrap().errors;
+    let expected = errors(&model);
+    for scale in [1e-25, 1e-10, 1e10, 1e25] {
+        // Changes that are far below the weights' precision have no digits left beside them: they are measured alone.
+        let zero = |model: &mut Llama| {
+            for (_, layer) in model.layers_mut() {
+                if let LayerMut::Linear(linear) = layer {
+                    let base = linear.base_mut();
+                    base.weight = base.weight.clone().map(|weight| weight.zeros_like());
+                }
+            }
+        };
+        let mut scaled = model.rescale_adapter_scale(scale).unwrap();
+        zero(&mut scaled);
+        for (path, error) in errors(&scaled) {
+            assert!(
+                (error - expected[&path]).abs() < 1e-3,
+                "{path} times {scale}: {error} and not {}",
+                expected[&path]
+            );
+        }
     }
 }
 

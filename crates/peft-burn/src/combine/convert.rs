@@ -150,7 +150,8 @@ fn nearest(delta: Tensor<2>, rank: Option<usize>, path: &str) -> Result<(LowRank
         )));
     };
     let update = LowRank::nearest(delta.clone(), rank);
-    let norm = |t: Tensor<2>| t.powi_scalar(2).sum().into_scalar::<f64>().sqrt();
+    // The squares of large and small numbers leave f32's range.
+    let norm = |t: Tensor<2>| t.into_data().iter::<f64>().map(|v| v * v).sum::<f64>().sqrt();
     let (missing, whole) = (norm(delta.clone() - update.delta()), norm(delta));
     Ok((update, if whole > 0.0 { missing / whole } else { 0.0 }))
 }

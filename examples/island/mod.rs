@@ -107,7 +107,7 @@ fn world(file: &str) -> PathBuf {
 }
 
 fn load(device: &Device) -> Result<Base, Box<dyn std::error::Error>> {
-    Ok(Base::load(&world("").to_string_lossy(), Some(Dtype::F32.into()), device)?)
+    Ok(Base::load(&world("").to_string_lossy(), Dtype::F32.into(), device)?)
 }
 
 fn score(base: &Base, file: &str) -> Result<f64, Box<dyn std::error::Error>> {

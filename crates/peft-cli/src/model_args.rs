@@ -48,14 +48,17 @@ pub enum DtypeName {
     F32,
     Bf16,
     F16,
+    /// What the model's files have
+    Auto,
 }
 
-impl From<DtypeName> for FloatDType {
+impl From<DtypeName> for Option<FloatDType> {
     fn from(name: DtypeName) -> Self {
         match name {
-            DtypeName::F32 => Self::F32,
-            DtypeName::Bf16 => Self::BF16,
-            DtypeName::F16 => Self::F16,
+            DtypeName::F32 => Some(FloatDType::F32),
+            DtypeName::Bf16 => Some(FloatDType::BF16),
+            DtypeName::F16 => Some(FloatDType::F16),
+            DtypeName::Auto => None,
         }
     }
 }
@@ -67,17 +70,18 @@ impl ModelArgs {
         if let Some(adapter) = &self.adapter {
             check_adapter_dir(adapter)?;
         }
-        let mut base = Base::load(&self.model, Some(self.dtype.into()), &device)?;
+        let mut base = Base::load(&self.model, self.dtype.into(), &device)?;
+        base.warnings.iter().for_each(warn);
         if let Some(adapter) = &self.adapter {
             base.model.load_adapter(adapter, ADAPTER, false)?.iter().for_each(warn);
             if let Some(text) = &mut base.text {
                 let own = text.take_from_adapter(&base.dir, adapter)?;
                 if !own.is_empty() {
-                    text.tokenizer.check_vocabulary(base.model.config().vocab_size)?;
                     warn(format_args!("the adapter's own {} take the place of the model's", own.join(", ")));
                 }
             }
         }
+        base.beyond_vocabulary().iter().for_each(warn);
         Ok(base)
     }
 }
@@ -91,7 +95,7 @@ pub fn check_adapter_dir(dir: &Path) -> Result {
     let way_out = if inner.join("adapter_config.json").exists() {
         format!("this folder is a run's; its adapter is `{}`", inner.display())
     } else {
-        "give a folder with adapter_config.json and adapter_model.safetensors".to_owned()
+        "give a folder with adapter_config.json and adapter_model.safetensors (or adapter_model.bin)".to_owned()
     };
     Err(Failure::new(format!("`{}` is not an adapter: it has no adapter_config.json", dir.display()), way_out))
 }

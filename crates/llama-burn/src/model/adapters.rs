@@ -105,6 +105,10 @@ impl CausalModel for Llama {
         self.head_weight()
     }
 
+    fn dropout(&self) -> f64 {
+        self.config().attention_dropout
+    }
+
     fn set_gradient_checkpointing(&mut self, on: bool) {
         self.set_gradient_checkpointing(on);
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::{DType, FloatDType, TensorData};
 use peft_burn::tensor_file::{write_atomic, write_tensors};
 
-use super::{INDEX, SINGLE};
+use super::checkpoint::{INDEX, SINGLE};
 use crate::config::{Dtype, LlamaConfig};
 use crate::error::{LlamaError, Result};
 use crate::model::Llama;

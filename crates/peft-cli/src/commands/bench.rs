@@ -67,6 +67,14 @@ impl Bench {
         let device = self.device.open()?;
         // A directory with config.json alone is enough for made-up weights.
         let model: PathBuf = hub::resolve(&self.model, None)?;
+        let dtype = match self.dtype.into() {
+            Some(dtype) => dtype,
+            None => match LlamaConfig::from_dir(&model)?.dtype {
+                Dtype::F32 => FloatDType::F32,
+                Dtype::F16 => FloatDType::F16,
+                Dtype::Bf16 => FloatDType::BF16,
+            },
+        };
         let report = bench::run(&BenchConfig {
             model,
             random: self.random,
@@ -76,7 +84,7 @@ impl Bench {
             prompt: self.prompt,
             steps: self.steps,
             warmup: self.warmup,
-            dtype: self.dtype.into(),
+            dtype,
             gradient_checkpointing: self.grad_checkpointing,
             device,
             device_name: self.device.device.to_string(),

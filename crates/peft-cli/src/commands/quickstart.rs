@@ -125,7 +125,7 @@ impl Quickstart {
     }
 
     fn train(&self, config: &RunConfig, existing: Existing, device: &Device) -> Result {
-        let base = Base::load(&config.model.path, Some(config.model.dtype.into()), device)?;
+        let base = Base::load(&config.model.path, config.model.dtype.into(), device)?;
         let valid = config.data.valid.as_deref().unwrap_or(&config.data.train);
         let (examples, _) = base.examples(valid, config.data.max_length)?;
         output::note("how the model does before:");

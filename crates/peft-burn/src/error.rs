@@ -57,6 +57,17 @@ pub enum PeftError {
         what: String,
     },
 
+    /// An adapter that another program wrote.
+    #[error("{} is of {program}, not of PEFT; {way_out}", path.display())]
+    AnotherProgram {
+        /// The adapter's configuration.
+        path: PathBuf,
+        /// Who wrote it.
+        program: &'static str,
+        /// What to do.
+        way_out: &'static str,
+    },
+
     /// A configuration is wrong; every problem is listed.
     #[error("{origin}: {}", Problems(problems))]
     Config {

@@ -38,7 +38,7 @@ pub use combine::{Combination, Conversion, MajoritySign, Weighting, add_weighted
 pub use config::*;
 pub use device::{DeviceError, DeviceName};
 pub use error::{PeftError, Result};
-pub use files::{AdaptedModule, AdapterFiles, AdapterSummary, CONFIG_NAME};
+pub use files::{AdaptedModule, AdapterFiles, AdapterSummary, CONFIG_NAME, Rewritten, rewrite_adapter};
 pub use layers::*;
 pub use low_rank::LowRank;
 pub use methods::configs::*;

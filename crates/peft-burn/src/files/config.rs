@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::mlx;
 use super::names::CONFIG_NAME;
 use crate::config::keys::Read;
 use crate::config::{Object, TaskType};
@@ -23,6 +24,10 @@ impl PeftConfig {
         let text = fs::read(&path).map_err(PeftError::io(&path))?;
         let object: Object =
             serde_json::from_slice(&text).map_err(|source| PeftError::Json { path: path.clone(), source })?;
+        if mlx::is_mlx(&object) {
+            let (program, way_out) = ("mlx-lm", "make one of PEFT's of it: peft convert --to peft ADAPTER --output DIR");
+            return Err(PeftError::AnotherProgram { path, program, way_out });
+        }
         let origin = path.display().to_string();
         let given = object.clone();
         let Read { config, problems, unknown } = Self::read(object, &origin)?;

@@ -16,7 +16,9 @@ mod config;
 mod fill;
 mod fit;
 mod inspect;
+mod mlx;
 mod names;
+mod rewrite;
 mod saved_config;
 mod spelling;
 mod weights;
@@ -27,6 +29,7 @@ use weights::AdapterWeights;
 
 pub use inspect::{AdaptedModule, AdapterSummary};
 pub use names::{CONFIG_NAME, WEIGHTS_NAME};
+pub use rewrite::{Rewritten, rewrite_adapter};
 
 /// Saving and loading adapters. Implemented for every [`PeftModel`].
 pub trait AdapterFiles: PeftModel {

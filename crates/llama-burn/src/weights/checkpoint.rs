@@ -28,15 +28,12 @@ impl Checkpoint {
     /// Opens the weights in `dir`: the first there is of what Transformers looks for.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let at = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
-        let whole = |name: &str| at(name).map(|path| Ok(vec![path]));
-        let split = |name: &str| {
-            at(name).map(|index| Ok(shards(&index)?.into_iter().map(|name| dir.join(name)).collect::<Vec<_>>()))
+        let whole = |name: &str| -> Option<Result<Vec<PathBuf>>> { at(name).map(|path| Ok(vec![path])) };
+        let split = |name: &str| -> Option<Result<Vec<PathBuf>>> {
+            at(name).map(|index| Ok(shards(&index)?.into_iter().map(|name| dir.join(name)).collect()))
         };
         let found = whole(SINGLE).or_else(|| split(INDEX)).or_else(|| whole(BIN)).or_else(|| split(BIN_INDEX));
-        let paths: Vec<PathBuf> = match found {
-            Some(paths) => paths?,
-            None => return Err(no_weights(dir)),
-        };
+        let paths = found.unwrap_or_else(|| Err(no_weights(dir)))?;
         let missing: Vec<_> = paths.iter().filter(|p| !p.exists()).map(|p| p.display().to_string()).collect();
         if !missing.is_empty() {
             return Err(LlamaError::MissingFiles { files: missing });

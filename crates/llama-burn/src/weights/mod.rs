@@ -7,4 +7,4 @@ mod load;
 mod save;
 
 pub(crate) use checkpoint::{BIN, BIN_INDEX, Checkpoint, INDEX, SINGLE, shards};
-pub(crate) use fit::{Fit, fit};
+pub(crate) use fit::fit;

@@ -4,9 +4,11 @@ mod convert;
 mod ia3;
 mod kinds;
 mod new_lora;
+mod plain_lora;
 mod task_arithmetic;
 
 pub use convert::{Conversion, convert_to_lora};
+pub(crate) use plain_lora::as_plain_lora;
 pub use task_arithmetic::MajoritySign;
 
 use std::collections::BTreeMap;

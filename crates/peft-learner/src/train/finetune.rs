@@ -16,7 +16,7 @@ use burn::train::renderer::tui::TuiMetricsRendererWrapper;
 use burn::train::{CustomLearningStrategy, InferenceStep, Interrupter, Learner, SupervisedTraining, TrainingStrategy};
 use llama_burn::{CausalModel, GenerateOptions, Text};
 use peft_burn::adalora::kept_ranks;
-use peft_burn::{AdapterFiles, PeftConfig, PeftModel, TrainableReport};
+use peft_burn::{PeftConfig, PeftModel, TrainableReport};
 
 use crate::config::TrainingConfig;
 use crate::data::{Batch, Example, Stream, StreamConfig, eval_batches};
@@ -29,7 +29,7 @@ use crate::whole_file::write_whole;
 
 use super::callbacks::{Callbacks, Evaluated, Flow, Saved};
 use super::causal_lm::CausalLm;
-use super::checkpoint::{Checkpoints, TrainerState};
+use super::checkpoint::{Checkpoints, TrainerState, save_adapter};
 use super::checks::{self, Found, Parts};
 use super::contents;
 use super::journal::{Ended, Journal, Losses};
@@ -310,7 +310,7 @@ impl<M: CausalModel> Finetune<M> {
 
         let folder = OutputFolder::claim(dir, self.existing)?;
         write_whole(folder.join("config.toml"), text.as_bytes())?;
-        let adapter = self.adapter.clone();
+        let (adapter, as_lora) = (self.adapter.clone(), self.training.save_as_lora);
         let explained = |error: LearnerError| match error {
             LearnerError::NotFinite { step, loss, grad_norm, .. } => {
                 LearnerError::NotFinite { step, loss, grad_norm, last_good: checkpoints.latest() }
@@ -327,7 +327,7 @@ impl<M: CausalModel> Finetune<M> {
             let (adapter, ranks) = match &adapter {
                 Some(name) => {
                     let place = folder.join("adapter");
-                    model.save_adapter(name, &place)?;
+                    save_adapter(&model, name, &place, as_lora)?;
                     (Some(place), draw_ranks(&model, name, &folder.join("ranks.svg"))?)
                 }
                 None => (None, None),
@@ -357,7 +357,8 @@ impl<M: CausalModel> Finetune<M> {
             contents,
             devices: self.devices.len().max(1),
         };
-        Checkpoints::new(dir.join("checkpoints"), self.training.save_total_limit, state)
+        let limit = self.training.save_total_limit;
+        Checkpoints::new(dir.join("checkpoints"), limit, self.training.save_as_lora, state)
     }
 
     fn take_stream(&mut self) -> Result<Stream> {

@@ -25,7 +25,7 @@ impl Llama {
                 PartRef::Embedding(embedding) => {
                     all.push((format!("{path}.weight"), embedding.base().val().into_data()));
                 }
-                PartRef::Norm(norm) => all.push((format!("{path}.weight"), norm.gain().val().into_data())),
+                PartRef::Norm(norm) => all.push((format!("{path}.weight"), norm.gain().base().val().into_data())),
                 PartRef::Linear(linear) => {
                     let base = linear.base();
                     all.push((format!("{path}.weight"), base.weight.val().into_data()));

@@ -143,6 +143,10 @@ fn parts<M: PeftModel>(model: &M, name: &str, weight: f64) -> Result<Vec<(String
                 };
                 (Some(lora.low_rank()), lora.norms(), embedding.original().transpose())
             }
+            LayerRef::Norm(norm) if norm.adapters().get(name).is_some() => {
+                return Err(refuse(&format!("`{name}` has a weight of its own for {path}")));
+            }
+            LayerRef::Norm(_) => continue,
         };
         let Some(update) = update else {
             return Err(refuse(&format!("`{name}` changes {path} by more than a low-rank update (lora_bias)")));

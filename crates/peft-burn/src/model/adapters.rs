@@ -16,6 +16,7 @@ use crate::error::{PeftError, Result};
 use crate::layers::embedding::{EmbeddingAdapter, PeftEmbedding};
 use crate::layers::layer::{LayerMut, LayerRef};
 use crate::layers::linear::{LinearAdapter, PeftLinear};
+use crate::layers::norm::NormAdapter;
 use crate::methods::{PeftConfig, Place, VeraProjection};
 use crate::param::{ParamMut, ParamRef, Role};
 use crate::targets::{Resolution, resolve};
@@ -51,6 +52,7 @@ pub trait PeftModel: AdaptableModel {
         let new = New { config: &config, seed, adapted: &adapted, saved: &saved, projection: projection.as_ref() };
         let mut linears = BTreeMap::new();
         let mut embeddings = BTreeMap::new();
+        let mut norms = BTreeMap::new();
         for (path, layer) in self.layers() {
             match layer {
                 LayerRef::Linear(l) => {
@@ -63,11 +65,18 @@ pub trait PeftModel: AdaptableModel {
                         embeddings.insert(path, adapter);
                     }
                 }
+                LayerRef::Norm(norm) if saved.contains(&path) => {
+                    norms.insert(path, NormAdapter::copy_of(&norm.base().val()));
+                }
+                LayerRef::Norm(_) => {}
             }
         }
-        if let Some(path) = saved.iter().find(|p| !linears.contains_key(*p) && !embeddings.contains_key(*p)) {
+        let made = |path: &String| linears.contains_key(path) || embeddings.contains_key(path) || norms.contains_key(path);
+        let left: Vec<_> = saved.iter().filter(|path| !made(path)).map(String::as_str).collect();
+        if !left.is_empty() {
             return Err(PeftError::Unsupported(format!(
-                "modules_to_save of {path}: only linear layers and embeddings"
+                "modules_to_save of {}: only linear layers, embeddings and norms; take these out",
+                left.join(", ")
             )));
         }
         for (path, layer) in self.layers_mut() {
@@ -75,6 +84,9 @@ pub trait PeftModel: AdaptableModel {
                 LayerMut::Linear(l) => linears.remove(&path).into_iter().for_each(|a| l.adapters_mut().insert(name, a)),
                 LayerMut::Embedding(e) => {
                     embeddings.remove(&path).into_iter().for_each(|a| e.adapters_mut().insert(name, a))
+                }
+                LayerMut::Norm(norm) => {
+                    norms.remove(&path).into_iter().for_each(|a| norm.adapters_mut().insert(name, a))
                 }
             }
         }

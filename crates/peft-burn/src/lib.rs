@@ -34,7 +34,9 @@ mod svd;
 pub mod targets;
 pub mod tensor_file;
 
-pub use combine::{Combination, Conversion, MajoritySign, Weighting, add_weighted_adapter, convert_to_lora};
+pub use combine::{
+    Combination, Conversion, Extraction, MajoritySign, Weighting, add_weighted_adapter, convert_to_lora, extract_lora,
+};
 pub use config::*;
 pub use device::{DeviceError, DeviceName};
 pub use error::{PeftError, Result};

@@ -114,6 +114,23 @@ impl LlamaConfig {
         read::config(text, origin)
     }
 
+    /// What makes a model of this shape compute something else than one of the shape `other` with the same weights, a line each.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let mut all = Vec::new();
+        let mut compare = |key: &str, ours: Value, theirs: Value| {
+            if ours != theirs {
+                all.push(format!("{key} is {theirs} in the one and {ours} in the other"));
+            }
+        };
+        compare("num_attention_heads", json!(self.num_attention_heads), json!(other.num_attention_heads));
+        compare("num_key_value_heads", json!(self.num_key_value_heads), json!(other.num_key_value_heads));
+        compare("head_dim", json!(self.head_dim), json!(other.head_dim));
+        compare("rms_norm_eps", json!(self.rms_norm_eps), json!(other.rms_norm_eps));
+        compare("rope_theta", json!(self.rope.theta), json!(other.rope.theta));
+        compare("rope_scaling", json!(self.rope.scaling), json!(other.rope.scaling));
+        all
+    }
+
     /// A `config.json` of this model, in the spelling that transformers v4 and v5 both read.
     pub fn to_hf_json(&self) -> Value {
         let rope_scaling = match &self.rope.scaling {

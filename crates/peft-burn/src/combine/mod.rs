@@ -1,6 +1,7 @@
 //! New adapters from weighted combinations of others (PEFT's `add_weighted_adapter`).
 
 mod convert;
+mod extract;
 mod ia3;
 mod kinds;
 mod new_lora;
@@ -8,6 +9,7 @@ mod plain_lora;
 mod task_arithmetic;
 
 pub use convert::{Conversion, convert_to_lora};
+pub use extract::{Extraction, extract_lora};
 pub(crate) use plain_lora::as_plain_lora;
 pub use task_arithmetic::MajoritySign;
 

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use burn::tensor::FloatDType;
 use clap::Args;
-use llama_burn::hub;
+use llama_burn::{Dtype, LlamaConfig, hub};
 use peft_learner::bench::{self, BenchConfig, BenchMethod, BenchReport};
 
 use crate::failure::{Failure, Result};

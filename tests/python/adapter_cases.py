@@ -20,6 +20,7 @@ shutil.rmtree(out, ignore_errors=True)
 os.makedirs(out)
 os.chdir(out)
 VOCAB, ADDED = 64, 6
+prefix = "base_model.model."
 
 
 def base(name, **more):
@@ -139,11 +140,15 @@ expected["pissa_niter_4"] = mean_loss(model, "rows.jsonl")
 model.save_pretrained("pissa_niter_4_as_lora", path_initial_model_for_weight_conversion="first")
 expected["pissa_niter_4_as_lora"] = expected["pissa_niter_4"]
 os.remove("pissa_niter_4_as_lora/README.md")
+# What the decomposition left of the base, as a base.
+residual = {key.removeprefix(prefix).replace(".base_layer", ""): value for key, value in model.state_dict().items() if "lora_" not in key}
+os.makedirs("pissa_niter_4_base")
+shutil.copy("base/config.json", "pissa_niter_4_base")
+save_file({key: value.contiguous() for key, value in residual.items() if key != "lm_head.weight"}, "pissa_niter_4_base/model.safetensors", {"format": "pt"})
 shutil.rmtree("first")
 
 # Other files and other spellings.
 case("bin", save={"safe_serialization": False})
-prefix = "base_model.model."
 copy("without_prefix", "plain", rename=lambda key: key.removeprefix(prefix))
 copy("with_adapter_name", "plain", rename=lambda key: key.replace(".weight", ".default.weight"))
 copy("vllm", "plain", rename=lambda key: key.removeprefix(prefix).replace("lora_A.weight", "lora_A").replace("lora_B.weight", "lora_B"))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use crate::config::{InitLoraWeights, Patterns};
+use crate::config::InitLoraWeights;
 use crate::error::Result;
 use crate::layers::linear::PeftLinear;
 use crate::low_rank::LowRank;
@@ -69,8 +69,8 @@ fn doubled(lora: LoraConfig) -> LoraConfig {
     LoraConfig {
         r: 2 * lora.r,
         lora_alpha: lora.lora_alpha * factor,
-        rank_pattern: lora.rank_pattern.iter().map(|(pattern, rank)| (pattern.clone(), 2 * rank)).collect(),
-        alpha_pattern: lora.alpha_pattern.iter().map(|(pattern, alpha)| (pattern.clone(), alpha * factor)).collect(),
+        rank_pattern: lora.rank_pattern.iter().map(|(pattern, rank)| (pattern, 2 * rank)).collect(),
+        alpha_pattern: lora.alpha_pattern.iter().map(|(pattern, alpha)| (pattern, alpha * factor)).collect(),
         init_lora_weights: InitLoraWeights::Default,
         ..lora
     }

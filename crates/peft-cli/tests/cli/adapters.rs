@@ -253,6 +253,11 @@ fn older_spellings_are_read_and_said() {
 fn a_base_that_cannot_be_made_again_is_refused_and_both_ways_out_work() {
     refused("pissa_niter_4", &["pissa_niter_4", "cannot be made again", "path_initial_model_for_weight_conversion"]);
     works("pissa_niter_4_as_lora");
+    let place = Place::new();
+    with_keys(&place, "pissa_niter_4", serde_json::json!({"init_lora_weights": true}));
+    let (_, rows) = base_and_rows("pissa_niter_4");
+    let loss = place.loss(&cases().join("pissa_niter_4_base"), Some(&place.path("adapter")), &rows);
+    assert!((loss - expected("pissa_niter_4")).abs() < 1e-5, "{loss}");
 }
 
 #[test]

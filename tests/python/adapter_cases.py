@@ -149,6 +149,13 @@ shutil.rmtree("first")
 
 # Other files and other spellings.
 case("bin", save={"safe_serialization": False})
+trained = torch.load("bin/adapter_model.bin")
+for name, dtype, zipped in (("bin_legacy", torch.float32, False), ("bin_bf16", torch.bfloat16, True), ("bin_f16_legacy", torch.float16, False)):
+    os.makedirs(name)
+    shutil.copy("bin/adapter_config.json", name)
+    tensors = {key: value.to(dtype) for key, value in trained.items()}
+    torch.save(tensors, f"{name}/adapter_model.bin", _use_new_zipfile_serialization=zipped)
+    expected[name] = mean_loss(PeftModel.from_pretrained(load(), name), "rows.jsonl")
 copy("without_prefix", "plain", rename=lambda key: key.removeprefix(prefix))
 copy("with_adapter_name", "plain", rename=lambda key: key.replace(".weight", ".default.weight"))
 copy("vllm", "plain", rename=lambda key: key.removeprefix(prefix).replace("lora_A.weight", "lora_A").replace("lora_B.weight", "lora_B"))

@@ -78,6 +78,7 @@ tensors = {key: value.detach() for key, value in tied.state_dict().items()}
 body = {key: value for key, value in tensors.items() if key != "lm_head.weight"}
 write("tied", body, config)
 write("tied_repeated", tensors, config)
+write("tied_head_alone", {key: value for key, value in tensors.items() if "embed_tokens" not in key}, config)
 
 # A stored head that is another than the embedding, though the configuration ties them.
 torch.manual_seed(2)

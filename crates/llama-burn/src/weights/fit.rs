@@ -9,8 +9,9 @@ use super::checkpoint::Checkpoint;
 use crate::config::LlamaConfig;
 use crate::error::{LlamaError, Result};
 
-/// The embedding, by which the place of the model in a checkpoint's names is found.
 const EMBEDDING: &str = "embed_tokens.weight";
+/// Tensors by which the place of the model in a checkpoint's names is found: the first of them that there is.
+const LANDMARKS: &[&str] = &[EMBEDDING, "layers.0.input_layernorm.weight"];
 const HEAD: &str = "lm_head.weight";
 /// What computes positions and masks: older releases saved it.
 const BUFFERS: &[&str] = &["rotary_emb.", "inv_freq", "masked_bias", "position_ids", "cos_cached", "sin_cached"];
@@ -47,6 +48,14 @@ pub(crate) fn fit(dir: &Path, config: LlamaConfig, checkpoint: &Checkpoint) -> R
     }
     let mut warnings = Vec::new();
     warnings.extend(spelling(&names));
+    let embedding = format!("model.{EMBEDDING}");
+    // Of tensors that share memory some programs keep the one that comes first.
+    if config.tie_word_embeddings
+        && !names.contains_key(&embedding)
+        && let Some(stored) = names.remove(HEAD)
+    {
+        names.insert(embedding, stored);
+    }
     let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
     let head_shape = vec![config.vocab_size, config.hidden_size];
     let tied = config.tie_word_embeddings;
@@ -85,14 +94,14 @@ pub(crate) fn fit(dir: &Path, config: LlamaConfig, checkpoint: &Checkpoint) -> R
 /// What stands before `embed_tokens.weight`: `model.` in Transformers' files, nothing in those of the bare decoder, more where
 /// the model was saved inside of another.
 fn root_of(checkpoint: &Checkpoint) -> String {
-    let usual = format!("model.{EMBEDDING}");
-    let mut found: Vec<String> = checkpoint
-        .names()
-        .map(plain)
-        .filter(|name| name == EMBEDDING || name.ends_with(&format!(".{EMBEDDING}")))
-        .collect();
-    found.sort_by_key(|name| (*name != usual, name.len()));
-    found.first().and_then(|name| name.strip_suffix(EMBEDDING)).unwrap_or("model.").to_owned()
+    let root = |landmark: &&str| {
+        let names = checkpoint.names().map(plain);
+        let ends = |name: &String| *name == **landmark || name.ends_with(&format!(".{landmark}"));
+        // Transformers' own place where it is there, else the outermost.
+        let found = names.filter(ends).min_by_key(|name| (*name != format!("model.{landmark}"), name.len()))?;
+        found.strip_suffix(*landmark).map(str::to_owned)
+    };
+    LANDMARKS.iter().find_map(root).unwrap_or_else(|| "model.".to_owned())
 }
 
 /// A name without what `torch.compile` puts inside of it.

@@ -160,7 +160,9 @@ fn norms_are_trained_and_peft_opens_them() {
 
 #[test]
 fn files_of_torch_save_load_and_damaged_ones_are_told() {
-    assert!(!works("bin").contains("warning"));
+    for case in ["bin", "bin_legacy", "bin_bf16", "bin_f16_legacy"] {
+        assert!(!works(case).contains("warning"), "{case}");
+    }
     let place = Place::new();
     let (base, rows) = base_and_rows("bin");
     let adapter = place.copy(&cases().join("bin"), "adapter");

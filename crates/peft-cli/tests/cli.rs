@@ -25,6 +25,9 @@ mod extract;
 #[path = "cli/plain_lora.rs"]
 mod plain_lora;
 
+#[path = "cli/ways_out.rs"]
+mod ways_out;
+
 #[path = "cli/bad_input.rs"]
 mod bad_input;
 

@@ -23,3 +23,20 @@ def mean_loss(model, file):
             total += torch.nn.functional.cross_entropy(logits, labels, ignore_index=-100, reduction="sum").item()
             count += (labels != -100).sum().item()
     return round(total / count, 6)
+
+
+def train(model, file, steps, lr):
+    """Steps of AdamW on the mean over all target tokens of the file."""
+    trained = [value for value in model.parameters() if value.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=0.0)
+    rows = [json.loads(line) for line in open(file)]
+    for _ in range(steps):
+        total, count = 0.0, 0
+        for row in rows:
+            logits = model.train()(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1]
+            labels = torch.tensor(row["labels"])[1:]
+            total = total + torch.nn.functional.cross_entropy(logits, labels, ignore_index=-100, reduction="sum")
+            count += (labels != -100).sum().item()
+        optimizer.zero_grad()
+        (total / count).backward()
+        optimizer.step()

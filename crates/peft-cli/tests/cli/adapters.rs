@@ -312,6 +312,30 @@ fn training_goes_on_from_an_adapter_with_another_vocabulary() {
     assert!((merged - loss).abs() < 1e-5, "{merged} and {loss}");
 }
 
+/// What PEFT saved is trained on as PEFT itself trains it on.
+#[test]
+fn training_on_is_pefts() {
+    let place = Place::new();
+    let (mut jobs, mut ours) = (Vec::new(), Vec::new());
+    for case in ["plain", "dora", "bin", "norms", "norm_and_embedding", "longlora", "head_target", "all_biases", "projection_with_bias"] {
+        let ((base, rows), adapter) = (base_and_rows(case), cases().join(case));
+        let config = format!(
+            "output = {case:?}\n[model]\npath = {base:?}\n[adapter]\nfrom = {adapter:?}\n[data]\ntrain = {rows:?}\n[training]\n\
+             max_steps = 3\nlearning_rate = 1e-3\nlr_scheduler_type = \"constant\"\nweight_decay = 0.0\nmax_grad_norm = 0.0\n\
+             per_device_train_batch_size = 3\n"
+        );
+        place.write("more.toml", &config);
+        place.ok("train more.toml");
+        let loss = place.loss(&base, Some(&place.path(case).join("adapter")), &rows);
+        assert!(loss < expected(case) - 0.005, "{case}: {loss}");
+        ours.push(loss);
+        jobs.push(serde_json::json!({"model": base, "adapter": adapter, "rows": rows, "steps": 3, "lr": 1e-3}));
+    }
+    if let Some(there) = place.losses_there(&jobs) {
+        assert!(there.iter().zip(&ours).all(|(a, b)| (a - b).abs() < 2e-5), "{there:?} and {ours:?}");
+    }
+}
+
 #[test]
 fn adapters_are_combined_and_mistakes_are_told_before_anything_is_loaded() {
     let place = Place::new();

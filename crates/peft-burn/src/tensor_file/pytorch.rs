@@ -53,3 +53,21 @@ fn burn_dtype(dtype: Stored) -> Option<DType> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::TensorFile;
+
+    #[test]
+    fn code_in_a_file_is_not_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, made) = (dir.path().join("adapter_model.bin"), dir.path().join("made"));
+        // {'w': os.system('touch made')}, as Python would unpickle it.
+        let pickle = format!("\u{80}\u{2}}}U\u{1}wcposix\nsystem\n(S'touch {}'\ntRs.", made.display());
+        std::fs::write(&path, pickle.chars().map(|c| c as u8).collect::<Vec<_>>()).unwrap();
+        let error = TensorFile::open(&path).unwrap_err().to_string();
+        assert!(error.contains("adapter_model.bin is not a readable PyTorch file"), "{error}");
+        assert!(!made.exists());
+    }
+}

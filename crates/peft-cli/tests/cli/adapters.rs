@@ -252,6 +252,21 @@ fn older_spellings_are_read_and_said() {
 }
 
 #[test]
+fn keys_of_other_releases_are_told_where_they_are_switched_on() {
+    let place = Place::new();
+    let (base, rows) = base_and_rows("plain");
+    // As PEFT 0.2 wrote it.
+    with_keys(&place, "plain", serde_json::json!({"enable_lora": null, "merge_weights": false}));
+    let said = place.eval(&base, Some(&place.path("adapter")), &rows);
+    assert!(said.code == 0 && !said.err.contains("warning"), "{}", said.err);
+    with_keys(&place, "plain", serde_json::json!({"use_of_2030": true}));
+    let said = place.eval(&base, Some(&place.path("adapter")), &rows);
+    assert!(said.err.contains("unknown key `use_of_2030` ignored"), "{}", said.err);
+    with_keys(&place, "plain", serde_json::json!({"enable_lora": [true, false, true]}));
+    place.eval(&base, Some(&place.path("adapter")), &rows).fails_with(&["enable_lora = [true,false,true]"]);
+}
+
+#[test]
 fn a_base_that_cannot_be_made_again_is_refused_and_both_ways_out_work() {
     refused("pissa_niter_4", &["pissa_niter_4", "cannot be made again", "path_initial_model_for_weight_conversion"]);
     works("pissa_niter_4_as_lora");

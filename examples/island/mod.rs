@@ -71,7 +71,7 @@ pub fn fine_tune(
     let ConfiguredRun { finetune, text, dir, .. } =
         ConfiguredRun::new(&config, load(device)?, Existing::Overwrite, &[], |_| {})?;
     let (model, report) = finetune.run(&output)?;
-    let base = Base { model, text, dir };
+    let base = Base { model, text, dir, warnings: Vec::new() };
     let mut seconds: Vec<f64> = (report.metrics.iter())
         .filter_map(|line| match line {
             Metrics::Train(step) => Some(step.tokens as f64 / step.tokens_per_second),

@@ -135,7 +135,7 @@ impl Quickstart {
         let ConfiguredRun { finetune, text, dir, warnings, .. } = run;
         let (model, report) = finetune.stop_on_signals().run(&config.output)?;
         warnings.iter().for_each(output::warn);
-        let base = Base { model, text, dir };
+        let base = Base { model, text, dir, warnings: Vec::new() };
         let adapter = config.output.join("adapter");
         let after = Score::of(&base, &examples)?;
         let text = base.text.as_ref().map(|text| &text.tokenizer);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use peft_burn::PeftConfig;
 use peft_learner::base::Base;
-use peft_learner::config::{AdapterSource, DataConfig, Dtype, ModelConfig, RunConfig, TrainingConfig};
+use peft_learner::config::{AdapterSource, DataConfig, LoadDtype, ModelConfig, RunConfig, TrainingConfig};
 use peft_learner::data::Example;
 use peft_learner::device::DeviceName;
 use peft_learner::evaluate::{answer, exact_match};
@@ -55,7 +55,7 @@ pub fn fine_tune(
     let config = RunConfig {
         output: output.clone(),
         seed: 42,
-        model: ModelConfig { path: BASE.to_owned(), dtype: Dtype::F32 },
+        model: ModelConfig { path: BASE.to_owned(), dtype: LoadDtype::default() },
         adapter: AdapterSource::Config(adapter.to_json()),
         data: DataConfig {
             train: world("task-train.jsonl"),
@@ -77,7 +77,7 @@ pub fn fine_tune(
     let ConfiguredRun { finetune, text, dir, .. } =
         ConfiguredRun::new(&config, load(device)?, Existing::Overwrite, &[], |_| {})?;
     let (model, report) = finetune.run(&output)?;
-    let base = Base { model, text, dir };
+    let base = Base { model, text, dir, warnings: Vec::new() };
     let mut seconds: Vec<f64> = (report.metrics.iter())
         .filter_map(|line| match line {
             Metrics::Train(step) => Some(step.tokens as f64 / step.tokens_per_second),
@@ -113,7 +113,7 @@ fn world(file: &str) -> PathBuf {
 }
 
 fn load(device: &Device) -> Result<Base, Box<dyn std::error::Error>> {
-    Ok(Base::load(BASE, Some(Dtype::F32.into()), device)?)
+    Ok(Base::load(BASE, LoadDtype::default().into(), device)?)
 }
 
 fn score(base: &Base, file: &str) -> Result<f64, Box<dyn std::error::Error>> {

@@ -1,7 +1,8 @@
 //! The dtypes that a model's weights are stored and held in.
 
 use burn::tensor::FloatDType;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The dtype of a model's weights, in a file or in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,5 +47,57 @@ impl From<Dtype> for FloatDType {
             Dtype::Bf16 => Self::BF16,
             Dtype::F16 => Self::F16,
         }
+    }
+}
+
+/// The dtype that a model's weights are to be held in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadDtype {
+    /// What the model's files have, as `dtype="auto"` in Transformers.
+    Auto,
+    /// This one; weights in another are converted.
+    As(Dtype),
+}
+
+impl LoadDtype {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::As(Dtype::F32), Self::As(Dtype::Bf16), Self::As(Dtype::F16), Self::Auto];
+
+    /// Its short name: that of the [`Dtype`], or `auto`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::As(dtype) => dtype.name(),
+        }
+    }
+}
+
+impl Default for LoadDtype {
+    fn default() -> Self {
+        Self::As(Dtype::F32)
+    }
+}
+
+impl From<LoadDtype> for Option<FloatDType> {
+    fn from(dtype: LoadDtype) -> Self {
+        match dtype {
+            LoadDtype::Auto => None,
+            LoadDtype::As(dtype) => Some(dtype.into()),
+        }
+    }
+}
+
+impl Serialize for LoadDtype {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for LoadDtype {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let names = || Self::ALL.map(Self::name).join(", ");
+        let known = Self::ALL.into_iter().find(|dtype| dtype.name() == name);
+        known.ok_or_else(|| D::Error::custom(format_args!("unknown dtype `{name}`, expected one of {}", names())))
     }
 }

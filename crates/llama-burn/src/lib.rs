@@ -31,7 +31,7 @@ mod tensors;
 mod text;
 mod weights;
 
-pub use config::{Dtype, LlamaConfig, RopeConfig, RopeScaling};
+pub use config::{Dtype, LlamaConfig, LoadDtype, RopeConfig, RopeScaling};
 pub use error::{LlamaError, Result};
 pub use generate::{Generate, GenerateOptions, Sampler, SamplingConfig};
 pub use merge::{MergeReport, merge_into};

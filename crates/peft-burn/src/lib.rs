@@ -36,10 +36,12 @@ pub mod tensor_file;
 #[cfg(test)]
 mod testing;
 
-pub use combine::{Combination, Conversion, MajoritySign, Weighting, add_weighted_adapter, convert_to_lora};
+pub use combine::{
+    Combination, Conversion, Extraction, MajoritySign, Weighting, add_weighted_adapter, convert_to_lora, extract_lora,
+};
 pub use config::*;
 pub use error::{PeftError, Result};
-pub use files::{AdaptedModule, AdapterFiles, AdapterSummary, CONFIG_NAME};
+pub use files::{AdaptedModule, AdapterFiles, AdapterSummary, CONFIG_NAME, Rewritten, rewrite_adapter};
 pub use layers::*;
 pub use low_rank::LowRank;
 pub use methods::configs::*;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
 pub use llama_burn::Text;
-use llama_burn::{CausalModel, Conversation, Encoded, Llama, LlamaConfig, Message, hub};
+use llama_burn::{CausalModel, Conversation, Encoded, Llama, Message, hub};
 
 use crate::data::{
     ChatMessage, EncodeError, EncodeOptions, EncodeReport, Example, IGNORE_INDEX, Rows, TextEncoder, encode_rows,
@@ -23,6 +23,10 @@ impl TextEncoder for Text {
     fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Encoded, EncodeError> {
         let messages = messages.iter().map(|m| Message::new(&m.role, &m.content));
         Ok(Text::encode_chat(self, &Conversation::new(messages))?)
+    }
+
+    fn token(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
     }
 }
 
@@ -43,6 +47,8 @@ pub struct Base {
     pub text: Option<Text>,
     /// Where it was read from.
     pub dir: PathBuf,
+    /// What the user should know of how the weights were read.
+    pub warnings: Vec<String>,
 }
 
 impl Base {
@@ -53,19 +59,22 @@ impl Base {
     /// What [`Llama::from_dir`] and [`Text::from_dir`] report.
     pub fn load(model: &str, dtype: Option<FloatDType>, device: &Device) -> Result<Self> {
         let dir = hub::resolve(model, None)?;
-        let config = LlamaConfig::from_dir(&dir)?;
+        // Before the weights: a tokenizer that is broken is known at once.
         let text = Text::from_dir(&dir)?;
-        if let Some(text) = &text {
-            text.tokenizer.check_vocabulary(config.vocab_size)?;
-        }
-        let model = Llama::from_dir(&dir, dtype, device)?;
-        Ok(Self { model, text, dir })
+        let (model, warnings) = Llama::from_dir_with_warnings(&dir, dtype, device)?;
+        Ok(Self { model, text, dir, warnings })
     }
 
-    /// What fills up a batch.
+    /// What to say of a tokenizer with tokens that the model, as it is now, has no embedding for.
+    pub fn beyond_vocabulary(&self) -> Option<String> {
+        self.text.as_ref()?.tokenizer.beyond(self.model.spec().vocab_size)
+    }
+
+    /// What fills up a batch: the pad token where the model has an embedding for it. Nothing is learned of it or sees it.
     pub fn pad_id(&self) -> u32 {
         let of_text = self.text.as_ref().and_then(|t| t.tokenizer.pad_token_id());
-        self.model.config().pad_token_id.or(of_text).unwrap_or(0)
+        let known = |id: &u32| (*id as usize) < self.model.spec().vocab_size;
+        self.model.config().pad_token_id.filter(known).or(of_text.filter(known)).unwrap_or(0)
     }
 
     /// The tokens that end a text.

@@ -54,6 +54,7 @@ pub fn convert_to_lora<M: PeftModel>(
         let found = match layer {
             LayerRef::Linear(linear) => linear_update(linear, name, &path, rank)?,
             LayerRef::Embedding(embedding) => embedding_update(embedding, name, &path, rank)?,
+            LayerRef::Norm(_) => None,
         };
         if let Some((layer, error)) = found {
             errors.insert(path.clone(), error);

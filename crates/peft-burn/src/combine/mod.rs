@@ -1,12 +1,16 @@
 //! New adapters from weighted combinations of others (PEFT's `add_weighted_adapter`).
 
 mod convert;
+mod extract;
 mod ia3;
 mod kinds;
 mod new_lora;
+mod plain_lora;
 mod task_arithmetic;
 
 pub use convert::{Conversion, convert_to_lora};
+pub use extract::{Extraction, extract_lora};
+pub(crate) use plain_lora::as_plain_lora;
 pub use task_arithmetic::MajoritySign;
 
 use std::collections::BTreeMap;
@@ -138,6 +142,10 @@ fn parts<M: PeftModel>(model: &M, name: &str, weight: f64) -> Result<Vec<(String
                 };
                 (Some(lora.low_rank()), lora.norms(), embedding.original().transpose())
             }
+            LayerRef::Norm(norm) if norm.adapters().get(name).is_some() => {
+                return Err(refuse(&format!("`{name}` has a weight of its own for {path}")));
+            }
+            LayerRef::Norm(_) => continue,
         };
         let Some(update) = update else {
             return Err(refuse(&format!("`{name}` changes {path} by more than a low-rank update (lora_bias)")));

@@ -180,5 +180,6 @@ fn base_weight(layer: LayerRef<'_>) -> TensorData {
     match layer {
         LayerRef::Linear(linear) => linear.original_weight().into_data(),
         LayerRef::Embedding(embedding) => embedding.original().into_data(),
+        LayerRef::Norm(norm) => norm.original().into_data(),
     }
 }

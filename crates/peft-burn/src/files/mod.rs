@@ -6,8 +6,10 @@ use std::path::Path;
 use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::adalora::cut_to_live;
+use crate::combine::as_plain_lora;
+use crate::config::InitLoraWeights;
 use crate::error::{PeftError, Result};
-use crate::methods::PeftConfig;
+use crate::methods::{LoraConfig, PeftConfig};
 use crate::model::{PeftModel, shared_pair_of};
 use crate::tensor_file::write_tensors;
 
@@ -15,7 +17,9 @@ mod config;
 mod fill;
 mod fit;
 mod inspect;
+mod mlx;
 mod names;
+mod rewrite;
 mod saved_config;
 mod spelling;
 mod weights;
@@ -26,19 +30,34 @@ use weights::AdapterWeights;
 
 pub use inspect::{AdaptedModule, AdapterSummary};
 pub use names::{CONFIG_NAME, WEIGHTS_NAME};
+pub use rewrite::{Rewritten, rewrite_adapter};
 
 /// Saving and loading adapters. Implemented for every [`PeftModel`].
 pub trait AdapterFiles: PeftModel {
     /// Writes `adapter_config.json` and `adapter_model.safetensors` into `dir`.
     ///
     /// # Errors
-    /// A name that is not attached, or a file that cannot be written: each file is whole or absent.
+    /// A name that is not attached, an adapter begun by a random decomposition of the base (`pissa_niter_N`), which nobody could
+    /// make again, or a file that cannot be written: each file is whole or absent.
     fn save_adapter(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
-        let dir = dir.as_ref();
-        let (config, tensors) = self.adapter_contents(name)?;
-        std::fs::create_dir_all(dir).map_err(PeftError::io(dir))?;
-        write_tensors(&dir.join(WEIGHTS_NAME), &tensors, &[])?;
-        config.save(dir)
+        let contents = self.adapter_contents(name)?;
+        if let PeftConfig::Lora(LoraConfig { init_lora_weights: init @ InitLoraWeights::PissaNiter(_), .. }) = &contents.0 {
+            return Err(PeftError::Unsupported(format!(
+                "saving `{name}` as {}: what it took out of the base was drawn at random, and whoever loads the file would draw \
+                 something else; save it as plain LoRA (save_adapter_as_lora)",
+                serde_json::json!(init)
+            )));
+        }
+        write(contents, dir.as_ref())
+    }
+
+    /// As [`Self::save_adapter`], but an adapter that keeps a part of the base (PiSSA, OLoRA) is written as the plain LoRA of
+    /// twice the rank that computes the same on the unchanged base (PEFT's `path_initial_model_for_weight_conversion`).
+    ///
+    /// # Errors
+    /// A name that is not attached, or a file that cannot be written: each file is whole or absent.
+    fn save_adapter_as_lora(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
+        write(as_plain_lora(self, name, self.adapter_contents(name)?)?, dir.as_ref())
     }
 
     /// What the two files of an adapter hold: its configuration, and its tensors in f32.
@@ -102,3 +121,10 @@ pub trait AdapterFiles: PeftModel {
 }
 
 impl<M: PeftModel> AdapterFiles for M {}
+
+/// Writes the two files of an adapter.
+fn write((config, tensors): (PeftConfig, BTreeMap<String, TensorData>), dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir).map_err(PeftError::io(dir))?;
+    write_tensors(&dir.join(WEIGHTS_NAME), &tensors, &[])?;
+    config.save(dir)
+}

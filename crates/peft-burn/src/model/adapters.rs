@@ -13,6 +13,7 @@ use super::shared_pairs::shared_pair_for;
 use super::state::{AdapterState, PeftState, check_known, unknown};
 use crate::error::{PeftError, Result};
 use crate::layers::layer::{LayerMut, LayerRef};
+use crate::layers::norm::NormAdapter;
 use crate::methods::PeftConfig;
 use crate::param::{ParamMut, ParamRef, Role};
 use crate::targets::{Resolution, resolve};
@@ -44,6 +45,7 @@ pub trait PeftModel: AdaptableModel {
         let new = New { config: &config, seed, adapted: &adapted, saved: &saved, shared_pair };
         let mut linears = BTreeMap::new();
         let mut embeddings = BTreeMap::new();
+        let mut norms = BTreeMap::new();
         for (path, layer) in self.layers() {
             match layer {
                 LayerRef::Linear(l) => {
@@ -56,11 +58,18 @@ pub trait PeftModel: AdaptableModel {
                         embeddings.insert(path, adapter);
                     }
                 }
+                LayerRef::Norm(norm) if saved.contains(&path) => {
+                    norms.insert(path, NormAdapter::copy_of(&norm.base().val()));
+                }
+                LayerRef::Norm(_) => {}
             }
         }
-        if let Some(path) = saved.iter().find(|p| !linears.contains_key(*p) && !embeddings.contains_key(*p)) {
+        let made = |path: &String| linears.contains_key(path) || embeddings.contains_key(path) || norms.contains_key(path);
+        let left: Vec<_> = saved.iter().filter(|path| !made(path)).map(String::as_str).collect();
+        if !left.is_empty() {
             return Err(PeftError::Unsupported(format!(
-                "modules_to_save of {path}: only linear layers and embeddings"
+                "modules_to_save of {}: only linear layers, embeddings and norms; take these out",
+                left.join(", ")
             )));
         }
         for (path, layer) in self.layers_mut() {
@@ -68,6 +77,9 @@ pub trait PeftModel: AdaptableModel {
                 LayerMut::Linear(l) => linears.remove(&path).into_iter().for_each(|a| l.adapters_mut().insert(name, a)),
                 LayerMut::Embedding(e) => {
                     embeddings.remove(&path).into_iter().for_each(|a| e.adapters_mut().insert(name, a))
+                }
+                LayerMut::Norm(norm) => {
+                    norms.remove(&path).into_iter().for_each(|a| norm.adapters_mut().insert(name, a))
                 }
             }
         }

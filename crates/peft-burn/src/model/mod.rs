@@ -13,6 +13,7 @@ mod status;
 
 pub use adaptable::AdaptableModel;
 pub use adapters::PeftModel;
+pub(crate) use checks::one_vocabulary;
 pub use fields::{Layers, join};
 pub(crate) use names::{device_of, file_key};
 pub use parameter_count::{TrainableReport, count_parameters};

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use burn::tensor::FloatDType;
 use clap::Args;
-use llama_burn::hub;
+use llama_burn::{LlamaConfig, hub};
 use peft_learner::bench::{self, BenchConfig, BenchMethod, BenchReport};
 
 use crate::failure::{Failure, Result};
@@ -66,6 +67,10 @@ impl Bench {
         let device = self.device.open()?;
         // A directory with config.json alone is enough for made-up weights.
         let model: PathBuf = hub::resolve(&self.model, None)?;
+        let dtype = match self.dtype.dtype.into() {
+            Some(dtype) => dtype,
+            None => LlamaConfig::from_dir(&model)?.dtype.into(),
+        };
         let report = bench::run(&BenchConfig {
             model,
             random: self.random,
@@ -75,7 +80,7 @@ impl Bench {
             prompt: self.prompt,
             steps: self.steps,
             warmup: self.warmup,
-            dtype: self.dtype.dtype.into(),
+            dtype,
             gradient_checkpointing: self.grad_checkpointing,
             device,
             device_name: self.device.device.to_string(),

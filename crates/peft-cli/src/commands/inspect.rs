@@ -83,6 +83,7 @@ impl Inspect {
             }
             None => row("tokenizer", "none: only data of input_ids can be used")?,
         }
+        summary.warnings.iter().for_each(output::warn);
         problems(&summary.problems)
     }
 

@@ -81,8 +81,8 @@ impl Train {
         let ConfiguredRun { finetune, train, warnings, .. } =
             ConfiguredRun::load(&config, existing, &devices, |text| output::note(text))?;
         let finetune = finetune.dashboard(!self.json && !self.no_dashboard).stop_on_signals();
-        let (_, report) = finetune.run(&config.output)?;
         warnings.iter().for_each(output::warn);
+        let (_, report) = finetune.run(&config.output)?;
         if self.json { output::json(&to_json(&config, &report, &train, &warnings)) } else { show(&config, &report) }
     }
 }

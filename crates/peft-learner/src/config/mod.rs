@@ -13,7 +13,7 @@ use toml::Table;
 
 use crate::error::{LearnerError, Result};
 pub use adapter::AdapterSource;
-pub use llama_burn::Dtype;
+pub use llama_burn::{Dtype, LoadDtype};
 use reader::{Reader, Section};
 pub use training::{LrSchedulerType, TrainingConfig};
 
@@ -100,12 +100,12 @@ pub struct ModelConfig {
     /// A Hugging Face directory or a hub id.
     pub path: String,
     /// What the frozen weights are held in; adapters stay f32.
-    pub dtype: Dtype,
+    pub dtype: LoadDtype,
 }
 
 impl ModelConfig {
     fn read(mut section: Section<'_>) -> Self {
-        let config = Self { path: section.required("path"), dtype: section.or("dtype", Dtype::default()) };
+        let config = Self { path: section.required("path"), dtype: section.or("dtype", LoadDtype::default()) };
         section.finish();
         config
     }
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_documentation() {
         let config = parse(MINIMAL, &[]).unwrap();
-        assert_eq!((config.seed, config.model.dtype), (42, Dtype::F32));
+        assert_eq!((config.seed, config.model.dtype), (42, LoadDtype::As(Dtype::F32)));
         assert_eq!((config.data.max_length, config.data.shuffle, config.data.packing), (512, true, false));
         let training = &config.training;
         assert_eq!(*training, TrainingConfig::default());
@@ -202,7 +202,7 @@ mod tests {
             "unknown key `sed`; the nearest known key is `seed`",
             "unknown key `data.max_lenght`; the nearest known key is `max_length`",
             "unknown key `model.learning_rate`; it belongs into [training]",
-            "`model.dtype`: unknown variant `f64`, expected one of `f32`, `bf16`, `f16`",
+            "`model.dtype`: unknown variant `f64`, expected one of `f32`, `bf16`, `f16`, `auto`",
             "`adapter.from` brings its own configuration, so `r` cannot stand beside it",
             "`data.train` is missing",
             "`training.per_device_train_batch_size` is 0; it must be at least 1",

@@ -21,6 +21,12 @@ pub trait TextEncoder {
 
     /// A chat through the model's template, of which the assistant's turns are learned.
     fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Encoded, EncodeError>;
+
+    /// The token of an id, for messages.
+    fn token(&self, id: u32) -> Option<String> {
+        let _ = id;
+        None
+    }
 }
 
 /// Bounds of the encoded rows.
@@ -85,7 +91,7 @@ pub fn encode_rows(
     let (mut examples, mut problems, mut reason) = (Vec::new(), Problems::default(), None);
     for (line, row) in &rows.rows {
         let encoded = encode(row, encoder)
-            .and_then(|example| within_vocabulary(&example, row, options.vocab_size).map(|()| example));
+            .and_then(|example| within_vocabulary(&example, row, encoder, options.vocab_size).map(|()| example));
         let mut example = match encoded {
             Ok(example) => example,
             Err(problem) => {
@@ -177,16 +183,24 @@ pub fn alpaca_prompt(instruction: &str, input: Option<&str>) -> String {
     }
 }
 
-fn within_vocabulary(example: &Example, row: &Row, vocab_size: usize) -> Result<(), EncodeError> {
+/// Refuses ids that the model has no embedding for, by their tokens.
+fn within_vocabulary(
+    example: &Example,
+    row: &Row,
+    encoder: Option<&dyn TextEncoder>,
+    vocab_size: usize,
+) -> Result<(), EncodeError> {
     let beyond = |id: i64| id >= vocab_size as i64;
     let id = example.input_ids.iter().map(|&id| i64::from(id)).find(|&id| beyond(id));
     let label = example.labels.iter().map(|&label| i64::from(label)).find(|&label| beyond(label));
     let Some(id) = id.or(label) else { return Ok(()) };
+    let token = encoder.and_then(|encoder| encoder.token(u32::try_from(id).ok()?));
+    let token = token.map(|token| format!(" ({token:?})")).unwrap_or_default();
     let cause = match row {
         Row::InputIds { .. } => "",
-        _ => ": this tokenizer is not the model's",
+        _ => ": take this token out of the row, or resize the model's embedding; or this tokenizer is not the model's",
     };
-    Err(format!("token id {id} is outside the model's vocabulary of {vocab_size}{cause}").into())
+    Err(format!("token id {id}{token} is outside the model's vocabulary of {vocab_size}{cause}").into())
 }
 
 #[cfg(test)]

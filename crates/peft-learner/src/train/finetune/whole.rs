@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use llama_burn::CausalModel;
 use peft_burn::adalora::kept_ranks;
-use peft_burn::{AdapterFiles, PeftModel};
+use peft_burn::PeftModel;
 
 use super::builder::{Finetune, Report, Train};
 use crate::data::{Stream, StreamConfig};
 use crate::error::{LearnerError, Problems, Result};
 use crate::report::{EvalReport, read_metrics, write_loss_plot, write_rank_plot};
-use crate::train::checkpoint::{Checkpoints, TrainerState};
+use crate::train::checkpoint::{Checkpoints, TrainerState, save_adapter};
 use crate::train::checks::{self, Found, Parts};
 use crate::train::output_folder::{Existing, OutputFolder, check_output};
 use crate::train::{contents, settings};
@@ -52,7 +52,7 @@ impl<M: CausalModel> Finetune<M> {
 
         let folder = OutputFolder::claim(dir, self.existing)?;
         write_whole(folder.join("config.toml"), text.as_bytes())?;
-        let adapter = self.adapter.clone();
+        let (adapter, as_lora) = (self.adapter.clone(), self.training.save_as_lora);
         let explained = |error: LearnerError| match error {
             LearnerError::NotFinite { step, loss, grad_norm, .. } => {
                 LearnerError::NotFinite { step, loss, grad_norm, last_good: checkpoints.latest() }
@@ -69,7 +69,7 @@ impl<M: CausalModel> Finetune<M> {
             let (adapter, ranks) = match &adapter {
                 Some(name) => {
                     let place = folder.join("adapter");
-                    model.save_adapter(name, &place)?;
+                    save_adapter(&model, name, &place, as_lora)?;
                     (Some(place), draw_ranks(&model, name, &folder.join("ranks.svg"))?)
                 }
                 None => (None, None),
@@ -99,7 +99,8 @@ impl<M: CausalModel> Finetune<M> {
             contents,
             devices: self.devices.len().max(1),
         };
-        Checkpoints::new(dir.join("checkpoints"), self.training.save_total_limit, state)
+        let limit = self.training.save_total_limit;
+        Checkpoints::new(dir.join("checkpoints"), limit, self.training.save_as_lora, state)
     }
 
     fn take_stream(&mut self) -> Result<Stream> {

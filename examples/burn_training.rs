@@ -39,10 +39,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let linear = |inputs, outputs| LinearConfig::new(inputs, outputs).with_bias(false).init(&device);
     let net = Net { hidden: linear(1, 64), head: linear(64, 1) };
     let points: Vec<f32> = (-32..32).map(|i| i as f32 / 32.0).collect();
-    let outputs = |net: &Net| InferenceStep::step(net, Column.batch(points.clone(), &device)).output.into_data();
+    let x = Column.batch(vec![-0.9, -0.5, -0.1, 0.1, 0.5, 0.9], &device);
+    let outputs = |net: &Net| InferenceStep::step(net, x.clone()).output.into_data().iter::<f32>().collect::<Vec<_>>();
     if std::env::args().any(|word| word == "load") {
         let (net, _) = ParamAdapter::load(net, format!("{dir}/adapter"), false)?;
-        println!("loaded:  {}", outputs(&net.valid()));
+        println!("loaded:  {:.4?}", outputs(&net.valid()));
         return Ok(());
     }
     let data = || DataLoaderBuilder::new(Column).batch_size(16).build(InMemDataset::new(points.clone()));
@@ -52,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let training = training.metrics((LossMetric::new(), StepMetric::live_triplets(&net)));
     let net = training.launch(Learner::new(net, AdamWConfig::new().init(), preset.learning_rate)).model;
     net.save_adapter(format!("{dir}/adapter"))?;
-    println!("trained: {}", outputs(net.model()));
+    println!("trained: {:.4?}", outputs(net.model()));
     std::process::Command::new(std::env::current_exe()?).args([&method, "load"]).status()?;
     Ok(())
 }

@@ -70,12 +70,14 @@ impl PeftConfig {
     /// A configuration to begin with, by the method's name (`lora`, `dora`, `adalora`, `vera`, `ia3`, `loha`), for a run of
     /// `steps` steps. `None` where there is no such method. The names are those of [`Self::presets`].
     pub fn preset(name: &str, steps: usize) -> Option<Preset<Self>> {
-        Self::presets(steps).into_iter().find(|preset| preset.name == name)
+        let preset = Self::presets(steps).into_iter().find(|preset| preset.name == name)?;
+        Some(preset.map(|config| config.with_total_step(steps)))
     }
 
     /// The same method on other modules: `["q_proj", "v_proj"]`, `"all-linear"`, or a regular expression as a string.
     pub fn with_target_modules(mut self, modules: impl Into<TargetModules>) -> Self {
         *self.shared_mut().target_modules = modules.into();
+        self.targets_changed();
         self
     }
 }
@@ -144,6 +146,7 @@ mod tests {
             let preset = PeftConfig::preset(name, 100).unwrap();
             let config = preset.config.with_target_modules(target);
             assert_eq!(config.target_modules(), &TargetModules::list(target));
+            config.validate().unwrap();
         }
         assert!(PeftConfig::preset("lorra", 100).is_none());
     }

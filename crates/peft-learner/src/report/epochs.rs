@@ -45,7 +45,7 @@ impl EpochLines {
     /// A metric and its value so far in the epoch.
     fn value(&self, state: &MetricState) -> Option<(String, f64)> {
         match state {
-            MetricState::Numeric(entry, Some(value)) => {
+            MetricState::Numeric(entry, Some(value)) if !entry.serialized_entry.is_not_available() => {
                 Some((self.name(&entry.metric_id), NumericEntry::current(value)))
             }
             _ => None,

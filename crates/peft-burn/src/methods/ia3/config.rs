@@ -150,6 +150,14 @@ impl MethodConfig for Ia3Config {
         Ok(())
     }
 
+    fn targets_changed(&mut self) {
+        if let (TargetModules::List(targets), Some(ModuleNames::List(names))) =
+            (&self.target_modules, &mut self.feedforward_modules)
+        {
+            names.retain(|name| targets.iter().any(|target| target.ends_with(name.as_str())));
+        }
+    }
+
     fn unmatched(&self, modules: &[ModuleInfo], adapted: &[ModuleInfo]) -> Vec<String> {
         let none = |test: &dyn Fn(&str) -> bool| !adapted.iter().any(|module| test(&module.path));
         match &self.feedforward_modules {

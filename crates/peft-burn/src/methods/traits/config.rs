@@ -168,6 +168,9 @@ pub trait MethodConfig: ToObject + Debug {
         let _ = steps;
     }
 
+    /// To be called when `target_modules` has become another: takes out of other keys what is no target any more.
+    fn targets_changed(&mut self) {}
+
     /// The modules that the method is usually measured on, in a Llama.
     fn usual_targets(&self) -> &'static [&'static str] {
         &["q_proj", "k_proj", "v_proj", "o_proj"]

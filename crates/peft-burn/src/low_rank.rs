@@ -97,7 +97,8 @@ mod tests {
                 let delta = matrix.clone().mul_scalar(scale);
                 let found = LowRank::nearest(delta.clone(), 6).delta();
                 let error = (found - delta).abs().max().into_scalar::<f32>();
-                assert!(error <= 1e-5 * scale as f32, "{scale}: {error}");
+                // Below f32's normal range its smallest number is the precision.
+                assert!(error <= (1e-5 * scale as f32).max(4.0 * f32::from_bits(1)), "{scale}: {error}");
             }
         }
     }

@@ -1,18 +1,4 @@
-//! Parameter-efficient fine-tuning for Burn: LoRA, DoRA, VeRA, AdaLoRA, IA3 and LoHa, with Hugging Face PEFT's configurations
-//! and files.
-//!
-//! ```
-//! use peft_burn::targets::{ModuleInfo, resolve};
-//! use peft_burn::{LoraConfig, PeftConfig, TargetModules};
-//!
-//! # fn main() -> Result<(), peft_burn::PeftError> {
-//! let target_modules = TargetModules::list(["q_proj"]);
-//! let config = PeftConfig::Lora(LoraConfig { r: 16, target_modules, ..LoraConfig::default() });
-//! let modules = [ModuleInfo::linear("layers.0.q_proj", 64, 64), ModuleInfo::linear("layers.0.o_proj", 64, 64)];
-//! assert_eq!(resolve(&config, &modules, "llama")?.adapted[0].path, "layers.0.q_proj");
-//! # Ok(())
-//! # }
-//! ```
+#![doc = include_str!("../README.md")]
 
 pub mod adalora;
 mod combine;

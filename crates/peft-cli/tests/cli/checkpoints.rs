@@ -57,7 +57,7 @@ fn what_is_unusual_is_said_once_by_every_command() {
     for (name, parts) in [
         ("head_differs", &["tie_word_embeddings is true", "the stored head is used"][..]),
         ("without_prefix", &["`embed_tokens.weight` is read as `model.embed_tokens.weight`"]),
-        ("wrapped", &["`module._orig_mod.model.embed_tokens.weight`", "the stored head is used"]),
+        ("wrapped", &["`module._orig_mod.lm_head.weight` is read as `lm_head.weight`", "the stored head is used"]),
         ("extra_tensors", &["v_head.summary.weight", "rotary_emb.inv_freq", "masked_bias"]),
     ] {
         let (model, adapter, rows) = (case(name), adapter(), rows());

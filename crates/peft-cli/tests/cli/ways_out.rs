@@ -31,7 +31,7 @@ fn a_run_that_is_refused_for_its_modules_goes_well_when_they_are_corrected() {
         ("target_modules = [\"query\"]", &["`query`", "choose target_modules among the available names"][..], "target_modules = \"all-linear\""),
         (
             "target_modules = [\"q_proj\"]\nmodules_to_save = [\"q_proj\", \"norm\"]",
-            &["take it out of one of them"],
+            &["selects no module", "taken out by exclude_modules or modules_to_save"],
             "target_modules = [\"v_proj\"]\nmodules_to_save = [\"q_proj\", \"norm\"]",
         ),
         ("trainable_token_indices = [64]", &["token 64", "0 to 63"], "trainable_token_indices = [63]"),

@@ -80,6 +80,15 @@ impl<'a> LayerRef<'a> {
         })
     }
 
+    /// How many rows the base's weight had before any merge.
+    pub(crate) fn original_rows(self) -> usize {
+        match self {
+            Self::Linear(layer) => layer.original_weight().dims()[0],
+            Self::Embedding(layer) => layer.original().dims()[0],
+            Self::Norm(_) => 1,
+        }
+    }
+
     /// Whether the adapter `name` brings a bias of its own for this layer.
     pub(crate) fn owns_bias(self, name: &str) -> bool {
         self.linear().and_then(|layer| layer.adapters().get(name)).is_some_and(|a| a.bias.is_some())

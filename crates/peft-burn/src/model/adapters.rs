@@ -103,6 +103,7 @@ pub trait PeftModel: AdaptableModel {
     fn set_adapter(&mut self, names: &[&str]) -> Result<()> {
         names.iter().try_for_each(|name| check_known(name, self.peft_state()))?;
         checks::together(self.layers(), names)?;
+        checks::fits_merged(self.layers(), names, self.merged_adapters())?;
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         self.peft_state_mut().active = names;
         self.apply_active();

@@ -130,6 +130,8 @@ fn norms_beside_an_adapter_are_used_though_no_configuration_says_so() {
     let said = place.eval(&base, Some(&place.path("adapter")), &rows);
     assert!((said.json()["loss"].as_f64().unwrap() - expected("norms")).abs() < 1e-5);
     assert!(said.err.contains("modules_to_save leaves these out") && said.err.contains("model.norm"), "{}", said.err);
+    let inspected = place.ok(&format!("inspect adapter --model {}", base.display()));
+    assert_eq!(inspected.err.matches("modules_to_save leaves these out").count(), 1, "{}", inspected.err);
 }
 
 #[test]
@@ -234,6 +236,12 @@ fn vocabularies_of_several_sizes_never_meet() {
         let error = model.mixed_batch(&pair).unwrap_err().to_string();
         assert!(error.contains("70") && error.contains("64") && error.contains("one vocabulary"), "{error}");
     }
+    let mut merged = model.clone();
+    merged.merge_adapters(&["large"], true).unwrap();
+    let error = merged.set_adapter(&["head"]).unwrap_err().to_string();
+    assert!(error.contains("activate `head`") && error.contains("unmerge first"), "{error}");
+    merged.unmerge_adapters();
+    merged.set_adapter(&["head"]).unwrap();
     let mixed = model.mixed_batch(&["large", "large"]).unwrap();
     assert_eq!(mixed.forward(&Input::from_rows(&[vec![1, 69], vec![2, 3]], &Device::flex())).dims(), [2, 2, 70]);
     let place = Place::new();

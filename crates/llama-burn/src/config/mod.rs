@@ -90,9 +90,16 @@ impl LlamaConfig {
     /// at that file's `eos_token_id` (as in transformers), which also supplies a pad token that `config.json` lacks.
     ///
     /// # Errors
-    /// As [`from_file`](Self::from_file), for either file.
+    /// As [`from_file`](Self::from_file), for either file; a folder that holds an adapter instead.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
-        let mut config = Self::from_file(&dir.as_ref().join("config.json"))?;
+        let path = dir.as_ref().join("config.json");
+        if !path.exists() && dir.as_ref().join("adapter_config.json").exists() {
+            let message = "it holds an adapter and no model: give the model it was trained on as the model, and this folder as \
+                           the adapter"
+                .to_owned();
+            return Err(LlamaError::Weights { path: dir.as_ref().to_owned(), message });
+        }
+        let mut config = Self::from_file(&path)?;
         let path = dir.as_ref().join("generation_config.json");
         match std::fs::read_to_string(&path) {
             Ok(text) => read::generation_config(&mut config, &text, &path)?,

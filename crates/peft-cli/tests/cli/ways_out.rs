@@ -90,6 +90,9 @@ fn an_adapter_goes_on_the_base_it_was_trained_for() {
     place.ok("train run.toml");
     place.run(&run("run")).fails_with(&["this folder is a run's; its adapter is `run/adapter`"]);
     place.ok(&run("run/adapter"));
+    place.run(&run(&base())).fails_with(&["this folder is a model's: give it as --model"]);
+    let swapped = |model: &str| format!("eval --model {model} --data {}", case("rows.jsonl").display());
+    place.run(&swapped("run/adapter")).fails_with(&["it holds an adapter and no model"]);
     place.write("empty/notes.txt", "");
     place.run(&run("empty")).fails_with(&["adapter_config.json and adapter_model.safetensors (or adapter_model.bin)"]);
 }

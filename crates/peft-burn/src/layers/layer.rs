@@ -67,7 +67,9 @@ impl<'a> LayerRef<'a> {
     /// base's.
     pub(crate) fn rows(self, name: &str) -> usize {
         let own = match self {
-            Self::Linear(layer) => layer.adapters().get(name).and_then(|a| a.weight.as_ref()).map(|w| w.val().dims()[0]),
+            Self::Linear(layer) => {
+                layer.adapters().get(name).and_then(|a| a.weight.as_ref()).map(|w| w.val().dims()[0])
+            }
             Self::Embedding(layer) => {
                 layer.adapters().get(name).and_then(|a| a.weight.as_ref()).map(|w| w.val().dims()[0])
             }

@@ -71,7 +71,8 @@ pub trait PeftModel: AdaptableModel {
                 LayerRef::Norm(_) => {}
             }
         }
-        let made = |path: &String| linears.contains_key(path) || embeddings.contains_key(path) || norms.contains_key(path);
+        let made =
+            |path: &String| linears.contains_key(path) || embeddings.contains_key(path) || norms.contains_key(path);
         let left: Vec<_> = saved.iter().filter(|path| !made(path)).map(String::as_str).collect();
         if !left.is_empty() {
             return Err(PeftError::Unsupported(format!(

@@ -55,7 +55,8 @@ pub(crate) fn fits_merged(layers: Vec<(String, LayerRef<'_>)>, names: &[&str], m
     let resized = |layer: LayerRef<'_>| layer.rows("") != layer.original_rows();
     let made_for_it = |layer: LayerRef<'_>, name: &str| layer.params(name).is_some() && !layer.owns_weight(name);
     let others = names.iter().filter(|name| !merged.iter().any(|m| m == *name));
-    let found = others.copied().find(|name| layers.iter().any(|(_, layer)| resized(*layer) && made_for_it(*layer, name)));
+    let found =
+        others.copied().find(|name| layers.iter().any(|(_, layer)| resized(*layer) && made_for_it(*layer, name)));
     match found {
         Some(name) => Err(PeftError::Merged {
             operation: format!("activate `{name}`, which was made for a vocabulary of another size,"),

@@ -104,7 +104,8 @@ impl Inspect {
                     Vec::new()
                 });
                 // Of the adapter alone and on the model much is the same.
-                let more: Vec<_> = base.warnings.into_iter().chain(said).filter(|line| !warnings.contains(line)).collect();
+                let more: Vec<_> =
+                    base.warnings.into_iter().chain(said).filter(|line| !warnings.contains(line)).collect();
                 warnings.extend(more);
                 Some(fits)
             }
@@ -133,13 +134,7 @@ impl Inspect {
     }
 }
 
-fn to_json(
-    dir: &Path,
-    summary: &AdapterSummary,
-    misfits: &[String],
-    warnings: &[String],
-    fits: Option<bool>,
-) -> Value {
+fn to_json(dir: &Path, summary: &AdapterSummary, misfits: &[String], warnings: &[String], fits: Option<bool>) -> Value {
     let module = |(path, module): (&String, &AdaptedModule)| json!({ "path": path, "rank": module.rank, "parameters": module.parameters(), "tensors": module.tensors });
     json!({
         "kind": "adapter",

@@ -340,7 +340,17 @@ fn training_goes_on_from_an_adapter_with_another_vocabulary() {
 fn training_on_is_pefts() {
     let place = Place::new();
     let (mut jobs, mut ours) = (Vec::new(), Vec::new());
-    for case in ["plain", "dora", "bin", "norms", "norm_and_embedding", "longlora", "head_target", "all_biases", "projection_with_bias"] {
+    for case in [
+        "plain",
+        "dora",
+        "bin",
+        "norms",
+        "norm_and_embedding",
+        "longlora",
+        "head_target",
+        "all_biases",
+        "projection_with_bias",
+    ] {
         let ((base, rows), adapter) = (base_and_rows(case), cases().join(case));
         let config = format!(
             "output = {case:?}\n[model]\npath = {base:?}\n[adapter]\nfrom = {adapter:?}\n[data]\ntrain = {rows:?}\n[training]\n\

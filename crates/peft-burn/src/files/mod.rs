@@ -41,7 +41,9 @@ pub trait AdapterFiles: PeftModel {
     /// make again, or a file that cannot be written: each file is whole or absent.
     fn save_adapter(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
         let contents = self.adapter_contents(name)?;
-        if let PeftConfig::Lora(LoraConfig { init_lora_weights: init @ InitLoraWeights::PissaNiter(_), .. }) = &contents.0 {
+        if let PeftConfig::Lora(LoraConfig { init_lora_weights: init @ InitLoraWeights::PissaNiter(_), .. }) =
+            &contents.0
+        {
             return Err(PeftError::Unsupported(format!(
                 "saving `{name}` as {}: what it took out of the base was drawn at random, and whoever loads the file would draw \
                  something else; save it as plain LoRA (save_adapter_as_lora)",

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use peft_burn::{AdapterFiles, DeviceName};
 use peft_learner::base::Base;
 use peft_learner::from_config::ADAPTER;
+use serde_json::{Map, Value};
 
 use crate::failure::{Failure, Result};
 use crate::output::warn;
@@ -80,6 +81,11 @@ impl ModelArgs {
         }
         Ok(base)
     }
+}
+
+/// A JSON object on the command line.
+pub fn object(text: &str) -> std::result::Result<Map<String, Value>, String> {
+    serde_json::from_str(text).map_err(|error| format!("it must be a JSON object, such as '{{\"enable_thinking\": false}}': {error}"))
 }
 
 /// Refuses a directory without an adapter in it, before a model is loaded for nothing.

@@ -7,7 +7,9 @@ pub use llama_burn::Text;
 use llama_burn::{CausalModel, Conversation, Encoded, Llama, LlamaConfig, Message, hub};
 
 use crate::config::Dtype;
-use crate::data::{ChatMessage, EncodeError, EncodeOptions, EncodeReport, Example, Rows, TextEncoder, encode_rows};
+use crate::data::{
+    EncodeError, EncodeOptions, EncodeReport, Example, Part, Preparation, Prepared, TextEncoder,
+};
 use crate::error::Result;
 
 impl TextEncoder for Text {
@@ -19,9 +21,20 @@ impl TextEncoder for Text {
         Ok(Text::encode_completion(self, prompt, completion)?)
     }
 
-    fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Encoded, EncodeError> {
-        let messages = messages.iter().map(|m| Message::new(&m.role, &m.content));
-        Ok(Text::encode_chat(self, &Conversation::new(messages))?)
+    fn encode_chat(&self, chat: &Conversation) -> Result<Encoded, EncodeError> {
+        Ok(Text::encode_chat(self, chat)?)
+    }
+
+    fn encode_chat_completion(&self, prompt: &Conversation, completion: &[Message]) -> Result<Encoded, EncodeError> {
+        Ok(Text::encode_chat_completion(self, prompt, completion)?)
+    }
+
+    fn mentions(&self, word: &str) -> bool {
+        self.template.as_ref().is_none_or(|template| template.mentions(word))
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        Some(Text::fingerprint(self))
     }
 }
 
@@ -67,14 +80,21 @@ impl Base {
         }
     }
 
-    /// Reads and encodes a data file.
+    /// What makes examples of data files for this model, of at most `max_length` tokens each.
+    pub fn preparation(&self, max_length: usize) -> Preparation<'_> {
+        let encoder = self.text.as_ref().map(|text| text as &dyn TextEncoder);
+        let options = EncodeOptions { max_length, vocab_size: self.model.spec().vocab_size };
+        Preparation::new(encoder, options).stop(self.eos_ids())
+    }
+
+    /// The examples of a data file, in memory.
     ///
     /// # Errors
-    /// Everything that [`Rows::read`] and [`encode_rows`] report.
-    pub fn examples(&self, file: &Path, max_length: usize) -> Result<(Vec<Example>, EncodeReport)> {
-        let encoder = self.text.as_ref().map(|t| t as &dyn TextEncoder);
-        let options = EncodeOptions { max_length, vocab_size: self.model.spec().vocab_size };
-        encode_rows(&Rows::read(file)?, encoder, options)
+    /// What [`Preparation::sources`] reports.
+    pub fn examples(&self, file: impl AsRef<Path>, max_length: usize) -> Result<(Vec<Example>, EncodeReport)> {
+        let Prepared { examples, report, .. } =
+            self.preparation(max_length).sources(&[file.as_ref().into()], Part::Valid)?;
+        Ok((examples.to_vec()?, report))
     }
 }
 

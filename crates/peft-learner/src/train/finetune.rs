@@ -19,7 +19,7 @@ use peft_burn::adalora::kept_ranks;
 use peft_burn::{AdapterFiles, PeftConfig, PeftModel, TrainableReport};
 
 use crate::config::TrainingConfig;
-use crate::data::{Batch, Example, Stream, StreamConfig, eval_batches};
+use crate::data::{Batch, Example, Examples, Stream, StreamConfig, eval_batches};
 use crate::error::{LearnerError, Problems, Result};
 use crate::report::{
     EvalReport, Metrics, MetricsWriter, Progress, StepMetric, StepReport, read_metrics, truncate_after,
@@ -72,7 +72,7 @@ pub struct Finetune<M: CausalModel> {
 
 /// What is trained on.
 enum Train {
-    Examples(Arc<Vec<Example>>),
+    Examples(Examples),
     Stream(Stream),
 }
 
@@ -137,8 +137,8 @@ impl<M: CausalModel> Finetune<M> {
         }
     }
 
-    /// The rows to train on.
-    pub fn train(mut self, examples: impl Into<Arc<Vec<Example>>>) -> Self {
+    /// The rows to train on: a vector, or any data set of Burn ([`Examples::new`]).
+    pub fn train(mut self, examples: impl Into<Examples>) -> Self {
         self.train = Some(Train::Examples(examples.into()));
         self
     }
@@ -290,7 +290,7 @@ impl<M: CausalModel> Finetune<M> {
         check_output(dir, self.existing)?;
         let settings = self.settings.take().map_or_else(|| self.own_settings(), Ok)?;
         let saved = dir.join("config.toml");
-        let checkpoints = self.checkpoints(dir, total_steps);
+        let checkpoints = self.checkpoints(dir, total_steps)?;
         let changed = match self.existing {
             Existing::Resume => {
                 let before = checkpoints.latest_state()?;
@@ -341,13 +341,13 @@ impl<M: CausalModel> Finetune<M> {
     }
 
     /// The checkpoints in the folder `dir`, and what they note of this run.
-    fn checkpoints(&self, dir: &Path, max_steps: usize) -> Checkpoints {
+    fn checkpoints(&self, dir: &Path, max_steps: usize) -> Result<Checkpoints> {
         let mut contents = self.contents.clone();
-        if let Some(Train::Examples(examples)) = &self.train {
-            contents.entry("data".to_owned()).or_insert_with(|| contents::of_examples(examples));
+        if let (Some(Train::Examples(examples)), false) = (&self.train, contents.contains_key("data")) {
+            contents.insert("data".to_owned(), contents::of_examples(examples.iter())?);
         }
-        if !self.valid.is_empty() {
-            contents.entry("valid".to_owned()).or_insert_with(|| contents::of_examples(&self.valid));
+        if !self.valid.is_empty() && !contents.contains_key("valid") {
+            contents.insert("valid".to_owned(), contents::of_examples(self.valid.iter().cloned().map(Ok))?);
         }
         let state = TrainerState {
             global_step: 0,
@@ -357,7 +357,7 @@ impl<M: CausalModel> Finetune<M> {
             contents,
             devices: self.devices.len().max(1),
         };
-        Checkpoints::new(dir.join("checkpoints"), self.training.save_total_limit, state)
+        Ok(Checkpoints::new(dir.join("checkpoints"), self.training.save_total_limit, state))
     }
 
     fn take_stream(&mut self) -> Result<Stream> {

@@ -68,8 +68,10 @@ pub fn locate(name: &str, part: Part) -> Result<Vec<PathBuf>> {
         };
         return Ok(hub::resolve_dataset(id, revision, wanted)?);
     }
-    let error = std::io::Error::from(std::io::ErrorKind::NotFound);
-    Err(LearnerError::io("open", path)(error))
+    match std::fs::metadata(path) {
+        Err(error) => Err(LearnerError::io("open", path)(error)),
+        Ok(_) => Err(refuse("it is neither a file nor a folder; write the rows to a file first".to_string())),
+    }
 }
 
 fn folder(dir: &Path, part: Part) -> Result<Vec<PathBuf>> {

@@ -53,10 +53,10 @@ fn expected() -> Expected {
     serde_json::from_slice(&std::fs::read(fixtures().join("cases.json")).unwrap()).unwrap()
 }
 
-/// The small world with an overlay's files in the place of its own.
-fn model(overlay: Option<&str>, folder: &Path) {
+/// The small world with the files of the folder `overlay` in the place of its own.
+fn model(overlay: Option<PathBuf>, folder: &Path) {
     let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/world");
-    for source in [Some(world), overlay.map(|overlay| fixtures().join("overlays").join(overlay))].into_iter().flatten() {
+    for source in [Some(world), overlay].into_iter().flatten() {
         for entry in std::fs::read_dir(source).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|end| end == "json" || end == "safetensors") {
@@ -67,6 +67,10 @@ fn model(overlay: Option<&str>, folder: &Path) {
 }
 
 fn base(overlay: Option<&str>) -> Base {
+    base_with(overlay.map(|overlay| fixtures().join("overlays").join(overlay)))
+}
+
+fn base_with(overlay: Option<PathBuf>) -> Base {
     let folder = tempfile::tempdir().unwrap();
     model(overlay, folder.path());
     let load = Some(burn::tensor::FloatDType::F32);
@@ -133,6 +137,29 @@ fn tokens_labels_and_losses_are_those_of_trl_and_transformers() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Files that users reported trouble with: targets, and the loss that Transformers 5.23 gives.
+#[test]
+fn files_that_users_had_trouble_with_are_read_as_they_mean() {
+    let people = fixtures().with_file_name("people");
+    for (overlay, file, targets, loss) in [
+        (None, "weight.jsonl", 3, None),
+        (None, "left_padded.jsonl", 108, Some(7.88319)),
+        (Some("eos_in_map"), "eos_row.jsonl", 2, None),
+        (Some("gentag"), "simple.jsonl", 2, None),
+        (Some("think"), "simple.jsonl", 2, None),
+        (Some("think"), "think.jsonl", 25, None),
+        (Some("spm"), "spm_row.jsonl", 2, Some(11.897_970)),
+    ] {
+        let base = base_with(overlay.map(|overlay| people.join(overlay)));
+        let (examples, report) = base.examples(people.join(file), usize::MAX).unwrap();
+        assert_eq!(report.target_tokens, targets, "{overlay:?} {file}");
+        if let Some(expected) = loss {
+            let found = evaluate(&base.model, &examples, 4, base.pad_id(), |_| {}).loss;
+            assert!((found - expected).abs() < 1e-5, "{overlay:?} {file}: {found}, and {expected} there");
+        }
+    }
 }
 
 #[test]

@@ -88,7 +88,9 @@ impl DataFile {
                          each also compressed (.gz, .zst)"
                     ))
                 })?;
-                (file, spool, layout, Format::Values, Vec::new())
+                whole(&mut file).map_err(unreadable())?;
+                let alone = layout.len() == 1 && json::lines(&file, skip).map_err(unreadable())?.len() == 1;
+                (file, spool, layout, if alone { Format::Lines } else { Format::Values }, Vec::new())
             }
         };
         if layout.len() == 0 {
@@ -279,6 +281,17 @@ mod tests {
         assert_eq!((file.place(0), file.place(1)), ("line 1".to_string(), "line 3".to_string()));
         let error = file.get(1).unwrap_err().to_string();
         assert!(error.contains("line 3: not JSON: EOF while parsing a value at column"), "{error}");
+    }
+
+    #[test]
+    fn one_row_in_one_line_is_called_a_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |text: &str| {
+            let path = folder.path().join("a.json");
+            std::fs::write(&path, text).unwrap();
+            DataFile::open(&path, Part::Train).unwrap().place(0)
+        };
+        assert_eq!((place("{\"text\": 1}"), place("{\n\"text\": 1}")), ("line 1".to_string(), "row 1".to_string()));
     }
 
     #[test]

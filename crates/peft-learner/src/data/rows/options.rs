@@ -73,6 +73,30 @@ impl RowOptions {
         "value",
     ];
 
+    /// The column that is called `ours` here is `theirs` in the file.
+    pub fn with_column(mut self, ours: impl Into<String>, theirs: impl Into<String>) -> Self {
+        self.columns.insert(ours.into(), theirs.into());
+        self
+    }
+
+    /// The role that the file calls `theirs` is `role`.
+    pub fn with_role(mut self, theirs: impl Into<String>, role: impl Into<String>) -> Self {
+        self.roles.insert(theirs.into(), role.into());
+        self
+    }
+
+    /// Leaves out the key `key` of rows and messages.
+    pub fn with_ignored(mut self, key: impl Into<String>) -> Self {
+        self.ignore.push(key.into());
+        self
+    }
+
+    /// Makes each row a prompt and a completion by `template`.
+    pub fn with_template(mut self, template: RowTemplate) -> Self {
+        self.template = Some(template);
+        self
+    }
+
     /// A renamed column that is not among `found`, by its name here and in the file. Names of a message's parts are not
     /// columns.
     pub(crate) fn never_found(&self, found: &BTreeSet<String>) -> Option<(&str, &str)> {

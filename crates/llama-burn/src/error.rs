@@ -134,6 +134,14 @@ pub enum LlamaError {
         /// The layers.
         paths: Vec<String>,
     },
+    /// A data set that is neither here nor could be had from the hub.
+    #[error("data set {name:?}: {message}")]
+    HubDataset {
+        /// The data set as it was asked for.
+        name: String,
+        /// What went wrong and the way out.
+        message: String,
+    },
     /// A model that is neither a directory nor could be had from the hub.
     #[error("model {model:?}: {message}")]
     Hub {

@@ -10,6 +10,7 @@ use peft_burn::AdapterFiles;
 use peft_learner::base::Base;
 use peft_learner::device::DeviceName;
 use peft_learner::from_config::ADAPTER;
+use serde_json::{Map, Value};
 
 use crate::failure::{Failure, Result};
 use crate::output::warn;
@@ -78,6 +79,11 @@ impl ModelArgs {
         base.beyond_vocabulary().iter().for_each(warn);
         Ok(base)
     }
+}
+
+/// A JSON object on the command line.
+pub fn object(text: &str) -> std::result::Result<Map<String, Value>, String> {
+    serde_json::from_str(text).map_err(|error| format!("it must be a JSON object, such as '{{\"enable_thinking\": false}}': {error}"))
 }
 
 /// Refuses a directory without an adapter in it, before a model is loaded for nothing.

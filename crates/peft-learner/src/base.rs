@@ -7,7 +7,7 @@ pub use llama_burn::Text;
 use llama_burn::{CausalModel, Conversation, Encoded, Llama, Message, hub};
 
 use crate::data::{
-    ChatMessage, EncodeError, EncodeOptions, EncodeReport, Example, IGNORE_INDEX, Rows, TextEncoder, encode_rows,
+    EncodeError, EncodeOptions, EncodeReport, Example, IGNORE_INDEX, Part, Preparation, Prepared, TextEncoder,
 };
 use crate::error::Result;
 
@@ -20,9 +20,20 @@ impl TextEncoder for Text {
         Ok(Text::encode_completion(self, prompt, completion)?)
     }
 
-    fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Encoded, EncodeError> {
-        let messages = messages.iter().map(|m| Message::new(&m.role, &m.content));
-        Ok(Text::encode_chat(self, &Conversation::new(messages))?)
+    fn encode_chat(&self, chat: &Conversation) -> Result<Encoded, EncodeError> {
+        Ok(Text::encode_chat(self, chat)?)
+    }
+
+    fn encode_chat_completion(&self, prompt: &Conversation, completion: &[Message]) -> Result<Encoded, EncodeError> {
+        Ok(Text::encode_chat_completion(self, prompt, completion)?)
+    }
+
+    fn mentions(&self, word: &str) -> bool {
+        self.template.as_ref().is_none_or(|template| template.mentions(word))
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        Some(Text::fingerprint(self))
     }
 
     fn token(&self, id: u32) -> Option<String> {
@@ -85,13 +96,20 @@ impl Base {
         }
     }
 
-    /// Reads and encodes a data file.
+    /// What makes examples of data files for this model, of at most `max_length` tokens each.
+    pub fn preparation(&self, max_length: usize) -> Preparation<'_> {
+        let encoder = self.text.as_ref().map(|text| text as &dyn TextEncoder);
+        let options = EncodeOptions { max_length, vocab_size: self.model.spec().vocab_size };
+        Preparation::new(encoder, options).stop(self.eos_ids())
+    }
+
+    /// The examples of a data file, in memory.
     ///
     /// # Errors
-    /// Everything that [`Rows::read`] and [`encode_rows`] report.
+    /// What [`Preparation::sources`] reports.
     pub fn examples(&self, file: impl AsRef<Path>, max_length: usize) -> Result<(Vec<Example>, EncodeReport)> {
-        let encoder = self.text.as_ref().map(|t| t as &dyn TextEncoder);
-        let options = EncodeOptions { max_length, vocab_size: self.model.spec().vocab_size };
-        encode_rows(&Rows::read(file)?, encoder, options)
+        let Prepared { examples, report, .. } =
+            self.preparation(max_length).sources(&[file.as_ref().into()], Part::Valid)?;
+        Ok((examples.to_vec()?, report))
     }
 }

@@ -37,32 +37,43 @@ pub enum LearnerError {
         /// Every unknown key, missing key and impossible value.
         problems: Problems,
     },
-    /// Lines of a data file cannot be used.
-    #[error("`{}` has lines that cannot be used:{problems}", file.display())]
+    /// Rows of a data file cannot be used.
+    #[error("`{}` has rows that cannot be used:{problems}", file.display())]
     Data {
-        /// The JSON Lines file.
+        /// The data file.
         file: PathBuf,
         /// The first offending lines, and how many there are.
         problems: Problems,
     },
+    /// A data file that is not read, or a name that stands for none.
+    #[error("`{}` cannot be used as data: {message}", file.display())]
+    DataFile {
+        /// The file, folder or pattern.
+        file: PathBuf,
+        /// What is wrong with it, and what to do.
+        message: String,
+    },
+    /// A data set failed to give an example.
+    #[error("cannot read an example: {0}")]
+    Dataset(String),
     /// A data file without a row.
     #[error("`{}` has no rows; it should hold one JSON object a line", file.display())]
     NoRows {
-        /// The JSON Lines file.
+        /// The data file.
         file: PathBuf,
     },
     /// No row of a data file has anything to learn from.
     #[error(
-        "no row of `{}` has a target token (line {first_line} to line {last_line}): {reason}",
+        "no row of `{}` has a target token ({first} to {last}): {reason}",
         file.display()
     )]
     NoTarget {
-        /// The JSON Lines file.
+        /// The data file.
         file: PathBuf,
-        /// Line number of the first row, from 1.
-        first_line: usize,
-        /// Line number of the last row.
-        last_line: usize,
+        /// Where the first row is, such as `line 1`.
+        first: String,
+        /// Where the last row is.
+        last: String,
         /// Why, for the first of them, and what to change.
         reason: String,
     },
@@ -73,7 +84,7 @@ pub enum LearnerError {
         file.display()
     )]
     NoTokenizer {
-        /// The JSON Lines file.
+        /// The data file.
         file: PathBuf,
         /// The shape of its rows, by its keys.
         shape: String,

@@ -14,10 +14,14 @@ use crate::simd::{exp, max, sum, vectorized};
 /// Multiply-adds of all scores below which they stay on one thread.
 const PARALLEL_WORK: usize = 1 << 18;
 
-/// Scores become weights.
+/// Scores become weights. A query that sees no key has no weights.
 #[inline(always)]
 fn softmax(scores: &mut [f32]) {
     let largest = max(scores);
+    if largest == f32::NEG_INFINITY {
+        scores.fill(0.0);
+        return;
+    }
     for s in scores.iter_mut() {
         *s = exp(*s - largest);
     }

@@ -142,7 +142,7 @@ impl Hub {
 }
 
 /// The HTTP status of an answer that was none of success.
-fn status(error: &ApiError) -> Option<u16> {
+pub(super) fn status(error: &ApiError) -> Option<u16> {
     match error {
         ApiError::RequestError(error) => match **error {
             ureq::Error::StatusCode(code) => Some(code),
@@ -153,14 +153,14 @@ fn status(error: &ApiError) -> Option<u16> {
 }
 
 /// One commit of a repository, and the directory its files are put into.
-struct Download {
-    repo: Arc<ApiRepo>,
-    dir: PathBuf,
-    timeout: Duration,
+pub(super) struct Download {
+    pub repo: Arc<ApiRepo>,
+    pub dir: PathBuf,
+    pub timeout: Duration,
 }
 
 impl Download {
-    fn file(&self, name: &str) -> Result<(), ApiError> {
+    pub fn file(&self, name: &str) -> Result<(), ApiError> {
         if self.dir.join(name).exists() {
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! Text to token ids and back, from the `tokenizer.json` of a model directory.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::path::Path;
 
@@ -26,6 +27,8 @@ pub struct Tokenizer {
     pub(crate) inner: tokenizers::Tokenizer,
     special: SpecialTokens,
     origin: String,
+    /// Of the bytes of `tokenizer.json`.
+    digest: u64,
 }
 
 impl Tokenizer {
@@ -69,7 +72,15 @@ impl Tokenizer {
         let new = special.iter().filter(|(_, token)| !added.contains_key(*token));
         let new: Vec<_> = new.map(|(_, token)| tokenizers::AddedToken::from(token, true)).collect();
         inner.add_special_tokens(new).map_err(failed)?;
-        Ok(Self { inner, special, origin })
+        let mut digest = DefaultHasher::new();
+        tokenizer_json.hash(&mut digest);
+        Ok(Self { inner, special, origin, digest: digest.finish() })
+    }
+
+    /// Adds what the tokens of a text depend on.
+    pub(super) fn hash_source(&self, hash: &mut impl Hasher) {
+        self.digest.hash(hash);
+        self.special.hash(hash);
     }
 
     /// The ids of `text`. Special tokens that stand in the text are recognised; `add_special_tokens` also frames it

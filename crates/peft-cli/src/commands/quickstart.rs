@@ -24,6 +24,8 @@ const EXAMPLE: &str = "\
 Example: the same task with DoRA, elsewhere
   peft quickstart --method dora --output runs/dora";
 
+/// The rows that are evaluated on.
+const VALID: &str = "task-valid.jsonl";
 /// Rows that are evaluated at a time.
 const BATCH: usize = 60;
 /// Optimiser steps, unless said otherwise.
@@ -106,11 +108,8 @@ impl Quickstart {
             model: ModelConfig { path: output.join("base").to_string_lossy().into_owned(), dtype: LoadDtype::default() },
             adapter: AdapterSource::Config(preset.config.to_user_json()),
             data: DataConfig {
-                train: data.join("task-train.jsonl"),
-                valid: Some(data.join("task-valid.jsonl")),
                 max_length: 128,
-                shuffle: true,
-                packing: false,
+                ..DataConfig::files(data.join("task-train.jsonl"), Some(data.join(VALID)))
             },
             training: TrainingConfig {
                 max_steps: Some(steps),
@@ -126,7 +125,7 @@ impl Quickstart {
 
     fn train(&self, config: &RunConfig, existing: Existing, device: &Device) -> Result {
         let base = Base::load(&config.model.path, config.model.dtype.into(), device)?;
-        let valid = config.data.valid.as_deref().unwrap_or(&config.data.train);
+        let valid = config.output.join("data").join(VALID);
         let (examples, _) = base.examples(valid, config.data.max_length)?;
         output::note("how the model does before:");
         let before = Score::of(&base, &examples)?;

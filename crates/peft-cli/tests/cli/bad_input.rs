@@ -91,7 +91,7 @@ fn every_bad_line_of_a_data_file_is_listed() {
         &format!("{ROWS}{{\"prompt\": \"a\",\n[1]\n{{\"text\": \"b\"}}\n{{\"prompt\": 3, \"completion\": \"c\"}}\n"),
     );
     let said = place.run("train run.toml --set data.train=bad.jsonl");
-    said.fails_with(&["bad.jsonl", "line 5: not JSON", "line 6: not a JSON object", "line 7 has text", "line 8"]);
+    said.fails_with(&["bad.jsonl", "line 5: not JSON", "line 6: not a JSON object", "line 7: has text", "line 8"]);
     place.run(&format!("eval --model {} --data bad.jsonl", glassllm().display())).fails_with(&["line 5"]);
 }
 

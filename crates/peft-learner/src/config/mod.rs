@@ -1,6 +1,7 @@
 //! A run's configuration: one TOML file, with Transformers' and PEFT's own key names.
 
 mod adapter;
+mod data;
 mod overrides;
 mod reader;
 mod training;
@@ -13,6 +14,7 @@ use toml::Table;
 
 use crate::error::{LearnerError, Result};
 pub use adapter::AdapterSource;
+pub use data::DataConfig;
 pub use llama_burn::{Dtype, LoadDtype};
 use reader::{Reader, Section};
 pub use training::{LrSchedulerType, TrainingConfig};
@@ -106,36 +108,6 @@ pub struct ModelConfig {
 impl ModelConfig {
     fn read(mut section: Section<'_>) -> Self {
         let config = Self { path: section.required("path"), dtype: section.or("dtype", LoadDtype::default()) };
-        section.finish();
-        config
-    }
-}
-
-/// The data files and how rows become batches.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DataConfig {
-    /// JSON Lines to train on.
-    pub train: PathBuf,
-    /// JSON Lines to evaluate on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub valid: Option<PathBuf>,
-    /// Longer rows are cut on the right, in tokens.
-    pub max_length: usize,
-    /// A new order of rows each epoch; otherwise file order.
-    pub shuffle: bool,
-    /// Several short rows in one, without leaking into each other.
-    pub packing: bool,
-}
-
-impl DataConfig {
-    fn read(mut section: Section<'_>) -> Self {
-        let config = Self {
-            train: section.required("train").into(),
-            valid: section.text("valid").map(PathBuf::from),
-            max_length: section.or("max_length", 512),
-            shuffle: section.or("shuffle", true),
-            packing: section.or("packing", false),
-        };
         section.finish();
         config
     }

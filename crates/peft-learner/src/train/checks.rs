@@ -48,7 +48,7 @@ pub(crate) fn check<M: CausalModel>(model: &mut M, parts: &Parts<'_>) -> Result<
     }
     let mut problems = training.problems();
     let accumulation = training.gradient_accumulation_steps * devices.len().max(1);
-    let micro_batches = parts.stream.step(0).len();
+    let micro_batches = parts.stream.micro_batches();
     if micro_batches != accumulation {
         problems.push(format!(
             "the stream's steps have {micro_batches} micro-batches, and `gradient_accumulation_steps` on {} device(s) adds \

@@ -11,7 +11,7 @@ use llama_burn::{CausalModel, GenerateOptions, Text};
 use peft_burn::TrainableReport;
 
 use crate::config::TrainingConfig;
-use crate::data::{Example, Stream};
+use crate::data::{Example, Examples, Stream};
 use crate::report::{Metrics, StepReport};
 use crate::train::callbacks::{Callbacks, Evaluated, Flow, Saved};
 use crate::train::causal_lm::CausalLm;
@@ -47,7 +47,7 @@ pub struct Finetune<M: CausalModel> {
 
 /// What is trained on.
 pub(super) enum Train {
-    Examples(Arc<Vec<Example>>),
+    Examples(Examples),
     Stream(Stream),
 }
 
@@ -112,8 +112,8 @@ impl<M: CausalModel> Finetune<M> {
         }
     }
 
-    /// The rows to train on.
-    pub fn train(mut self, examples: impl Into<Arc<Vec<Example>>>) -> Self {
+    /// The rows to train on: a vector, or any data set of Burn ([`Examples::new`]).
+    pub fn train(mut self, examples: impl Into<Examples>) -> Self {
         self.train = Some(Train::Examples(examples.into()));
         self
     }

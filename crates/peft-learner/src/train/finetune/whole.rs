@@ -32,7 +32,7 @@ impl<M: CausalModel> Finetune<M> {
         check_output(dir, self.existing)?;
         let settings = self.settings.take().map_or_else(|| self.own_settings(), Ok)?;
         let saved = dir.join("config.toml");
-        let checkpoints = self.checkpoints(dir, total_steps);
+        let checkpoints = self.checkpoints(dir, total_steps)?;
         let changed = match self.existing {
             Existing::Resume => {
                 let before = checkpoints.latest_state()?;
@@ -83,13 +83,13 @@ impl<M: CausalModel> Finetune<M> {
     }
 
     /// The checkpoints in the folder `dir`, and what they note of this run.
-    fn checkpoints(&self, dir: &Path, max_steps: usize) -> Checkpoints {
+    fn checkpoints(&self, dir: &Path, max_steps: usize) -> Result<Checkpoints> {
         let mut contents = self.contents.clone();
-        if let Some(Train::Examples(examples)) = &self.train {
-            contents.entry("data".to_owned()).or_insert_with(|| contents::of_examples(examples));
+        if let (Some(Train::Examples(examples)), false) = (&self.train, contents.contains_key("data")) {
+            contents.insert("data".to_owned(), contents::of_examples(examples.iter())?);
         }
-        if !self.valid.is_empty() {
-            contents.entry("valid".to_owned()).or_insert_with(|| contents::of_examples(&self.valid));
+        if !self.valid.is_empty() && !contents.contains_key("valid") {
+            contents.insert("valid".to_owned(), contents::of_examples(self.valid.iter().cloned().map(Ok))?);
         }
         let state = TrainerState {
             global_step: 0,
@@ -100,7 +100,7 @@ impl<M: CausalModel> Finetune<M> {
             devices: self.devices.len().max(1),
         };
         let limit = self.training.save_total_limit;
-        Checkpoints::new(dir.join("checkpoints"), limit, self.training.save_as_lora, state)
+        Ok(Checkpoints::new(dir.join("checkpoints"), limit, self.training.save_as_lora, state))
     }
 
     fn take_stream(&mut self) -> Result<Stream> {

@@ -1,0 +1,346 @@
+//! The rows of files as examples: found, encoded on all threads, and kept.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+use burn::data::dataset::Dataset;
+use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
+use serde_json::json;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::encode::{Encoding, Outcome, problem_at};
+use super::examples::Chained;
+use super::files::{DataFile, Part, locate};
+use super::rows::{RowOptions, RowReader, RowShape};
+use super::source::{DataCache, Source};
+use super::stream::{split, weighted};
+use super::tokens::{TokenFile, TokenWriter};
+use super::{EncodeOptions, EncodeReport, Examples, RawRow, TextEncoder};
+use crate::error::{LearnerError, Problems, Result};
+
+/// Rows from which encoding shows a bar.
+const SHOWN_FROM: usize = 20_000;
+
+/// How the rows of files become examples.
+///
+/// Rows are read a block at a time and encoded on all threads; their tokens go into a file, which is mapped into memory. It
+/// is kept under a key made of what is in the data file, the tokenizer, the template and the options ([`DataCache`]), so that
+/// the next start only opens it.
+#[derive(Clone)]
+pub struct Preparation<'a> {
+    encoder: Option<&'a dyn TextEncoder>,
+    options: EncodeOptions,
+    rows: RowOptions,
+    stop: Vec<u32>,
+    cache: DataCache,
+    seed: u64,
+}
+
+/// What preparing came to.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// The examples.
+    pub examples: Examples,
+    /// What encoding came to.
+    pub report: EncodeReport,
+    /// Differs where the examples do.
+    pub digest: String,
+}
+
+impl<'a> Preparation<'a> {
+    /// Rows of `input_ids` need no `encoder`.
+    pub fn new(encoder: Option<&'a dyn TextEncoder>, options: EncodeOptions) -> Self {
+        Self { encoder, options, rows: RowOptions::default(), stop: Vec::new(), cache: DataCache::Off, seed: 42 }
+    }
+
+    /// How rows are read.
+    pub fn rows(mut self, rows: RowOptions) -> Self {
+        self.rows = rows;
+        self
+    }
+
+    /// The tokens that end a text: whether some row teaches one is reported.
+    pub fn stop(mut self, stop: impl Into<Vec<u32>>) -> Self {
+        self.stop = stop.into();
+        self
+    }
+
+    /// Whether tokens are kept, and where; by default they are not.
+    pub fn cache(mut self, cache: DataCache) -> Self {
+        self.cache = cache;
+        self
+    }
+
+    /// Seeds the choice of rows for weights and shares; 42 by default.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// The examples of `sources`, one source after the other.
+    ///
+    /// # Errors
+    /// What [`locate`] and [`DataFile::open`] report; [`LearnerError::Data`] with every row of a file that cannot be used;
+    /// [`LearnerError::NoTokenizer`] for text without an encoder; [`LearnerError::NoTarget`] where no row has anything to
+    /// learn.
+    pub fn sources(&self, sources: &[Source], part: Part) -> Result<Prepared> {
+        let (mut parts, mut report, mut digests) = (Vec::new(), EncodeReport::default(), Vec::new());
+        for source in sources {
+            let Prepared { examples, report: of_source, digest } = self.source(&source.path, part)?;
+            report.add(&of_source);
+            digests.push(format!("{digest}*{}", source.weight));
+            parts.push(match source.weight {
+                1.0 => examples,
+                weight => examples.select(weighted(examples.len(), weight, self.seed))?,
+            });
+        }
+        if let Some((ours, theirs)) = self.rows.never_found(&report.renamed) {
+            let names: Vec<_> = sources.iter().map(|source| source.path.as_str()).collect();
+            let message = format!(
+                "no row has a column `{theirs}`, which [data.columns] names for `{ours}`; correct its name or leave it out"
+            );
+            return Err(LearnerError::DataFile { file: names.join(", ").into(), message });
+        }
+        let digest = match digests.as_slice() {
+            [one] => one.trim_end_matches("*1").to_string(),
+            several => format!("{:032x}", xxhash_rust::xxh3::xxh3_128(several.join(" ").as_bytes())),
+        };
+        Ok(Prepared { examples: joined(parts), report, digest })
+    }
+
+    /// The examples of a file, folder, pattern or data set of the hub.
+    ///
+    /// # Errors
+    /// As [`sources`](Self::sources).
+    pub fn source(&self, name: &str, part: Part) -> Result<Prepared> {
+        let files = locate(name, part)?;
+        let (mut report, mut hash) = (EncodeReport::default(), Xxh3::new());
+        let (mut parts, mut nothing) = (Vec::new(), None);
+        for file in &files {
+            match self.tokens(file, part) {
+                Ok(tokens) => {
+                    report.add(tokens.report());
+                    hash.update(&tokens.checksum().to_le_bytes());
+                    parts.push(Examples::new(tokens));
+                }
+                // One of several files may teach nothing.
+                Err(error @ LearnerError::NoTarget { .. }) => nothing = nothing.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        match (parts.is_empty(), nothing) {
+            (true, Some(error)) => Err(error),
+            _ => Ok(Prepared { examples: joined(parts), report, digest: format!("{:032x}", hash.digest128()) }),
+        }
+    }
+
+    /// The file of tokens of a data file: the one that is kept, or a new one.
+    fn tokens(&self, path: &Path, part: Part) -> Result<TokenFile> {
+        let bytes = std::fs::metadata(path).map_err(LearnerError::io("open", path))?.len();
+        let (key, kept) = match self.cache.folder(bytes).zip(self.fingerprint()) {
+            Some((folder, fingerprint)) => {
+                let key = self.key(path, part, &fingerprint)?;
+                (key, Some(folder.join(format!("{key:032x}.tokens"))))
+            }
+            None => (0, None),
+        };
+        if let Some(tokens) = kept.as_deref().and_then(|kept| TokenFile::open(kept, key)) {
+            return Ok(tokens);
+        }
+        self.encode(&DataFile::open(path, part)?, kept, key)
+    }
+
+    /// What the tokens depend on beside the rows; `None` where that is not known.
+    fn fingerprint(&self) -> Option<String> {
+        self.encoder.map_or_else(|| Some(String::new()), |encoder| encoder.fingerprint())
+    }
+
+    fn key(&self, path: &Path, part: Part, fingerprint: &str) -> Result<u128> {
+        let EncodeOptions { max_length, vocab_size } = self.options;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let meaning = json!([
+            env!("CARGO_PKG_VERSION"),
+            fingerprint,
+            max_length,
+            vocab_size,
+            self.rows,
+            self.stop,
+            part == Part::Train,
+            // The name's end tells the format.
+            name.split_once('.').map(|(_, ends)| ends),
+        ]);
+        let mut hash = Xxh3::new();
+        hash.update(meaning.to_string().as_bytes());
+        let mut file = File::open(path).map_err(LearnerError::io("open", path))?;
+        let mut block = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut block).map_err(LearnerError::io("read", path))? {
+                0 => return Ok(hash.digest128()),
+                read => hash.update(&block[..read]),
+            }
+        }
+    }
+
+    fn encode(&self, file: &DataFile, kept: Option<PathBuf>, key: u128) -> Result<TokenFile> {
+        let words = RwLock::new(HashMap::new());
+        let mentions = |word: &str| self.mentions(&words, word);
+        let reader = self.reader(file, &mentions)?;
+        if self.encoder.is_none() && reader.shape() != RowShape::InputIds {
+            return Err(LearnerError::NoTokenizer { file: file.path().to_path_buf(), shape: reader.shape() });
+        }
+        let mut writer = TokenWriter::new(kept)?;
+        let work = Work { file, reader, encoding: self.encoding() };
+        match work.run(&mut writer) {
+            Ok(report) => writer.finish(key, &report),
+            Err(error) => {
+                writer.discard();
+                Err(error)
+            }
+        }
+    }
+
+    /// A reader for the shape of the first row that has one.
+    fn reader<'r>(&'r self, file: &DataFile, mentions: &'r (dyn Fn(&str) -> bool + Sync)) -> Result<RowReader<'r>> {
+        let mut problems = Problems::default();
+        let mut first = 0;
+        while first < file.len() {
+            let range = file.block(first);
+            let block = file.read(&range)?;
+            for index in range.clone() {
+                let reader = |row| RowReader::new(row, file.place(index), &self.rows, mentions);
+                match file.parse(index, &block).and_then(reader) {
+                    Ok(reader) => return Ok(reader),
+                    Err(problem) => problem_at(&mut problems, || file.place(index), &problem),
+                }
+            }
+            first = range.end;
+        }
+        Err(LearnerError::Data { file: file.path().to_path_buf(), problems })
+    }
+
+    fn mentions(&self, words: &RwLock<HashMap<String, bool>>, word: &str) -> bool {
+        let Some(encoder) = self.encoder else { return false };
+        if let Some(&known) = words.read().unwrap_or_else(PoisonError::into_inner).get(word) {
+            return known;
+        }
+        let mentioned = encoder.mentions(word);
+        words.write().unwrap_or_else(PoisonError::into_inner).insert(word.to_string(), mentioned);
+        mentioned
+    }
+
+    fn encoding(&self) -> Encoding<'_> {
+        Encoding { encoder: self.encoder, options: self.options, rows: &self.rows, stop: &self.stop }
+    }
+}
+
+impl std::fmt::Debug for Preparation<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { options, rows, cache, .. } = self;
+        f.debug_struct("Preparation").field("options", options).field("rows", rows).field("cache", cache).finish()
+    }
+}
+
+impl Prepared {
+    /// Sets a share of the examples apart, for evaluation, chosen at random by `seed`. Returns them, and the rest in `self`.
+    ///
+    /// # Errors
+    /// [`LearnerError::Dataset`] for a single example, which cannot be shared out.
+    pub fn set_apart(&mut self, share: f64, seed: u64) -> Result<Examples> {
+        let count = self.examples.len();
+        if count < 2 {
+            let message = format!("a share of {share} for validation needs at least 2 rows, and there is {count}");
+            return Err(LearnerError::Dataset(message));
+        }
+        let (apart, rest) = split(count, share, seed);
+        let apart = self.examples.select(apart)?;
+        self.examples = self.examples.select(rest)?;
+        self.digest += &format!("-{share}-{seed}");
+        Ok(apart)
+    }
+}
+
+fn joined(mut parts: Vec<Examples>) -> Examples {
+    match parts.len() {
+        1 => parts.remove(0),
+        _ => Examples::new(Chained::new(parts)),
+    }
+}
+
+/// The encoding of a file.
+struct Work<'a> {
+    file: &'a DataFile,
+    reader: RowReader<'a>,
+    encoding: Encoding<'a>,
+}
+
+impl Work<'_> {
+    fn run(&self, writer: &mut TokenWriter) -> Result<EncodeReport> {
+        let (file, rows) = (self.file, self.file.len());
+        let path = || file.path().to_path_buf();
+        let bar = bar(file.path(), rows);
+        let (mut report, mut problems) = (EncodeReport::default(), Problems::default());
+        let (mut reason, mut first) = (None, 0);
+        while first < rows {
+            let range = file.block(first);
+            let block = file.read(&range)?;
+            let encoded: Vec<Result<Outcome, String>> = range
+                .clone()
+                .into_par_iter()
+                .map(|index| self.encode(file.parse(index, &block)?))
+                .collect();
+            for (index, outcome) in range.clone().zip(encoded) {
+                match outcome {
+                    Err(problem) => problem_at(&mut problems, || file.place(index), &problem),
+                    Ok(Outcome { example, report: of_row }) => {
+                        report.add(&of_row);
+                        match example {
+                            Ok(example) if problems.is_empty() => writer.push(&example)?,
+                            Ok(_) => {}
+                            Err(why) => reason = reason.or(Some(why)),
+                        }
+                    }
+                }
+            }
+            first = range.end;
+            bar.set_position(first as u64);
+        }
+        bar.finish_and_clear();
+        if !problems.is_empty() {
+            return Err(LearnerError::Data { file: path(), problems });
+        }
+        if report.rows == report.dropped_without_target {
+            return Err(LearnerError::NoTarget {
+                file: path(),
+                first: file.place(0),
+                last: file.place(rows - 1),
+                reason: reason.unwrap_or_default(),
+            });
+        }
+        for column in file.unreadable_columns() {
+            report.ignored_keys.insert(column.clone(), rows);
+        }
+        Ok(report)
+    }
+
+    fn encode(&self, row: RawRow) -> Result<Outcome, String> {
+        self.encoding.encode(self.reader.read(row)?).map_err(|error| error.to_string())
+    }
+}
+
+/// Shown where there is a terminal and much to do.
+fn bar(path: &Path, rows: usize) -> ProgressBar {
+    if rows < SHOWN_FROM {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(rows as u64);
+    let template = "{msg} {wide_bar} {human_pos}/{human_len} rows, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_message(format!("encoding {}", path.file_name().unwrap_or_default().to_string_lossy()));
+    bar
+}

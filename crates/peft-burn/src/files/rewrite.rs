@@ -1,5 +1,6 @@
 //! Adapters of other programs and older releases as PEFT writes them today.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 

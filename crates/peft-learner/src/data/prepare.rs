@@ -287,11 +287,8 @@ impl Work<'_> {
         while first < rows {
             let range = file.block(first);
             let block = file.read(&range)?;
-            let encoded: Vec<Result<Outcome, String>> = range
-                .clone()
-                .into_par_iter()
-                .map(|index| self.encode(file.parse(index, &block)?))
-                .collect();
+            let encoded: Vec<Result<Outcome, String>> =
+                range.clone().into_par_iter().map(|index| self.encode(file.parse(index, &block)?)).collect();
             for (index, outcome) in range.clone().zip(encoded) {
                 match outcome {
                     Err(problem) => problem_at(&mut problems, || file.place(index), &problem),

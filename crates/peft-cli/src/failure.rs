@@ -76,7 +76,7 @@ impl From<BenchError> for Failure {
         match error {
             BenchError::Model(error) => error.into(),
             BenchError::Adapter(error) => error.into(),
-            BenchError::Method { .. } | BenchError::Size(_) => from_library(&error, None),
+            _ => from_library(&error, None),
         }
     }
 }

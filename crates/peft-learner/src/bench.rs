@@ -83,6 +83,7 @@ impl FromStr for BenchMethod {
 
 /// Why a measurement could not be made.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BenchError {
     /// An unknown name.
     #[error("there is no bench method `{name}` (known: {known})")]

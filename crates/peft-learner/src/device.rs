@@ -9,6 +9,7 @@ use burn::tensor::DeviceType;
 
 /// A device by its name. Which of them can be opened depends on the Cargo features and on the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DeviceName {
     /// The processor: `cpu`.
     #[default]
@@ -28,6 +29,7 @@ pub enum DeviceName {
 /// A device that cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}; {}", self.cause(), self.way_out())]
+#[non_exhaustive]
 pub enum DeviceError {
     /// No device is called so.
     Unknown(String),
@@ -59,7 +61,7 @@ impl DeviceError {
         match self {
             Self::Unknown(_) => "a device is cpu, cuda[:N], rocm[:N], metal, vulkan or webgpu".to_owned(),
             Self::NotCompiled(device) => {
-                format!("build it with `--features {}`, or use the device cpu", device.feature())
+                format!("build it with the Cargo feature `{}`, or use the device cpu", device.feature())
             }
             Self::Absent { device, .. } => {
                 format!("check {}, or use the device cpu", device.driver())
@@ -224,7 +226,7 @@ mod tests {
         for device in DeviceName::ALL.into_iter().chain([DeviceName::Cuda(9999)]) {
             if let Err(error) = device.open() {
                 let way_out = match device.present() {
-                    None => format!("--features {}", device.feature()),
+                    None => format!("Cargo feature `{}`", device.feature()),
                     Some(_) => device.driver().to_owned(),
                 };
                 assert!(error.to_string().contains(&way_out), "{error}");

@@ -10,6 +10,7 @@ pub type Result<T, E = LearnerError> = std::result::Result<T, E>;
 
 /// An error of configuring, reading data for, or reporting on a run.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LearnerError {
     /// The file system refused.
     #[error("cannot {action} `{}`: {source}", path.display())]

@@ -82,7 +82,7 @@ fn download(model: &str, revision: Option<&str>) -> Result<PathBuf> {
 #[cfg(not(feature = "hub"))]
 fn download(model: &str, _revision: Option<&str>) -> Result<PathBuf> {
     let message = "there is no such directory, and this build cannot fetch models from the Hugging Face hub; build it \
-                   with `--features hub`, or download the model and give its directory";
+                   with the Cargo feature `hub`, or download the model and give its directory";
     Err(hub_error(model, message))
 }
 
@@ -154,6 +154,6 @@ mod tests {
     #[test]
     fn without_the_feature_the_error_says_how_to_get_it() {
         let error = resolve("owner/name", None).unwrap_err().to_string();
-        assert!(error.contains("--features hub"), "{error}");
+        assert!(error.contains("Cargo feature `hub`"), "{error}");
     }
 }

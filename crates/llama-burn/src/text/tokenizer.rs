@@ -65,6 +65,8 @@ impl Tokenizer {
             origin: origin.clone(),
             message: format!("not a usable tokenizer: {error}"),
         };
+        // The tokenizers crate panics where the text of its decoder is no JSON.
+        serde_json::from_slice::<serde::de::IgnoredAny>(tokenizer_json).map_err(|error| failed(error.into()))?;
         let mut inner = tokenizers::Tokenizer::from_bytes(tokenizer_json).map_err(failed)?;
         inner.with_truncation(None).map_err(failed)?;
         inner.with_padding(None);
@@ -258,6 +260,9 @@ mod tests {
         std::fs::write(dir.path().join("tokenizer.model"), "").unwrap();
         assert!(error(dir.path()).contains("save_pretrained"), "{}", error(dir.path()));
         std::fs::write(dir.path().join("tokenizer.json"), &JSON[..JSON.len() / 2]).unwrap();
+        assert!(error(dir.path()).contains("tokenizer.json: not a usable tokenizer: "), "{}", error(dir.path()));
+        let text = String::from_utf8(JSON.to_vec()).unwrap();
+        std::fs::write(dir.path().join("tokenizer.json"), text.replace("\"decoder\":", "\"decoder\": \\")).unwrap();
         assert!(error(dir.path()).contains("tokenizer.json: not a usable tokenizer: "), "{}", error(dir.path()));
         std::fs::write(dir.path().join("tokenizer.json"), JSON).unwrap();
         assert!(Tokenizer::from_dir(dir.path()).is_ok());

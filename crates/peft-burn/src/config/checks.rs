@@ -2,8 +2,14 @@
 
 use super::{Bias, ModuleNames, OneOrMany, Patterns, TargetModules, patterns};
 
+/// No tensor of an adapter has more numbers: 8 GiB in f32, and what GPUs can count.
+pub(crate) const MOST_NUMBERS: usize = 1 << 31;
+
 pub(crate) fn rank(key: &str, r: usize) -> Option<String> {
-    (r == 0).then(|| format!("{key} = 0: a rank is 1 or more"))
+    match r {
+        0 => Some(format!("{key} = 0: a rank is 1 or more")),
+        _ => (r > MOST_NUMBERS).then(|| format!("{key} = {r}: no model holds an adapter of that rank")),
+    }
 }
 
 pub(crate) fn dropout(key: &str, p: f64) -> Option<String> {

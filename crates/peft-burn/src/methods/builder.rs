@@ -120,6 +120,26 @@ mod tests {
     }
 
     #[test]
+    fn ranks_that_no_model_holds_are_refused_for_every_method() {
+        use crate::targets::{ModuleInfo, resolve};
+        let modules = [ModuleInfo::linear("a", 64, 64)];
+        for r in [usize::MAX, 1 << 63, (1 << 63) - 1, 1 << 40, 1 << 30] {
+            let all: [PeftConfig; 6] = [
+                LoraConfig::new(r).with_target_modules(["a"]).into(),
+                LoraConfig::new(4).with_rank_pattern([("a", r)]).with_target_modules(["a"]).into(),
+                LoraConfig::new(r).with_dora(true).with_target_modules(["a"]).into(),
+                AdaLoraConfig::new(r, 2).with_target_modules(["a"]).into(),
+                VeraConfig::new(r).with_target_modules(["a"]).into(),
+                LoHaConfig::new(r).with_target_modules(["a"]).into(),
+            ];
+            for config in all {
+                let error = resolve(&config, &modules, "").unwrap_err().to_string();
+                assert!(error.contains("rank"), "{error}");
+            }
+        }
+    }
+
+    #[test]
     fn a_string_is_all_linear_or_a_regular_expression() {
         let targets = |text: &str| LoraConfig::new(8).with_target_modules(text).target_modules;
         assert_eq!(targets("all-linear"), TargetModules::AllLinear);

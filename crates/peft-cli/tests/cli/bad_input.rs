@@ -29,7 +29,7 @@ fn a_bench_without_targets_is_refused() {
 fn a_device_that_is_not_compiled_in_names_its_feature() {
     let place = Place::new();
     for line in ["train run.toml --device rocm:1", "eval --model m --data d --device rocm:1"] {
-        place.run(line).fails_with(&["no device `rocm:1`", "--features rocm"]);
+        place.run(line).fails_with(&["no device `rocm:1`", "Cargo feature `rocm`"]);
     }
     assert!(!place.path("run").exists());
 }
@@ -38,7 +38,7 @@ fn a_device_that_is_not_compiled_in_names_its_feature() {
 fn devices_without_a_collective_do_not_train_together() {
     let place = Place::new();
     place.run("train run.toml --device cpu,cpu").fails_with(&["2 devices together", "CUDA"]);
-    place.run("train run.toml --device cpu,rocm:1").fails_with(&["no device `rocm:1`", "--features rocm"]);
+    place.run("train run.toml --device cpu,rocm:1").fails_with(&["no device `rocm:1`", "Cargo feature `rocm`"]);
     assert!(!place.path("run").exists());
 }
 

@@ -181,7 +181,7 @@ mod tests {
             "`training.learning_rate` is -1; it must be between 0 and 1",
             "`training.warmup_steps` is 20; it must be at most `training.max_steps`, 10",
             "`training.adam_beta1`: invalid type: string \"high\", expected f64",
-            "`--set max_grad_norm` has no `=`",
+            "the change `max_grad_norm` has no `=`",
         ] {
             assert!(text.contains(part), "missing: {part}\nin: {text}");
         }

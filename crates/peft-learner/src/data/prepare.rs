@@ -190,7 +190,10 @@ impl<'a> Preparation<'a> {
         let mentions = |word: &str| self.mentions(&words, word);
         let reader = self.reader(file, &mentions)?;
         if self.encoder.is_none() && reader.shape() != RowShape::InputIds {
-            return Err(LearnerError::NoTokenizer { file: file.path().to_path_buf(), shape: reader.shape() });
+            return Err(LearnerError::NoTokenizer {
+                file: file.path().to_path_buf(),
+                shape: reader.shape().to_string(),
+            });
         }
         let mut writer = TokenWriter::new(kept)?;
         let work = Work { file, reader, encoding: self.encoding() };
@@ -287,11 +290,8 @@ impl Work<'_> {
         while first < rows {
             let range = file.block(first);
             let block = file.read(&range)?;
-            let encoded: Vec<Result<Outcome, String>> = range
-                .clone()
-                .into_par_iter()
-                .map(|index| self.encode(file.parse(index, &block)?))
-                .collect();
+            let encoded: Vec<Result<Outcome, String>> =
+                range.clone().into_par_iter().map(|index| self.encode(file.parse(index, &block)?)).collect();
             for (index, outcome) in range.clone().zip(encoded) {
                 match outcome {
                     Err(problem) => problem_at(&mut problems, || file.place(index), &problem),

@@ -12,10 +12,10 @@ use std::path::Path;
 
 use burn::tensor::FloatDType;
 use llama_burn::{Llama, LlamaConfig};
-use peft_burn::DeviceName;
 use peft_learner::base::Text;
 use peft_learner::config::{LrSchedulerType, TrainingConfig};
 use peft_learner::data::{EncodeOptions, Examples, Part, Preparation};
+use peft_learner::device::DeviceName;
 use peft_learner::evaluate::evaluate;
 use peft_learner::train::{Existing, Finetune};
 

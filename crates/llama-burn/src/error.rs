@@ -53,9 +53,9 @@ pub enum LlamaError {
         /// The dtype, such as `bf16`.
         dtype: String,
     },
-    /// A weight file that is truncated or otherwise not safetensors.
-    #[error("{}: not a usable safetensors file: {message}", path.display())]
-    Safetensors {
+    /// Weights that cannot be used: an index that names no files, or another format.
+    #[error("{}: not usable as weights: {message}", path.display())]
+    Weights {
         /// The weight file or its index.
         path: PathBuf,
         /// What is wrong with it.
@@ -105,21 +105,6 @@ pub enum LlamaError {
         origin: String,
         /// What is wrong.
         message: String,
-    },
-    /// A tokenizer that makes ids the model has no embedding for.
-    #[error(
-        "{origin} does not belong to this model: its highest token id is {highest_id} ({token:?}), \
-         but config.json has vocab_size {vocab_size}; take both from the same model"
-    )]
-    Vocabulary {
-        /// The tokenizer's file.
-        origin: String,
-        /// The highest id the tokenizer can make.
-        highest_id: u32,
-        /// The token with that id.
-        token: String,
-        /// `vocab_size` of the model.
-        vocab_size: usize,
     },
     /// A chat template that is missing, malformed or refuses the conversation.
     #[error("chat template: {message}")]

@@ -4,9 +4,10 @@ use std::error::Error;
 use std::io;
 
 use llama_burn::LlamaError;
-use peft_burn::{DeviceError, PeftError};
+use peft_burn::PeftError;
 use peft_learner::LearnerError;
 use peft_learner::bench::BenchError;
+use peft_learner::device::DeviceError;
 
 /// The error of a command, as it is shown.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -82,7 +83,11 @@ impl From<BenchError> for Failure {
 
 impl From<DeviceError> for Failure {
     fn from(error: DeviceError) -> Self {
-        Self::new(error.cause(), error.way_out())
+        let way_out = match error {
+            DeviceError::Absent { .. } => format!("{}; `peft devices` lists what is present", error.way_out()),
+            _ => error.way_out(),
+        };
+        Self::new(error.cause(), way_out)
     }
 }
 

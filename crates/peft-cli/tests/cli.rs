@@ -7,11 +7,26 @@ mod support;
 #[path = "cli/adapters.rs"]
 mod adapters;
 
+#[path = "cli/cases.rs"]
+mod cases;
+
+#[path = "cli/checkpoints.rs"]
+mod checkpoints;
+
 #[path = "cli/commands.rs"]
 mod commands;
 
 #[path = "cli/convert.rs"]
 mod convert;
+
+#[path = "cli/extract.rs"]
+mod extract;
+
+#[path = "cli/plain_lora.rs"]
+mod plain_lora;
+
+#[path = "cli/ways_out.rs"]
+mod ways_out;
 
 #[path = "cli/bad_input.rs"]
 mod bad_input;

@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
 pub use llama_burn::Text;
-use llama_burn::{CausalModel, Conversation, Encoded, Llama, LlamaConfig, Message, hub};
+use llama_burn::{CausalModel, Conversation, Encoded, Llama, Message, hub};
 
-use crate::config::Dtype;
 use crate::data::{
-    EncodeError, EncodeOptions, EncodeReport, Example, Part, Preparation, Prepared, TextEncoder,
+    EncodeError, EncodeOptions, EncodeReport, Example, IGNORE_INDEX, Part, Preparation, Prepared, TextEncoder,
 };
 use crate::error::Result;
 
@@ -36,6 +35,18 @@ impl TextEncoder for Text {
     fn fingerprint(&self) -> Option<String> {
         Some(Text::fingerprint(self))
     }
+
+    fn token(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+}
+
+impl From<Encoded> for Example {
+    fn from(Encoded { ids, targets, .. }: Encoded) -> Self {
+        let learned = |at: usize| targets.get(at) == Some(&true);
+        let label = |(at, &id): (usize, &u32)| if learned(at) { id as i32 } else { IGNORE_INDEX };
+        Self { labels: ids.iter().enumerate().map(label).collect(), input_ids: ids }
+    }
 }
 
 /// A base model with what belongs to it.
@@ -47,6 +58,8 @@ pub struct Base {
     pub text: Option<Text>,
     /// Where it was read from.
     pub dir: PathBuf,
+    /// What the user should know of how the weights were read.
+    pub warnings: Vec<String>,
 }
 
 impl Base {
@@ -57,19 +70,22 @@ impl Base {
     /// What [`Llama::from_dir`] and [`Text::from_dir`] report.
     pub fn load(model: &str, dtype: Option<FloatDType>, device: &Device) -> Result<Self> {
         let dir = hub::resolve(model, None)?;
-        let config = LlamaConfig::from_dir(&dir)?;
+        // Before the weights: a tokenizer that is broken is known at once.
         let text = Text::from_dir(&dir)?;
-        if let Some(text) = &text {
-            text.tokenizer.check_vocabulary(config.vocab_size)?;
-        }
-        let model = Llama::from_dir(&dir, dtype, device)?;
-        Ok(Self { model, text, dir })
+        let (model, warnings) = Llama::from_dir_with_warnings(&dir, dtype, device)?;
+        Ok(Self { model, text, dir, warnings })
     }
 
-    /// What fills up a batch.
+    /// What to say of a tokenizer with tokens that the model, as it is now, has no embedding for.
+    pub fn beyond_vocabulary(&self) -> Option<String> {
+        self.text.as_ref()?.tokenizer.beyond(self.model.spec().vocab_size)
+    }
+
+    /// What fills up a batch: the pad token where the model has an embedding for it. Nothing is learned of it or sees it.
     pub fn pad_id(&self) -> u32 {
         let of_text = self.text.as_ref().and_then(|t| t.tokenizer.pad_token_id());
-        self.model.config().pad_token_id.or(of_text).unwrap_or(0)
+        let known = |id: &u32| (*id as usize) < self.model.spec().vocab_size;
+        self.model.config().pad_token_id.filter(known).or(of_text.filter(known)).unwrap_or(0)
     }
 
     /// The tokens that end a text.
@@ -95,15 +111,5 @@ impl Base {
         let Prepared { examples, report, .. } =
             self.preparation(max_length).sources(&[file.as_ref().into()], Part::Valid)?;
         Ok((examples.to_vec()?, report))
-    }
-}
-
-impl From<Dtype> for FloatDType {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F32 => Self::F32,
-            Dtype::F16 => Self::F16,
-            Dtype::Bf16 => Self::BF16,
-        }
     }
 }

@@ -1,8 +1,9 @@
 //! What can go wrong on the host side of a run, each with the file it happened in and the way out.
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+
+pub use crate::problems::Problems;
 
 /// `Result` with this crate's error.
 pub type Result<T, E = LearnerError> = std::result::Result<T, E>;
@@ -85,8 +86,8 @@ pub enum LearnerError {
     NoTokenizer {
         /// The data file.
         file: PathBuf,
-        /// The shape of its rows.
-        shape: crate::data::RowShape,
+        /// The shape of its rows, by its keys.
+        shape: String,
     },
     /// An exact match was asked for where there is nothing to prompt with.
     #[error(
@@ -358,68 +359,5 @@ impl LearnerError {
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Io { action, path, source }
-    }
-}
-
-/// Offenders found in one pass: the first [`Problems::SHOWN`] are kept, all are counted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Problems {
-    shown: Vec<String>,
-    total: usize,
-}
-
-impl Problems {
-    /// How many offenders are listed by name.
-    pub const SHOWN: usize = 20;
-
-    /// Adds an offender.
-    pub fn push(&mut self, problem: impl Into<String>) {
-        if self.shown.len() < Self::SHOWN {
-            self.shown.push(problem.into());
-        }
-        self.total += 1;
-    }
-
-    /// Adds the offenders of another pass.
-    pub fn extend(&mut self, other: Self) {
-        self.total += other.total;
-        let room = Self::SHOWN - self.shown.len();
-        self.shown.extend(other.shown.into_iter().take(room));
-    }
-
-    /// Whether nothing was found.
-    pub fn is_empty(&self) -> bool {
-        self.total == 0
-    }
-
-    /// How many were found, listed or not.
-    pub fn total(&self) -> usize {
-        self.total
-    }
-}
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in &self.shown {
-            write!(f, "\n  - {problem}")?;
-        }
-        match self.total - self.shown.len() {
-            0 => Ok(()),
-            more => write!(f, "\n  … and {more} more ({} in all)", self.total),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn problems_list_the_first_twenty_and_count_the_rest() {
-        let mut problems = Problems::default();
-        (1..=23).for_each(|line| problems.push(format!("line {line}")));
-        let text = problems.to_string();
-        assert!(text.contains("line 20") && !text.contains("line 21"), "{text}");
-        assert!(text.ends_with("… and 3 more (23 in all)"), "{text}");
     }
 }

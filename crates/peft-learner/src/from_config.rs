@@ -45,7 +45,7 @@ impl ConfiguredRun {
             // What is wrong with it is known before a model is loaded for nothing.
             PeftConfig::from_map(map.clone())?;
         }
-        let base = Base::load(&config.model.path, Some(config.model.dtype.into()), first)?;
+        let base = Base::load(&config.model.path, config.model.dtype.into(), first)?;
         Self::new(config, base, existing, devices, note)
     }
 
@@ -62,14 +62,17 @@ impl ConfiguredRun {
     ) -> Result<Self> {
         check_output(&config.output, existing)?;
         // First, for an adapter may bring a vocabulary of another size.
-        let mut warnings = match &config.adapter {
+        let mut warnings = base.warnings.clone();
+        let mut of_adapter = match &config.adapter {
             AdapterSource::From(dir) => base.model.load_adapter(dir, ADAPTER, true)?,
             AdapterSource::Config(map) => {
                 let adapter = PeftConfig::from_map(map.clone())?.for_causal_lm(&config.model.path);
                 base.model.add_adapter(ADAPTER, &adapter, config.seed)?
             }
         };
-        warnings.sort();
+        of_adapter.sort();
+        warnings.extend(of_adapter);
+        warnings.extend(base.beyond_vocabulary());
         let data = &config.data;
         let preparation = base
             .preparation(data.max_length)
@@ -96,7 +99,7 @@ impl ConfiguredRun {
         let Prepared { examples, report: train, digest } = train;
         let stream = Stream::new(examples, stream_config(config, pad_id, devices.len().max(1)))?;
         let total_steps = config.training.total_steps(stream.rows_per_epoch(), devices.len().max(1));
-        let Base { mut model, text, dir } = base;
+        let Base { mut model, text, dir, .. } = base;
         if let AdapterSource::From(_) = &config.adapter {
             // The schedule in an adapter's file is that of the run that made it.
             restart(&mut model, ADAPTER, total_steps)?;

@@ -8,6 +8,7 @@ use fused_burn::{AttentionShape, causal_attention, masked_attention};
 use peft_burn::PeftLinear;
 
 use super::cache::LayerCache;
+use super::dropped_attention::dropped_attention;
 use super::parts::{Builder, Source, parts};
 use super::rotary::Rotation;
 
@@ -25,6 +26,8 @@ pub struct Attention {
     heads: usize,
     kv_heads: usize,
     head_dim: usize,
+    /// Probability with which a weight of attention is dropped in training.
+    dropout: f64,
 }
 
 /// Who sees whom in a forward pass.
@@ -50,6 +53,7 @@ impl Attention {
             heads: config.num_attention_heads,
             kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
+            dropout: config.attention_dropout,
         })
     }
 
@@ -69,6 +73,11 @@ impl Attention {
         let (q, k) = (rotation.apply(q), rotation.apply(k));
         let seen = cache.map(|c| c.append(split(k.clone(), self.kv_heads), split(v.clone(), self.kv_heads)));
         let out = match pattern {
+            // A model in training mode, as Transformers' `model.train()`: its tensors are autodiff's.
+            _ if self.dropout > 0.0 && q.is_autodiff() => {
+                let (k, v) = seen.unwrap_or_else(|| (split(k, self.kv_heads), split(v, self.kv_heads)));
+                dropped_attention(q, k, v, pattern, self.dropout)
+            }
             Pattern::Causal(starts) => {
                 let (heads, kv_heads, head_dim) = (self.heads, self.kv_heads, self.head_dim);
                 let shape = AttentionShape { batch, seq, heads, kv_heads, head_dim, starts: starts.clone() };

@@ -4,6 +4,7 @@ mod adapters;
 mod attention;
 mod cache;
 mod causal;
+mod dropped_attention;
 mod input;
 mod layer;
 mod llama;

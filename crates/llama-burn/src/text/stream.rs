@@ -20,11 +20,14 @@ pub struct TextStream<'a> {
     returned: usize,
 }
 
-impl<'a> TextStream<'a> {
-    pub(super) fn new(tokenizer: &'a Tokenizer, skip_special_tokens: bool) -> Self {
-        Self { tokenizer, skip_special_tokens, ids: Vec::new(), returned: 0 }
+impl Tokenizer {
+    /// A decoder for ids that come one by one, as in generation.
+    pub fn stream(&self, skip_special_tokens: bool) -> TextStream<'_> {
+        TextStream { tokenizer: self, skip_special_tokens, ids: Vec::new(), returned: 0 }
     }
+}
 
+impl TextStream<'_> {
     /// Takes the ids of the text that comes before: whether a text begins with a space can depend on it.
     ///
     /// # Errors

@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::special::SpecialTokens;
-use super::stream::TextStream;
 use crate::error::{LlamaError, Result};
 
 /// A token of a text.
@@ -114,11 +113,6 @@ impl Tokenizer {
         self.inner.decode(ids, skip_special_tokens).map_err(|error| self.error(error))
     }
 
-    /// A decoder for ids that come one by one, as in generation.
-    pub fn stream(&self, skip_special_tokens: bool) -> TextStream<'_> {
-        TextStream::new(self, skip_special_tokens)
-    }
-
     /// How many tokens there are, added ones included (`len(tokenizer)` of transformers). A model's `vocab_size` is
     /// often a little more, rounded up.
     pub fn vocab_size(&self) -> usize {
@@ -167,20 +161,29 @@ impl Tokenizer {
         self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
     }
 
-    /// Checks that a model with `model_vocab_size` embeddings has one for every id this tokenizer can make.
-    ///
-    /// # Errors
-    /// [`LlamaError::Vocabulary`] with the highest id.
-    pub fn check_vocabulary(&self, model_vocab_size: usize) -> Result<()> {
-        match self.inner.get_vocab(true).into_iter().max_by_key(|(_, id)| *id) {
-            Some((token, id)) if id as usize >= model_vocab_size => Err(LlamaError::Vocabulary {
-                origin: self.origin.clone(),
-                highest_id: id,
-                token,
-                vocab_size: model_vocab_size,
-            }),
-            _ => Ok(()),
-        }
+    /// A warning where this tokenizer has tokens that a model with `model_vocab_size` embeddings has none for: only text that
+    /// uses them cannot be computed, which is found out row by row.
+    pub fn beyond(&self, model_vocab_size: usize) -> Option<String> {
+        let mut beyond: Vec<(u32, String)> = self
+            .inner
+            .get_vocab(true)
+            .into_iter()
+            .map(|(token, id)| (id, token))
+            .filter(|(id, _)| *id as usize >= model_vocab_size)
+            .collect();
+        beyond.sort();
+        let (id, token) = beyond.last()?;
+        Some(format!(
+            "{} tokens of {} are beyond the model's {model_vocab_size} embeddings, up to {token:?} (id {id}): text that uses \
+             one of them is refused",
+            beyond.len(),
+            self.origin
+        ))
+    }
+
+    /// The token of an id.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
     }
 
     pub(crate) fn error(&self, error: tokenizers::Error) -> LlamaError {
@@ -231,14 +234,14 @@ mod tests {
     }
 
     #[test]
-    fn a_vocabulary_larger_than_the_model_is_refused() {
+    fn tokens_beyond_the_models_embeddings_are_said() {
         let tokenizer = Tokenizer::from_bytes(JSON, Some(CONFIG)).unwrap();
-        assert!(tokenizer.check_vocabulary(tokenizer.vocab_size()).is_ok());
-        assert!(tokenizer.check_vocabulary(1000).is_ok());
-        let error = tokenizer.check_vocabulary(320).unwrap_err().to_string();
-        let expected = "tokenizer.json does not belong to this model: its highest token id is 320 (\"<pad>\"), but \
-                        config.json has vocab_size 320";
-        assert!(error.starts_with(expected), "{error}");
+        assert_eq!(tokenizer.beyond(tokenizer.vocab_size()), None);
+        assert_eq!(tokenizer.beyond(1000), None);
+        let said = tokenizer.beyond(320).unwrap();
+        assert!(said.starts_with("1 tokens of tokenizer.json are beyond the model's 320 embeddings"), "{said}");
+        assert!(said.contains("\"<pad>\" (id 320)"), "{said}");
+        assert_eq!(tokenizer.id_to_token(320).as_deref(), Some("<pad>"));
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub fn convert_to_lora<M: PeftModel>(
         let found = match layer {
             LayerRef::Linear(linear) => linear_update(linear, name, &path, rank)?,
             LayerRef::Embedding(embedding) => embedding_update(embedding, name, &path, rank)?,
+            LayerRef::Norm(_) => None,
         };
         if let Some((layer, error)) = found {
             errors.insert(path.clone(), error);
@@ -150,7 +151,8 @@ fn nearest(delta: Tensor<2>, rank: Option<usize>, path: &str) -> Result<(LowRank
         )));
     };
     let update = LowRank::nearest(delta.clone(), rank);
-    let norm = |t: Tensor<2>| t.powi_scalar(2).sum().into_scalar::<f64>().sqrt();
+    // The squares of large and small numbers leave f32's range.
+    let norm = |t: Tensor<2>| t.into_data().iter::<f64>().map(|v| v * v).sum::<f64>().sqrt();
     let (missing, whole) = (norm(delta.clone() - update.delta()), norm(delta));
     Ok((update, if whole > 0.0 { missing / whole } else { 0.0 }))
 }

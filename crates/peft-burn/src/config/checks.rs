@@ -1,6 +1,6 @@
 //! Checks that several methods share. Each returns a line that names the key and the way out, or nothing.
 
-use super::{Bias, ModuleNames, OneOrMany, TargetModules, patterns};
+use super::{Bias, ModuleNames, OneOrMany, Patterns, TargetModules, patterns};
 
 pub(crate) fn rank(key: &str, r: usize) -> Option<String> {
     (r == 0).then(|| format!("{key} = 0: a rank is 1 or more"))
@@ -61,8 +61,22 @@ pub(crate) fn names(key: &str, names: Option<&ModuleNames>) -> Option<String> {
     }
 }
 
-pub(crate) fn modules_to_save(names: Option<&[String]>) -> Vec<String> {
-    names.unwrap_or_default().iter().filter_map(|name| regex("modules_to_save", name)).collect()
+pub(crate) fn modules_to_save(names: &[String]) -> Vec<String> {
+    names.iter().filter_map(|name| regex("modules_to_save", name)).collect()
+}
+
+/// `rank_pattern` and `alpha_pattern`.
+pub(crate) fn patterns(ranks: &Patterns<usize>, alphas: &Patterns<f64>) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (pattern, &r) in ranks.iter() {
+        problems.extend(regex("rank_pattern", pattern));
+        problems.extend(rank(&format!("rank_pattern.`{pattern}`"), r));
+    }
+    for (pattern, &alpha) in alphas.iter() {
+        problems.extend(regex("alpha_pattern", pattern));
+        problems.extend(finite(&format!("alpha_pattern.`{pattern}`"), alpha));
+    }
+    problems
 }
 
 pub(crate) fn regex(key: &str, pattern: &str) -> Option<String> {

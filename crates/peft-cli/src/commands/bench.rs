@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use burn::tensor::FloatDType;
 use clap::Args;
-use llama_burn::hub;
+use llama_burn::{LlamaConfig, hub};
 use peft_learner::bench::{self, BenchConfig, BenchMethod, BenchReport};
 
 use crate::failure::{Failure, Result};
-use crate::model_args::{DeviceArgs, DtypeName};
+use crate::model_args::{DeviceArgs, DtypeArgs};
 use crate::output::{self, count};
 
 const EXAMPLE: &str = "\
@@ -45,9 +46,8 @@ pub struct Bench {
     /// Steps before them
     #[arg(long, default_value_t = 2, value_name = "W")]
     warmup: usize,
-    /// What the model's weights are held in
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: DtypeName,
+    #[command(flatten)]
+    dtype: DtypeArgs,
     /// Run decoder layers again in backward instead of keeping what it needs
     #[arg(long)]
     grad_checkpointing: bool,
@@ -67,6 +67,10 @@ impl Bench {
         let device = self.device.open()?;
         // A directory with config.json alone is enough for made-up weights.
         let model: PathBuf = hub::resolve(&self.model, None)?;
+        let dtype = match self.dtype.dtype.into() {
+            Some(dtype) => dtype,
+            None => LlamaConfig::from_dir(&model)?.dtype.into(),
+        };
         let report = bench::run(&BenchConfig {
             model,
             random: self.random,
@@ -76,7 +80,7 @@ impl Bench {
             prompt: self.prompt,
             steps: self.steps,
             warmup: self.warmup,
-            dtype: self.dtype.into(),
+            dtype,
             gradient_checkpointing: self.grad_checkpointing,
             device,
             device_name: self.device.device.to_string(),

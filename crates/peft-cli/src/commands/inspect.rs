@@ -83,6 +83,7 @@ impl Inspect {
             }
             None => row("tokenizer", "none: only data of input_ids can be used")?,
         }
+        summary.warnings.iter().for_each(output::warn);
         problems(&summary.problems)
     }
 
@@ -112,7 +113,7 @@ impl Inspect {
         row("weights", format_args!("{}, {}", bytes(summary.bytes), dtypes(&summary.dtypes)))?;
         row("modules", count(summary.modules.len()))?;
         let width = summary.modules.keys().map(String::len).max().unwrap_or(0);
-        for (path, module) in &summary.modules {
+        for (path, module) in output::in_order(&summary.modules) {
             let rank = module.rank.map_or_else(|| "       ".to_owned(), |r| format!("rank {r:<2}"));
             output::line(format_args!("  {path:width$}  {rank}  {} parameters", count(module.parameters())))?;
         }
@@ -125,13 +126,13 @@ impl Inspect {
 }
 
 fn to_json(dir: &Path, summary: &AdapterSummary, misfits: &[String], fits: Option<bool>) -> Value {
-    let module = |(path, module): (&String, &AdaptedModule)| json!({ "path": path, "rank": module.rank, "parameters": module.parameters(), "tensors": module.tensors });
+    let module = |(path, module): (&str, &AdaptedModule)| json!({ "path": path, "rank": module.rank, "parameters": module.parameters(), "tensors": module.tensors });
     json!({
         "kind": "adapter",
         "path": dir,
         "method": summary.method(),
         "config": summary.config.to_json(),
-        "modules": summary.modules.iter().map(module).collect::<Vec<_>>(),
+        "modules": output::in_order(&summary.modules).into_iter().map(module).collect::<Vec<_>>(),
         "parameters": summary.parameters,
         "bytes": summary.bytes,
         "dtypes": summary.dtypes,

@@ -8,7 +8,7 @@ use clap::builder::PossibleValuesParser;
 use llama_burn::Tokenizer;
 use peft_burn::PeftConfig;
 use peft_learner::base::Base;
-use peft_learner::config::{AdapterSource, DataConfig, Dtype, ModelConfig, RunConfig, TrainingConfig};
+use peft_learner::config::{AdapterSource, DataConfig, LoadDtype, ModelConfig, RunConfig, TrainingConfig};
 use peft_learner::data::Example;
 use peft_learner::evaluate::{Answer, answer, evaluate, exact_match};
 use peft_learner::from_config::ConfiguredRun;
@@ -105,7 +105,7 @@ impl Quickstart {
         Ok(RunConfig {
             output: output.to_owned(),
             seed: 42,
-            model: ModelConfig { path: output.join("base").to_string_lossy().into_owned(), dtype: Dtype::F32 },
+            model: ModelConfig { path: output.join("base").to_string_lossy().into_owned(), dtype: LoadDtype::default() },
             adapter: AdapterSource::Config(preset.config.to_user_json()),
             data: DataConfig {
                 max_length: 128,
@@ -124,7 +124,7 @@ impl Quickstart {
     }
 
     fn train(&self, config: &RunConfig, existing: Existing, device: &Device) -> Result {
-        let base = Base::load(&config.model.path, Some(config.model.dtype.into()), device)?;
+        let base = Base::load(&config.model.path, config.model.dtype.into(), device)?;
         let valid = config.output.join("data").join(VALID);
         let (examples, _) = base.examples(valid, config.data.max_length)?;
         output::note("how the model does before:");
@@ -134,7 +134,7 @@ impl Quickstart {
         let ConfiguredRun { finetune, text, dir, warnings, .. } = run;
         let (model, report) = finetune.stop_on_signals().run(&config.output)?;
         warnings.iter().for_each(output::warn);
-        let base = Base { model, text, dir };
+        let base = Base { model, text, dir, warnings: Vec::new() };
         let adapter = config.output.join("adapter");
         let after = Score::of(&base, &examples)?;
         let text = base.text.as_ref().map(|text| &text.tokenizer);

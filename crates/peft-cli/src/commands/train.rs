@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use burn::data::dataset::Dataset;
 use clap::Args;
-use peft_burn::DeviceName;
 use peft_learner::config::{DataConfig, RunConfig};
 use peft_learner::data::{DataFile, EncodeReport, Part, RowOptions, Valid};
+use peft_learner::device::DeviceName;
 use peft_learner::from_config::ConfiguredRun;
 use peft_learner::report::Metrics;
 use peft_learner::train::{Existing, Report};

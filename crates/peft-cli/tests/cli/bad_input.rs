@@ -71,14 +71,16 @@ fn another_architecture_is_named_with_what_is_supported() {
 }
 
 #[test]
-fn a_tokenizer_of_another_model_is_refused() {
+fn rows_whose_tokens_the_model_lacks_are_named_with_the_token() {
     let place = Place::new();
     place.random_model("model");
     std::fs::copy(glassllm().join("tokenizer.json"), place.path("model/tokenizer.json")).unwrap();
     let said = place.run("train run.toml --set model.path=model");
-    said.fails_with(&["tokenizer.json", "highest token id is 1023", "vocab_size 40", "from the same model"]);
+    said.fails_with(&["line 1: token id ", "(\"", "outside the model's vocabulary of 40", "line 4: token id"]);
     let shown = place.ok("inspect model --json").json();
-    assert!(shown["problems"][0].as_str().unwrap().contains("does not belong to this model"), "{shown}");
+    assert_eq!(shown["problems"], json!([]));
+    assert!(shown["warnings"][0].as_str().unwrap().contains("are beyond the model's 40 embeddings"), "{shown}");
+    place.run("generate --model model --prompt Alice").fails_with(&["outside the vocabulary of 40"]);
 }
 
 #[test]

@@ -9,12 +9,13 @@ mod validate;
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use toml::Table;
 
 use crate::error::{LearnerError, Result};
 pub use adapter::AdapterSource;
 pub use data::DataConfig;
+pub use llama_burn::{Dtype, LoadDtype};
 use reader::{Reader, Section};
 pub use training::{LrSchedulerType, TrainingConfig};
 
@@ -101,28 +102,15 @@ pub struct ModelConfig {
     /// A Hugging Face directory or a hub id.
     pub path: String,
     /// What the frozen weights are held in; adapters stay f32.
-    pub dtype: Dtype,
+    pub dtype: LoadDtype,
 }
 
 impl ModelConfig {
     fn read(mut section: Section<'_>) -> Self {
-        let config = Self { path: section.required("path"), dtype: section.or("dtype", Dtype::default()) };
+        let config = Self { path: section.required("path"), dtype: section.or("dtype", LoadDtype::default()) };
         section.finish();
         config
     }
-}
-
-/// Element type of the frozen weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// 32-bit float.
-    #[default]
-    F32,
-    /// bfloat16.
-    Bf16,
-    /// 16-bit float.
-    F16,
 }
 
 #[cfg(test)]
@@ -151,7 +139,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_documentation() {
         let config = parse(MINIMAL, &[]).unwrap();
-        assert_eq!((config.seed, config.model.dtype), (42, Dtype::F32));
+        assert_eq!((config.seed, config.model.dtype), (42, LoadDtype::As(Dtype::F32)));
         assert_eq!((config.data.max_length, config.data.shuffle, config.data.packing), (512, true, false));
         let training = &config.training;
         assert_eq!(*training, TrainingConfig::default());
@@ -186,7 +174,7 @@ mod tests {
             "unknown key `sed`; the nearest known key is `seed`",
             "unknown key `data.max_lenght`; the nearest known key is `max_length`",
             "unknown key `model.learning_rate`; it belongs into [training]",
-            "`model.dtype`: unknown variant `f64`, expected one of `f32`, `bf16`, `f16`",
+            "`model.dtype`: unknown variant `f64`, expected one of `f32`, `bf16`, `f16`, `auto`",
             "`adapter.from` brings its own configuration, so `r` cannot stand beside it",
             "`data.train` is missing",
             "`training.per_device_train_batch_size` is 0; it must be at least 1",

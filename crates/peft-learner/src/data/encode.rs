@@ -31,6 +31,12 @@ pub trait TextEncoder: Sync {
     /// Whether the chat template has a word, such as a key of messages; one that it does not have changes nothing.
     fn mentions(&self, word: &str) -> bool;
 
+    /// The token of an id, for messages.
+    fn token(&self, id: u32) -> Option<String> {
+        let _ = id;
+        None
+    }
+
     /// What the tokens depend on, beside the text: equal ones give equal tokens. Without it tokens are not kept.
     fn fingerprint(&self) -> Option<String> {
         None
@@ -220,11 +226,13 @@ impl Encoding<'_> {
         let id = example.input_ids.iter().map(|&id| i64::from(id)).find(|&id| beyond(id));
         let label = example.labels.iter().map(|&label| i64::from(label)).find(|&label| beyond(label));
         let Some(id) = id.or(label) else { return Ok(()) };
+        let token = self.encoder.and_then(|encoder| encoder.token(u32::try_from(id).ok()?));
+        let token = token.map(|token| format!(" ({token:?})")).unwrap_or_default();
         let cause = match row {
             Row::InputIds { .. } => "",
-            _ => ": this tokenizer is not the model's",
+            _ => ": take this token out of the row, or resize the model's embedding; or this tokenizer is not the model's",
         };
-        Err(format!("token id {id} is outside the model's vocabulary of {vocab_size}{cause}").into())
+        Err(format!("token id {id}{token} is outside the model's vocabulary of {vocab_size}{cause}").into())
     }
 }
 

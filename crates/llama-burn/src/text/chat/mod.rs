@@ -5,6 +5,7 @@ mod environment;
 mod files;
 mod python;
 mod render;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};

@@ -9,7 +9,8 @@ use burn::tensor::Device;
 use peft_learner::base::Base;
 use peft_learner::config::RunConfig;
 use peft_learner::data::{
-    DataCache, DataFile, Example, Examples, IGNORE_INDEX, Part, Prepared, RowOptions, Stream, StreamConfig, UNSEEN_INDEX,
+    DataCache, DataFile, Example, Examples, IGNORE_INDEX, Part, Prepared, RowOptions, Stream, StreamConfig,
+    UNSEEN_INDEX,
 };
 use peft_learner::evaluate::evaluate;
 use peft_learner::from_config::ConfiguredRun;
@@ -102,7 +103,10 @@ fn meant(case: &Case) -> Vec<(Vec<u32>, Vec<i32>)> {
         let from_padding = places[0] > 0 && case.labels[at][places[0]] != IGNORE_INDEX;
         let places: Vec<usize> = from_padding.then(|| places[0] - 1).into_iter().chain(places).collect();
         let labels = places.iter().map(|&place| case.labels[at][place]);
-        plain(Example { input_ids: places.iter().map(|&place| case.ids[at][place]).collect(), labels: labels.collect() })
+        plain(Example {
+            input_ids: places.iter().map(|&place| case.ids[at][place]).collect(),
+            labels: labels.collect(),
+        })
     };
     (0..case.ids.len()).map(row).collect()
 }
@@ -266,7 +270,10 @@ fn kept_tokens_are_used_again_and_made_again_where_they_are_broken() {
     let files = kept();
     let made = std::fs::metadata(&files[0]).unwrap().modified().unwrap();
     let again = prepare(RowOptions::default());
-    assert_eq!((all(&again.examples), &again.report, &again.digest), (all(&first.examples), &first.report, &first.digest));
+    assert_eq!(
+        (all(&again.examples), &again.report, &again.digest),
+        (all(&first.examples), &first.report, &first.digest)
+    );
     assert_eq!((kept(), std::fs::metadata(&files[0]).unwrap().modified().unwrap()), (files.clone(), made));
 
     let mut bytes = std::fs::read(&files[0]).unwrap();
@@ -330,10 +337,12 @@ fn warnings_and_refusals_are_followed_by_what_they_say() {
     let warned = |rows: &str| prepare(rows, none()).unwrap().report.warnings().join("\n");
     assert!(warned("{\"input_ids\": [1, 5, 6]}").contains("no row teaches a token that ends a text"));
     assert_eq!(warned("{\"input_ids\": [1, 5, 6, 2]}"), "");
-    assert!(warned("{\"text\": \"<bos><bos>a\"}").contains("1 rows begin with two beginning-of-text tokens") || {
-        // This tokenizer adds none by itself.
-        base.text.as_ref().unwrap().tokenizer.encode("a", true).unwrap()[0] != 1
-    });
+    assert!(
+        warned("{\"text\": \"<bos><bos>a\"}").contains("1 rows begin with two beginning-of-text tokens") || {
+            // This tokenizer adds none by itself.
+            base.text.as_ref().unwrap().tokenizer.encode("a", true).unwrap()[0] != 1
+        }
+    );
     assert!(warned("{\"prompt\": \"Bring Em\", \"completion\": \"il\"}").contains("in 1 rows the tokens of prompt"));
     assert_eq!(warned("{\"prompt\": \"Bring\", \"completion\": \" Emil\"}"), "");
 
@@ -347,7 +356,10 @@ fn warnings_and_refusals_are_followed_by_what_they_say() {
     let unused = "{\"text\": \"a\", \"id\": 1}\n{\"text\": \"b\"}\n{\"text\": \"c\", \"id\": null, \"url\": \"x\"}";
     let report = prepare(unused, none()).unwrap().report;
     assert!(report.describe("a.jsonl").ends_with("not used: id (in 1 rows), url (in 1 rows)"), "{report:?}");
-    let every = refused("{\"txt\": 1}\n{\"text\": \"a\"}\n{\"text\": 5}\n{\n[1]\n{\"prompt\": \"a\", \"completion\": \"b\"}\n", none());
+    let every = refused(
+        "{\"txt\": 1}\n{\"text\": \"a\"}\n{\"text\": 5}\n{\n[1]\n{\"prompt\": \"a\", \"completion\": \"b\"}\n",
+        none(),
+    );
     for part in [
         "rows.jsonl` has rows that cannot be used",
         "line 1: has `txt`, which fits no shape; known are input_ids · messages · conversations · prompt + completion",

@@ -83,7 +83,8 @@ impl ModelArgs {
 
 /// A JSON object on the command line.
 pub fn object(text: &str) -> std::result::Result<Map<String, Value>, String> {
-    serde_json::from_str(text).map_err(|error| format!("it must be a JSON object, such as '{{\"enable_thinking\": false}}': {error}"))
+    serde_json::from_str(text)
+        .map_err(|error| format!("it must be a JSON object, such as '{{\"enable_thinking\": false}}': {error}"))
 }
 
 /// Refuses a directory without an adapter in it, before a model is loaded for nothing.

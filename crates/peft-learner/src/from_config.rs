@@ -74,11 +74,8 @@ impl ConfiguredRun {
         warnings.extend(of_adapter);
         warnings.extend(base.beyond_vocabulary());
         let data = &config.data;
-        let preparation = base
-            .preparation(data.max_length)
-            .rows(data.rows.clone())
-            .cache(data.cache.clone())
-            .seed(config.seed);
+        let preparation =
+            base.preparation(data.max_length).rows(data.rows.clone()).cache(data.cache.clone()).seed(config.seed);
         let mut prepare = |sources: &[Source], part: Part| {
             let prepared = preparation.sources(sources, part)?;
             let names: Vec<_> = sources.iter().map(ToString::to_string).collect();

@@ -125,7 +125,8 @@ mod tests {
 
     #[test]
     fn the_wanted_files_of_a_data_set_are_downloaded_once() {
-        let files: Files<'_> = &[("README.md", b"x"), ("data/train-0.parquet", b"PAR1"), ("data/test-0.parquet", b"PAR1")];
+        let files: Files<'_> =
+            &[("README.md", b"x"), ("data/train-0.parquet", b"PAR1"), ("data/test-0.parquet", b"PAR1")];
         let server = Server::start(&[("owner/rows", files)]);
         let folder = tempfile::tempdir().unwrap();
         let mut hub = Hub {

@@ -105,7 +105,10 @@ impl Quickstart {
         Ok(RunConfig {
             output: output.to_owned(),
             seed: 42,
-            model: ModelConfig { path: output.join("base").to_string_lossy().into_owned(), dtype: LoadDtype::default() },
+            model: ModelConfig {
+                path: output.join("base").to_string_lossy().into_owned(),
+                dtype: LoadDtype::default(),
+            },
             adapter: AdapterSource::Config(preset.config.to_user_json()),
             data: DataConfig {
                 max_length: 128,

@@ -83,7 +83,9 @@ fn what_is_no_data_is_refused_with_the_way_out() {
     place.run("train run.toml --set data.train=rows.xlsx").fails_with(&["rows.xlsx", "save the table as CSV"]);
     place.run("train run.toml --set data.train=none/*.jsonl").fails_with(&["no file has a name like this"]);
     place.write("few/train.jsonl", "{\"text\": \"a\"}\n");
-    place.run("train run.toml --set data.valid=few").fails_with(&["none of its files is named for this part", "name the file itself"]);
+    place
+        .run("train run.toml --set data.valid=few")
+        .fails_with(&["none of its files is named for this part", "name the file itself"]);
     place.ok("train run.toml --set data.valid=few/train.jsonl --set training.max_steps=1");
 }
 

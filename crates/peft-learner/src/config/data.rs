@@ -120,10 +120,13 @@ fn rows(section: &mut Section<'_>) -> RowOptions {
         Some(toml::Value::String(prompt)) => {
             Some(RowTemplate { prompt, prompt_no_input: None, completion: "{output}".to_string() })
         }
-        Some(value) => value.try_into::<RowTemplate>().map_err(|error| {
-            let message = error.to_string();
-            section.problem(format!("`data.template`: {}", message.trim_end()));
-        }).ok(),
+        Some(value) => value
+            .try_into::<RowTemplate>()
+            .map_err(|error| {
+                let message = error.to_string();
+                section.problem(format!("`data.template`: {}", message.trim_end()));
+            })
+            .ok(),
     };
     let kwargs: toml::Table = section.or("chat_template_kwargs", toml::Table::new());
     rows.chat_template_kwargs = kwargs.into_iter().map(|(key, value)| (key, to_json(value))).collect::<Map<_, _>>();
@@ -205,7 +208,8 @@ mod tests {
         assert_eq!((data.rows.columns["messages"].as_str(), data.rows.assistant_only_loss), ("dialog", false));
         assert_eq!(data.rows.chat_template_kwargs["enable_thinking"], false);
         assert_eq!(RunConfig::parse("again.toml", &config.to_toml().unwrap(), &[]).unwrap(), config);
-        let short = parse("[data]\ntrain = 'a'\nvalid = ['b', 'c']\ncache = false\ntemplate = 'Q: {instruction}'").unwrap();
+        let short =
+            parse("[data]\ntrain = 'a'\nvalid = ['b', 'c']\ncache = false\ntemplate = 'Q: {instruction}'").unwrap();
         assert_eq!(short.data.rows.template.as_ref().unwrap().completion, "{output}");
         assert_eq!(short.data.cache, DataCache::Off);
         assert_eq!(RunConfig::parse("again.toml", &short.to_toml().unwrap(), &[]).unwrap(), short);

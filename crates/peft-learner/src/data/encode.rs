@@ -143,7 +143,8 @@ impl EncodeReport {
         self.doubled_bos += other.doubled_bos;
         self.teaching_stop += other.teaching_stop;
         self.quoted_arguments += other.quoted_arguments;
-        self.renamed.extend(other.renamed.iter().filter(|name| !self.renamed.contains(*name)).cloned().collect::<Vec<_>>());
+        self.renamed
+            .extend(other.renamed.iter().filter(|name| !self.renamed.contains(*name)).cloned().collect::<Vec<_>>());
         for (key, rows) in &other.ignored_keys {
             *self.ignored_keys.entry(key.clone()).or_default() += rows;
         }
@@ -230,7 +231,9 @@ impl Encoding<'_> {
         let token = token.map(|token| format!(" ({token:?})")).unwrap_or_default();
         let cause = match row {
             Row::InputIds { .. } => "",
-            _ => ": take this token out of the row, or resize the model's embedding; or this tokenizer is not the model's",
+            _ => {
+                ": take this token out of the row, or resize the model's embedding; or this tokenizer is not the model's"
+            }
         };
         Err(format!("token id {id}{token} is outside the model's vocabulary of {vocab_size}{cause}").into())
     }

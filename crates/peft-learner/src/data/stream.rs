@@ -347,7 +347,8 @@ mod tests {
     fn grouping_by_length_spares_padding_and_begins_with_the_longest() {
         let config = StreamConfig { batch_size: 4, accumulation: 1, ..config() };
         let grouped = stream(200, StreamConfig { group_by_length: true, ..config.clone() });
-        let cells = |stream: &Stream| (0..50).flat_map(|k| stream.step(k).unwrap()).map(|batch| batch.input_ids.len()).sum();
+        let cells =
+            |stream: &Stream| (0..50).flat_map(|k| stream.step(k).unwrap()).map(|batch| batch.input_ids.len()).sum();
         let (with, without): (usize, usize) = (cells(&grouped), cells(&stream(200, config)));
         assert!(with * 10 < without * 9, "{with} against {without}");
         assert_eq!(grouped.step(0).unwrap()[0].lengths[0], 13);
@@ -360,7 +361,8 @@ mod tests {
             let stream = stream(n, config);
             for epoch in 0..2 {
                 let steps = stream.rows_per_epoch();
-                let batches: Vec<_> = (epoch * steps..(epoch + 1) * steps).flat_map(|k| stream.step(k).unwrap()).collect();
+                let batches: Vec<_> =
+                    (epoch * steps..(epoch + 1) * steps).flat_map(|k| stream.step(k).unwrap()).collect();
                 let mut seen = Vec::new();
                 for batch in &batches {
                     assert!(batch.seq <= 24);

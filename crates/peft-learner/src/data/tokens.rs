@@ -121,8 +121,7 @@ impl TokenWriter {
         self.hashed(&report)?;
         let sizes = [examples, 4 * self.words, report.len() as u64].map(u64::to_le_bytes).concat();
         self.hash.update(&sizes);
-        let header =
-            [MAGIC.as_slice(), &key.to_le_bytes(), &self.hash.digest128().to_le_bytes(), &sizes].concat();
+        let header = [MAGIC.as_slice(), &key.to_le_bytes(), &self.hash.digest128().to_le_bytes(), &sizes].concat();
         let Self { mut out, place, .. } = self;
         let path = place.path().to_path_buf();
         let failed = || LearnerError::io("write", &path);
@@ -181,7 +180,8 @@ impl TokenFile {
         let size = |at: usize| number(at).and_then(|number| usize::try_from(number).ok());
         let parts = map.starts_with(MAGIC).then(|| Some((size(40)?, size(48)?, size(56)?))).flatten();
         let (examples, token_bytes, report) = parts.ok_or_else(broken)?;
-        let checksum = map.get(24..40).and_then(|sum| sum.try_into().ok()).map(u128::from_le_bytes).ok_or_else(broken)?;
+        let checksum =
+            map.get(24..40).and_then(|sum| sum.try_into().ok()).map(u128::from_le_bytes).ok_or_else(broken)?;
         let index = examples.checked_add(1).and_then(|entries| entries.checked_mul(8)).ok_or_else(broken)?;
         let start = HEADER.checked_add(token_bytes).and_then(|end| end.checked_add(index)).ok_or_else(broken)?;
         let report = start.checked_add(report).and_then(|end| map.get(start..end)).ok_or_else(broken)?;
@@ -210,7 +210,10 @@ impl TokenFile {
         let words: Vec<u32> = words.map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect();
         if place & LABELS != 0 {
             let (ids, labels) = words.split_at(words.len() / 2);
-            return Some(Example { input_ids: ids.to_vec(), labels: labels.iter().map(|&label| label as i32).collect() });
+            return Some(Example {
+                input_ids: ids.to_vec(),
+                labels: labels.iter().map(|&label| label as i32).collect(),
+            });
         }
         let label = |&word: &u32| if word & LEARNED != 0 { (word & !LEARNED) as i32 } else { IGNORE_INDEX };
         let labels = words.iter().map(label).collect();
@@ -221,7 +224,9 @@ impl TokenFile {
 impl Dataset<Example> for TokenFile {
     fn get(&self, index: usize) -> Result<Example, DatasetError> {
         let example = self.example(index);
-        example.ok_or_else(|| DatasetError::new(std::io::Error::other("the file of tokens is shorter than its index says")))
+        example.ok_or_else(|| {
+            DatasetError::new(std::io::Error::other("the file of tokens is shorter than its index says"))
+        })
     }
 
     fn len(&self) -> usize {

@@ -111,9 +111,9 @@ impl ChatTemplate {
     pub fn mentions(&self, name: &str) -> bool {
         let inside = |c: char| c.is_alphanumeric() || c == '_';
         self.sources().any(|source| {
-            source.match_indices(name).any(|(at, _)| {
-                !source[..at].ends_with(inside) && !source[at + name.len()..].starts_with(inside)
-            })
+            source
+                .match_indices(name)
+                .any(|(at, _)| !source[..at].ends_with(inside) && !source[at + name.len()..].starts_with(inside))
         })
     }
 

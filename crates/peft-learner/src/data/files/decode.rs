@@ -15,7 +15,10 @@ const BUFFER: usize = 1 << 18;
 /// Formats that are not read, by their first bytes, and what to do.
 const FOREIGN: &[(&[u8], &str)] = &[
     (b"ARROW1", "an Arrow file; write it as Parquet: `datasets.load_from_disk(DIR).to_parquet(\"rows.parquet\")`"),
-    (b"\xff\xff\xff\xff", "an Arrow stream; write it as Parquet: `datasets.load_from_disk(DIR).to_parquet(\"rows.parquet\")`"),
+    (
+        b"\xff\xff\xff\xff",
+        "an Arrow stream; write it as Parquet: `datasets.load_from_disk(DIR).to_parquet(\"rows.parquet\")`",
+    ),
     (b"PK\x03\x04", "a zip archive or spreadsheet; unpack it, or save the table as CSV"),
     (b"BZh", "compressed by bzip2; unpack it (bunzip2), or compress it by gzip or zstd"),
     (b"\xfd7zXZ", "compressed by xz; unpack it (unxz), or compress it by gzip or zstd"),

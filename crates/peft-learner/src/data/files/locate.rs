@@ -28,9 +28,19 @@ impl Part {
     pub(super) fn keys(self) -> &'static [&'static str] {
         match self {
             Self::Train => &["train", "data", "rows", "examples", "instances", "records"],
-            Self::Valid => {
-                &["validation", "valid", "val", "dev", "eval", "test", "data", "rows", "examples", "instances", "records"]
-            }
+            Self::Valid => &[
+                "validation",
+                "valid",
+                "val",
+                "dev",
+                "eval",
+                "test",
+                "data",
+                "rows",
+                "examples",
+                "instances",
+                "records",
+            ],
         }
     }
 }
@@ -93,10 +103,7 @@ fn folder(dir: &Path, part: Part) -> Result<Vec<PathBuf>> {
             dir.display().to_string()
         ),
         (.., true) => format!("no file in it has a name that ends in .{}", ENDS.join(", .")),
-        _ => format!(
-            "none of its files is named for this part ({}); name the file itself",
-            part.words().join(", ")
-        ),
+        _ => format!("none of its files is named for this part ({}); name the file itself", part.words().join(", ")),
     };
     Err(LearnerError::DataFile { file: dir.to_path_buf(), message })
 }
@@ -173,7 +180,9 @@ mod tests {
         let names = ["b1.jsonl", "b0.jsonl", "c.jsonl"];
         assert_eq!(found(&names, "b*.jsonl", Part::Valid).unwrap(), ["b0.jsonl", "b1.jsonl"]);
         assert_eq!(found(&names, "c.jsonl", Part::Valid).unwrap(), ["c.jsonl"]);
-        assert!(found(&names, "d*.jsonl", Part::Train).unwrap_err().to_string().contains("no file has a name like this"));
+        assert!(
+            found(&names, "d*.jsonl", Part::Train).unwrap_err().to_string().contains("no file has a name like this")
+        );
         assert!(found(&names, "d.jsonl", Part::Train).unwrap_err().to_string().starts_with("cannot open `"));
     }
 }

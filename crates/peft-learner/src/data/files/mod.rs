@@ -257,7 +257,9 @@ mod tests {
             assert_eq!(texts(open(name, format!("\u{feff}{text}"))), expected, "with a byte-order mark: {text}");
             let utf16 = |swap: bool, mark: bool| -> Vec<u8> {
                 let text = if mark { format!("\u{feff}{text}") } else { text.clone() };
-                text.encode_utf16().flat_map(|unit| if swap { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect()
+                text.encode_utf16()
+                    .flat_map(|unit| if swap { unit.to_be_bytes() } else { unit.to_le_bytes() })
+                    .collect()
             };
             for (swap, mark) in [(false, true), (true, true), (false, false), (true, false)] {
                 assert_eq!(texts(open(name, utf16(swap, mark))), expected, "UTF-16, {swap}, {mark}: {text}");

@@ -46,10 +46,9 @@ fn readable(schema: &SchemaDescriptor) -> Result<(Option<Type>, Vec<String>), Pa
         let fine = match (column.physical_type(), column.converted_type()) {
             (_, C::NONE | C::DECIMAL) => true,
             (Physical::INT32, converted) => !matches!(converted, C::UINT_64 | C::INT_64 | C::TIME_MICROS),
-            (Physical::INT64, converted) => matches!(
-                converted,
-                C::INT_64 | C::UINT_64 | C::TIME_MICROS | C::TIMESTAMP_MILLIS | C::TIMESTAMP_MICROS
-            ),
+            (Physical::INT64, converted) => {
+                matches!(converted, C::INT_64 | C::UINT_64 | C::TIME_MICROS | C::TIMESTAMP_MILLIS | C::TIMESTAMP_MICROS)
+            }
             (Physical::BYTE_ARRAY, converted) => matches!(converted, C::UTF8 | C::ENUM | C::JSON | C::BSON),
             (Physical::FIXED_LEN_BYTE_ARRAY, _) => false,
             _ => true,

@@ -15,9 +15,11 @@ fn reader<R: Read>(text: R, delimiter: u8) -> csv::Reader<R> {
 pub(super) fn open(text: impl Read, at: u64, delimiter: u8) -> Result<(Vec<String>, Layout), String> {
     let mut reader = reader(BufReader::with_capacity(1 << 18, text), delimiter);
     let (mut record, mut layout) = (ByteRecord::new(), Layout::default());
-    let mut read = |record: &mut ByteRecord| reader.read_byte_record(record).map(|more| (more, reader.position().byte()));
+    let mut read =
+        |record: &mut ByteRecord| reader.read_byte_record(record).map(|more| (more, reader.position().byte()));
     let (_, mut start) = read(&mut record).map_err(|error| error.to_string())?;
-    let header = StringRecord::from_byte_record(record.clone()).map_err(|_| "its first line is not UTF-8".to_string())?;
+    let header =
+        StringRecord::from_byte_record(record.clone()).map_err(|_| "its first line is not UTF-8".to_string())?;
     let header: Vec<String> = header.iter().map(|name| name.trim().to_string()).collect();
     if let Some(name) = header.iter().enumerate().find(|(i, name)| header[..*i].contains(name)).map(|(_, name)| name) {
         return Err(format!("two columns are named `{name}`"));
@@ -64,7 +66,10 @@ mod tests {
             row(&text.as_bytes()[range.start as usize..range.end as usize], &header, b',').unwrap()
         };
         assert_eq!(read(0)["prompt"], "a, \"b\"\nc");
-        assert_eq!((&read(0)["completion"], &read(1)["prompt"], &read(1)["completion"]), (&"d".into(), &"e".into(), &"".into()));
+        assert_eq!(
+            (&read(0)["completion"], &read(1)["prompt"], &read(1)["completion"]),
+            (&"d".into(), &"e".into(), &"".into())
+        );
     }
 
     #[test]

@@ -30,7 +30,8 @@ const SHAREGPT_ROLES: &[(&str, &str)] = &[
     ("function", "tool"),
 ];
 /// Keys of messages by which other programs say how much of a turn is learned.
-const CHANGING: &[&str] = &["loss", "mask", "loss_mask", "train_detail", "training_detail", "masked", "weights", "images"];
+const CHANGING: &[&str] =
+    &["loss", "mask", "loss_mask", "train_detail", "training_detail", "masked", "weights", "images"];
 /// Names of a turn's reasoning; Transformers hands each of them to the template under the other names too.
 const REASONING: &[&str] = &["reasoning_content", "thinking", "reasoning"];
 
@@ -54,12 +55,7 @@ impl Messages<'_> {
     /// A conversation of the list `messages` (called `key`), with the tools and variables of its row.
     pub fn conversation(&mut self, key: &str, messages: Value, row: &mut RawRow) -> Result<Conversation, String> {
         let (messages, not_learned) = self.list(key, messages)?;
-        Ok(Conversation {
-            messages,
-            tools: self.tools(row)?,
-            template_kwargs: self.variables(row)?,
-            not_learned,
-        })
+        Ok(Conversation { messages, tools: self.tools(row)?, template_kwargs: self.variables(row)?, not_learned })
     }
 
     /// A list of messages.
@@ -120,7 +116,9 @@ impl Messages<'_> {
             if !(self.mentions)("tool_calls") {
                 return Err(not_read(&format!("{place}.tool_calls"), "tool_calls"));
             }
-            let texts = |call: &Value| call.pointer("/function/arguments").or(call.get("arguments")).is_some_and(Value::is_string);
+            let texts = |call: &Value| {
+                call.pointer("/function/arguments").or(call.get("arguments")).is_some_and(Value::is_string)
+            };
             self.quoted_arguments |= calls.iter().any(texts)
                 && ["arguments | tojson", "arguments|tojson"].iter().any(|filter| (self.mentions)(filter))
                 && !["arguments is string", "arguments is mapping"].iter().any(|test| (self.mentions)(test));
@@ -178,7 +176,9 @@ impl Messages<'_> {
             };
             texts.push(text.ok_or_else(|| {
                 let kind = part.get("type").and_then(Value::as_str).unwrap_or("no text");
-                format!("`{place}.content[{at}]` is {kind:?}: this program learns from text alone; take the rows without it")
+                format!(
+                    "`{place}.content[{at}]` is {kind:?}: this program learns from text alone; take the rows without it"
+                )
             })?);
         }
         let takes_parts = [
@@ -214,7 +214,9 @@ impl Messages<'_> {
         let tool = |(at, tool): (usize, Value)| match from_text(tool) {
             // A function alone, as OpenAI's older format and LLaMA-Factory have it.
             Value::Object(tool)
-                if (key == "functions" || self.sharegpt) && tool.contains_key("name") && !tool.contains_key("function") =>
+                if (key == "functions" || self.sharegpt)
+                    && tool.contains_key("name")
+                    && !tool.contains_key("function") =>
             {
                 Ok(json!({"type": "function", "function": tool}))
             }
@@ -299,7 +301,10 @@ fn calls_of_text(place: &str, content: Value) -> Result<Value, String> {
         Value::Array(calls) => calls,
         Value::Object(call) => vec![call.into()],
         other => {
-            return Err(format!("`{place}` calls a function and must be JSON: a name and arguments, not {}", kind(&other)));
+            return Err(format!(
+                "`{place}` calls a function and must be JSON: a name and arguments, not {}",
+                kind(&other)
+            ));
         }
     };
     let call = |call: Value| match call {

@@ -69,7 +69,10 @@ fn without_padding(mut ids: Vec<u32>, labels: Option<Vec<i32>>, seen: &[bool]) -
 fn trivial(row: &mut RawRow, length: usize) -> Result<(), String> {
     let lengths = row.remove("seq_lengths").map(from_text);
     if lengths.is_some_and(|lengths| !lengths.is_null() && lengths != serde_json::json!([length])) {
-        return Err("`seq_lengths` says that several examples are packed in it; give each a row, and set data.packing = true".into());
+        return Err(
+            "`seq_lengths` says that several examples are packed in it; give each a row, and set data.packing = true"
+                .into(),
+        );
     }
     let positions = row.remove("position_ids").map(from_text);
     let counting = Value::from((0..length).collect::<Vec<_>>());
@@ -127,7 +130,8 @@ mod tests {
     #[test]
     fn masks_say_what_is_learned() {
         assert_eq!(read_row(json!({"input_ids": [1, 2]})).unwrap(), (vec![1, 2], None));
-        let row = json!({"input_ids": [5, 6, 7], "completion_mask": [0, 1, 1], "assistant_masks": [false, true, false]});
+        let row =
+            json!({"input_ids": [5, 6, 7], "completion_mask": [0, 1, 1], "assistant_masks": [false, true, false]});
         assert_eq!(read_row(row).unwrap().1.unwrap(), [-100, 6, -100]);
         let row = json!({"input_ids": [5, 6, 7], "completion_mask": [0, 1, 1], "labels": [5, 6, 7]});
         assert_eq!(read_row(row).unwrap().1.unwrap(), [5, 6, 7], "labels come first, as in TRL");

@@ -45,7 +45,9 @@ pub(super) fn left(row: RawRow) -> Result<Vec<String>, String> {
         let medium = ["image", "video", "audio"].iter().find(|medium| key.starts_with(**medium));
         return Err(match medium {
             Some(medium) => {
-                format!("has `{key}`: this program learns from text alone; take the rows without {medium}s, or set ignore = [\"{key}\"] in [data]")
+                format!(
+                    "has `{key}`: this program learns from text alone; take the rows without {medium}s, or set ignore = [\"{key}\"] in [data]"
+                )
             }
             None => format!(
                 "`{key}` is {}, which would change what is learned, and this program does not do so; take it out, or set \
@@ -61,7 +63,12 @@ pub(super) fn left(row: RawRow) -> Result<Vec<String>, String> {
              whose label is true, and set ignore = [\"label\"] in [data]"
         ));
     }
-    Ok(row.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key).filter(|key| !SILENT.contains(&key.as_str())).collect())
+    Ok(row
+        .into_iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(key, _)| key)
+        .filter(|key| !SILENT.contains(&key.as_str()))
+        .collect())
 }
 
 fn short(value: &Value) -> String {

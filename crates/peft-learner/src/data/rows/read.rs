@@ -162,7 +162,11 @@ impl<'a> RowReader<'a> {
                     turns.push(Message::new("user", user.as_str()));
                     turns.push(Message::new("assistant", assistant.as_str()));
                 }
-                _ => return Err("`history` must be a list of pairs of texts: what was asked and what was answered".to_string()),
+                _ => {
+                    return Err(
+                        "`history` must be a list of pairs of texts: what was asked and what was answered".to_string()
+                    );
+                }
             }
         }
         let question = match input.filter(|input| !input.is_empty()) {
@@ -193,11 +197,8 @@ fn from_text_list(value: Value) -> Value {
 /// Gives columns the names that they have here, and takes out what is to be ignored. Returns which columns were there.
 fn rename(row: &mut RawRow, options: &RowOptions) -> BTreeSet<String> {
     options.ignore.iter().for_each(|key| drop(row.remove(key)));
-    let found: Vec<(&String, Value)> = options
-        .columns
-        .iter()
-        .filter_map(|(ours, theirs)| row.remove(theirs).map(|value| (ours, value)))
-        .collect();
+    let found: Vec<(&String, Value)> =
+        options.columns.iter().filter_map(|(ours, theirs)| row.remove(theirs).map(|value| (ours, value))).collect();
     let names = found.iter().map(|(name, _)| (*name).clone()).collect();
     found.into_iter().for_each(|(name, value)| drop(row.insert(name.clone(), value)));
     names
@@ -278,7 +279,10 @@ mod tests {
         assert!(error(row.clone()).contains("set completion = \"chosen\""));
         let options = json!({"columns": {"completion": "chosen"}, "ignore": ["rejected"]});
         assert_eq!(read_with(row, options, &[]).unwrap().row, texts("a", "b"));
-        assert!(error(json!({"prompt": "a", "completion": "b", "label": false})).contains("keep the rows whose label is true"));
+        assert!(
+            error(json!({"prompt": "a", "completion": "b", "label": false}))
+                .contains("keep the rows whose label is true")
+        );
         assert!(read(json!({"prompt": "a", "completion": "b", "label": 1})).is_ok(), "a class, not a preference");
     }
 
@@ -299,7 +303,10 @@ mod tests {
         for extra in [json!({"reasoning_content": "hm"}), json!({"tool_calls": [{"function": {"name": "f"}}]})] {
             let key = extra.as_object().unwrap().keys().next().unwrap().clone();
             let error = read_with(turn(extra.clone()), json!({}), &[]).unwrap_err();
-            assert!(error.contains(&format!("`messages[1].{key}` is not read by the model's chat template")), "{error}");
+            assert!(
+                error.contains(&format!("`messages[1].{key}` is not read by the model's chat template")),
+                "{error}"
+            );
             assert!(read_with(turn(extra), json!({"ignore": [key]}), &[]).is_ok(), "the way out");
         }
     }
@@ -349,9 +356,12 @@ mod tests {
         assert_eq!(roles, ["system", "user", "assistant", "tool", "assistant"]);
         assert_eq!(chat.messages[2].0["tool_calls"][0]["function"]["arguments"], json!({"x": 1}));
         let unknown = json!({"conversations": [{"from": "narrator", "value": "a"}]});
-        assert!(error(unknown.clone()).contains("say in [data.roles] what role it is, such as \"narrator\" = \"user\""));
+        assert!(
+            error(unknown.clone()).contains("say in [data.roles] what role it is, such as \"narrator\" = \"user\"")
+        );
         assert!(read_with(unknown, json!({"roles": {"narrator": "user"}}), &[]).is_ok(), "the way out");
-        let openai_names = json!({"conversations": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]});
+        let openai_names =
+            json!({"conversations": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]});
         assert_eq!(chat_roles(openai_names), ["user", "assistant"]);
     }
 
@@ -367,11 +377,15 @@ mod tests {
         let row = json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]});
         let Row::Messages(chat) = read(row.clone()).unwrap().row else { unreachable!() };
         assert_eq!(chat.messages[0].content(), "ab");
-        let Row::Messages(chat) = read_with(row, json!({}), &["content is string"]).unwrap().row else { unreachable!() };
+        let Row::Messages(chat) = read_with(row, json!({}), &["content is string"]).unwrap().row else {
+            unreachable!()
+        };
         assert_eq!(chat.messages[0].0["content"][1]["text"], "b");
         let image = json!({"messages": [{"role": "user", "content": [{"type": "image", "image": "x"}]}]});
         assert!(error(image).contains("`messages[0].content[0]` is \"image\": this program learns from text alone"));
-        assert!(error(json!({"messages": [{"role": "user"}]})).contains("`messages[0].content` must be a string, not null"));
+        assert!(
+            error(json!({"messages": [{"role": "user"}]})).contains("`messages[0].content` must be a string, not null")
+        );
     }
 
     #[test]

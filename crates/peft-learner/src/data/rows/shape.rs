@@ -61,14 +61,8 @@ pub enum RowShape {
 }
 
 impl RowShape {
-    const KNOWN: [Self; 6] = [
-        Self::InputIds,
-        Self::Messages,
-        Self::Conversations,
-        Self::PromptCompletion,
-        Self::Instruction,
-        Self::Text,
-    ];
+    const KNOWN: [Self; 6] =
+        [Self::InputIds, Self::Messages, Self::Conversations, Self::PromptCompletion, Self::Instruction, Self::Text];
 
     /// The keys that a row of this shape must have.
     fn keys(self) -> &'static [&'static str] {
@@ -167,9 +161,7 @@ pub(super) fn string(key: &str, value: Value) -> Result<String, String> {
 /// A list or object that a table has as JSON text.
 pub(super) fn from_text(value: Value) -> Value {
     match &value {
-        Value::String(text) if text.trim_start().starts_with(['[', '{']) => {
-            serde_json::from_str(text).unwrap_or(value)
-        }
+        Value::String(text) if text.trim_start().starts_with(['[', '{']) => serde_json::from_str(text).unwrap_or(value),
         _ => value,
     }
 }

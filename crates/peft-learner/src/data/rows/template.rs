@@ -62,7 +62,9 @@ impl RowTemplate {
             pieces(text).map_err(|problem| format!("`data.template`: {problem}"))?;
         }
         if self.prompt_no_input.is_some() && !self.names().contains(&"input") {
-            return Err("`data.template.prompt_no_input` is for rows without `input`, and `prompt` has no {input}".into());
+            return Err(
+                "`data.template.prompt_no_input` is for rows without `input`, and `prompt` has no {input}".into()
+            );
         }
         Ok(())
     }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use llama_burn::CausalModel;
-use peft_burn::adalora::kept_ranks;
 use peft_burn::PeftModel;
+use peft_burn::adalora::kept_ranks;
 
 use super::builder::{Finetune, Report, Train};
 use crate::data::{Stream, StreamConfig};

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::data::dataset::{Dataset, DatasetError};
 use memmap2::Mmap;
@@ -62,7 +63,9 @@ impl TokenWriter {
                 if let Some(dir) = path.parent() {
                     std::fs::create_dir_all(dir).map_err(LearnerError::io("create", dir))?;
                 }
-                let part = path.with_extension(format!("{}.part", std::process::id()));
+                static COUNT: AtomicUsize = AtomicUsize::new(0);
+                let count = COUNT.fetch_add(1, Ordering::Relaxed);
+                let part = path.with_extension(format!("{}-{count}.part", std::process::id()));
                 let file = File::options().read(true).write(true).create(true).truncate(true).open(&part);
                 (file.map_err(LearnerError::io("create", &part))?, Place::Kept { part, path })
             }

@@ -36,11 +36,11 @@ fn positions(s: Sizes) -> impl Iterator<Item = (usize, usize, usize)> {
 }
 
 #[test]
-fn a_query_that_sees_nothing_gets_nothing_and_hands_on_nothing() {
+fn a_query_that_sees_nothing_gets_nothing() {
     let device = test_device();
     let hidden = Tensor::<4, Bool>::from_data(TensorData::new(vec![true, true, false, false], [1, 1, 2, 2]), &device);
-    for dtype in [DType::F32, DType::F64] {
-        let [q, v] = [[2, 4], [4, 2]].map(|shape| random(shape, &device));
+    for dtype in [DType::F32, DType::F64].into_iter().filter(|dtype| computes(*dtype)) {
+        let (q, v): (Tensor<2>, Tensor<2>) = (random(1, [2, 4]), random(2, [2, 4]));
         let (q, k, v) =
             (q.cast(dtype), v.clone().reshape([1, 1, 2, 4]).cast(dtype), v.reshape([1, 1, 2, 4]).cast(dtype));
         let out = masked_attention(q, k, v, hidden.clone()).into_data().iter::<f64>().collect::<Vec<_>>();

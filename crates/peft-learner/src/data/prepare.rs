@@ -10,12 +10,13 @@ use burn::data::dataset::Dataset;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use serde_json::json;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::encode::{Encoding, Outcome, problem_at};
 use super::examples::Chained;
 use super::files::{DataFile, Part, locate};
 use super::rows::{RowOptions, RowReader, RowShape};
+use super::seen::Seen;
 use super::source::{DataCache, Source};
 use super::stream::{split, weighted};
 use super::tokens::{TokenFile, TokenWriter};
@@ -107,7 +108,7 @@ impl<'a> Preparation<'a> {
         }
         let digest = match digests.as_slice() {
             [one] => one.trim_end_matches("*1").to_string(),
-            several => format!("{:032x}", xxhash_rust::xxh3::xxh3_128(several.join(" ").as_bytes())),
+            several => format!("{:032x}", xxh3_128(several.join(" ").as_bytes())),
         };
         Ok(Prepared { examples: joined(parts), report, digest })
     }
@@ -141,17 +142,19 @@ impl<'a> Preparation<'a> {
     /// The file of tokens of a data file: the one that is kept, or a new one.
     fn tokens(&self, path: &Path, part: Part) -> Result<TokenFile> {
         let bytes = std::fs::metadata(path).map_err(LearnerError::io("open", path))?.len();
-        let (key, kept) = match self.cache.folder(bytes).zip(self.fingerprint()) {
-            Some((folder, fingerprint)) => {
-                let key = self.key(path, part, &fingerprint)?;
-                (key, Some(folder.join(format!("{key:032x}.tokens"))))
-            }
-            None => (0, None),
+        let Some((folder, fingerprint)) = self.cache.folder(bytes).zip(self.fingerprint()) else {
+            return self.encode(&DataFile::open(path, part)?, None, 0);
         };
-        if let Some(tokens) = kept.as_deref().and_then(|kept| TokenFile::open(kept, key)) {
+        let seen = Seen::new(&folder);
+        let key = self.key(path, part, &fingerprint, &seen)?;
+        let kept = folder.join(format!("{key:032x}.tokens"));
+        if let Some(tokens) = TokenFile::open(&kept, key, seen.digest(&kept)) {
+            seen.note_own(&kept, tokens.checksum());
             return Ok(tokens);
         }
-        self.encode(&DataFile::open(path, part)?, kept, key)
+        let tokens = self.encode(&DataFile::open(path, part)?, Some(kept.clone()), key)?;
+        seen.note_own(&kept, tokens.checksum());
+        Ok(tokens)
     }
 
     /// What the tokens depend on beside the rows; `None` where that is not known.
@@ -159,9 +162,18 @@ impl<'a> Preparation<'a> {
         self.encoder.map_or_else(|| Some(String::new()), |encoder| encoder.fingerprint())
     }
 
-    fn key(&self, path: &Path, part: Part, fingerprint: &str) -> Result<u128> {
+    /// What a data file's tokens are kept under.
+    fn key(&self, path: &Path, part: Part, fingerprint: &str, seen: &Seen<'_>) -> Result<u128> {
         let EncodeOptions { max_length, vocab_size } = self.options;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let content = match seen.digest(path) {
+            Some(digest) => digest,
+            None => {
+                let digest = content(path)?;
+                seen.note(path, digest);
+                digest
+            }
+        };
         let meaning = json!([
             env!("CARGO_PKG_VERSION"),
             fingerprint,
@@ -172,17 +184,9 @@ impl<'a> Preparation<'a> {
             part == Part::Train,
             // The name's end tells the format.
             name.split_once('.').map(|(_, ends)| ends),
+            format!("{content:x}"),
         ]);
-        let mut hash = Xxh3::new();
-        hash.update(meaning.to_string().as_bytes());
-        let mut file = File::open(path).map_err(LearnerError::io("open", path))?;
-        let mut block = vec![0; 1 << 20];
-        loop {
-            match file.read(&mut block).map_err(LearnerError::io("read", path))? {
-                0 => return Ok(hash.digest128()),
-                read => hash.update(&block[..read]),
-            }
-        }
+        Ok(xxh3_128(meaning.to_string().as_bytes()))
     }
 
     fn encode(&self, file: &DataFile, kept: Option<PathBuf>, key: u128) -> Result<TokenFile> {
@@ -260,6 +264,18 @@ impl Prepared {
         self.examples = self.examples.select(rest)?;
         self.digest += &format!("-{share}-{seed}");
         Ok(apart)
+    }
+}
+
+/// The digest of what is in a file.
+fn content(path: &Path) -> Result<u128> {
+    let (mut hash, mut block) = (Xxh3::new(), vec![0; 1 << 20]);
+    let mut file = File::open(path).map_err(LearnerError::io("open", path))?;
+    loop {
+        match file.read(&mut block).map_err(LearnerError::io("read", path))? {
+            0 => return Ok(hash.digest128()),
+            read => hash.update(&block[..read]),
+        }
     }
 }
 

@@ -194,7 +194,7 @@ impl<'a> Preparation<'a> {
         let mentions = |word: &str| self.mentions(&words, word);
         let reader = self.reader(file, &mentions)?;
         if self.encoder.is_none() && reader.shape() != RowShape::InputIds {
-            return Err(LearnerError::NoTokenizer { file: file.path().to_path_buf(), shape: reader.shape() });
+            return Err(LearnerError::NoTokenizer { file: file.path().to_path_buf(), shape: reader.shape().to_string() });
         }
         let mut writer = TokenWriter::new(kept)?;
         let work = Work { file, reader, encoding: self.encoding() };

@@ -13,8 +13,8 @@ use peft_burn::{
     add_weighted_adapter, convert_to_lora,
 };
 use peft_burn_workspace::{
-    Inputs, adapted, as_labels, assert_close, device, fixtures, golden, goldens, json, loss, meta, orthogonal, python_with,
-    relative_error, run_script, tensors,
+    Inputs, adapted, as_labels, assert_close, device, fixtures, golden, goldens, json, loss, meta, orthogonal,
+    python_with, relative_error, run_script, tensors,
 };
 use peft_learner::base::Base;
 use peft_learner::config::RunConfig;

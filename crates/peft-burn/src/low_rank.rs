@@ -110,8 +110,11 @@ mod tests {
         let [a, b] = [[2, 6], [5, 2]].map(|s| from_vec(rng.normal(s[0] * s[1], 1.0), s, &device).val());
         let update = LowRank::new(a, b, 0.5);
         let delta = update.delta();
-        let [two, all, leading] =
-            [LowRank::nearest(delta.clone(), 2), LowRank::nearest(delta.clone(), 99), LowRank::leading(delta.clone(), 2)];
+        let [two, all, leading] = [
+            LowRank::nearest(delta.clone(), 2),
+            LowRank::nearest(delta.clone(), 99),
+            LowRank::leading(delta.clone(), 2),
+        ];
         for found in [two, all, leading, update.at_rank(7)] {
             assert_eq!(found.scaling, 1.0);
             found.delta().into_data().assert_approx_eq::<f32>(&delta.to_data(), Tolerance::absolute(1e-5));
@@ -122,9 +125,7 @@ mod tests {
     fn subspace_iteration_comes_as_near_as_the_decomposition() {
         let device = Device::flex();
         let delta = from_vec(TensorRng::new(3, "d").normal(60 * 40, 1.0), [60, 40], &device).val();
-        let missing = |found: LowRank| {
-            (found.delta() - delta.clone()).powi_scalar(2).sum().into_scalar::<f32>().sqrt()
-        };
+        let missing = |found: LowRank| (found.delta() - delta.clone()).powi_scalar(2).sum().into_scalar::<f32>().sqrt();
         let (exact, fast) = (missing(LowRank::nearest(delta.clone(), 6)), missing(LowRank::leading(delta.clone(), 6)));
         // Of noise, whose singular values hardly decline: the hardest case.
         assert!(fast >= exact * 0.9999 && fast < exact * 1.01, "{fast} and {exact}");

@@ -95,6 +95,9 @@ pub fn check_adapter_dir(dir: &Path) -> Result {
     let inner = dir.join("adapter");
     let way_out = if inner.join("adapter_config.json").exists() {
         format!("this folder is a run's; its adapter is `{}`", inner.display())
+    } else if dir.join("config.json").exists() {
+        "this folder is a model's: give it as --model, or make an adapter of what it learned with `peft convert --from-model`"
+            .to_owned()
     } else {
         "give a folder with adapter_config.json and adapter_model.safetensors (or adapter_model.bin)".to_owned()
     };

@@ -22,6 +22,9 @@ mod convert;
 #[path = "cli/extract.rs"]
 mod extract;
 
+#[path = "cli/other_files.rs"]
+mod other_files;
+
 #[path = "cli/plain_lora.rs"]
 mod plain_lora;
 

@@ -3,7 +3,7 @@
 use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, DType, Distribution, Tensor, TensorData};
 
-use super::attention::Pattern;
+use super::pattern::Pattern;
 
 /// Attention of q (`[batch·queries, heads·d]`) to k and v (`[batch, kv_heads, keys, d]`), each weight zeroed with probability
 /// `p` after the softmax and the others scaled by 1/(1−p): `[batch·queries, heads·d]`. Weights are held whole.
@@ -100,7 +100,8 @@ mod tests {
         let (batch, seq) = (64, 16);
         let zeros = |heads| Tensor::<4>::zeros([batch, heads, seq, 4], &Device::flex());
         let q = Tensor::zeros([batch * seq, 8], &Device::flex());
-        let mask = Tensor::<4, Bool>::from_data(TensorData::new(vec![false; seq * seq], [1, 1, seq, seq]), &Device::flex());
+        let mask =
+            Tensor::<4, Bool>::from_data(TensorData::new(vec![false; seq * seq], [1, 1, seq, seq]), &Device::flex());
         let out = dropped_attention(q, zeros(2), zeros(2).add_scalar(1.0), &Pattern::Masked(mask), 0.3);
         let values: Vec<f32> = out.slice([0..batch * seq, 0..1]).into_data().iter::<f32>().collect();
         let mean = values.iter().sum::<f32>() / values.len() as f32;

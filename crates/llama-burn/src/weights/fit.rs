@@ -64,7 +64,9 @@ pub(crate) fn fit(dir: &Path, config: LlamaConfig, checkpoint: &Checkpoint) -> R
         match names.get(name).and_then(|stored| checkpoint.shape(stored)) {
             None if tied && name == HEAD => {}
             None if name == HEAD => {
-                missing.push(format!("{name} (where the head is the embedding, config.json says tie_word_embeddings: true)"));
+                missing.push(format!(
+                    "{name} (where the head is the embedding, config.json says tie_word_embeddings: true)"
+                ));
             }
             None => missing.push(name.clone()),
             Some(found) if found != shape => misshapen.push(format!("{name} is {found:?}, expected {shape:?}")),
@@ -146,7 +148,9 @@ fn unexpected(others: &[(String, Option<String>)], warnings: &mut Vec<String>) -
     for (stored, meant) in others {
         match meant {
             Some(_) if stored.contains("lora_") || stored.contains(".base_layer.") => {
-                refused.push(format!("{stored} (of an adapter that is not merged: merge it first, or load it as an adapter)"));
+                refused.push(format!(
+                    "{stored} (of an adapter that is not merged: merge it first, or load it as an adapter)"
+                ));
             }
             Some(_) if !is_buffer(stored) => refused.push(stored.clone()),
             _ => ignored.push(stored.as_str()),
@@ -181,7 +185,11 @@ mod tests {
             ("norm.weight", "", Some("model.norm.weight")),
             ("lm_head.weight", "", Some("lm_head.weight")),
             ("lm_head.weight", "model.", Some("lm_head.weight")),
-            ("module.model.layers._orig_mod.0.input_layernorm.weight", "module.model.", Some("model.layers.0.input_layernorm.weight")),
+            (
+                "module.model.layers._orig_mod.0.input_layernorm.weight",
+                "module.model.",
+                Some("model.layers.0.input_layernorm.weight"),
+            ),
             ("module.lm_head.weight", "module.model.", Some("lm_head.weight")),
             ("base_model.model.lm_head.weight", "base_model.model.model.", Some("lm_head.weight")),
             ("v_head.summary.weight", "model.", None),

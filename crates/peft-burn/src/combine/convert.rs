@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{DType, Tensor, TensorData};
 
 use super::new_lora::{NewLayer, add_lora};
+use super::plain_lora::on_the_base;
 use crate::config::{Bias, Patterns, TargetModules};
 use crate::error::{PeftError, Result};
 use crate::layers::embedding::PeftEmbedding;
@@ -30,8 +31,8 @@ impl Conversion {
 
 /// Adds the LoRA adapter `new_name`, which does what `name` does, or comes nearest to it at `rank`. It is not activated.
 ///
-/// VeRA, AdaLoRA and LoRA are low-rank updates and are converted exactly, at their own ranks, unless `rank` is below
-/// those. DoRA and IA3 change the whole weight: their updates are decomposed and cut to `rank`. Trained modules, biases
+/// VeRA, AdaLoRA and LoRA are low-rank updates and are converted exactly, at their own ranks (PiSSA and OLoRA at twice that),
+/// unless `rank` is below those. DoRA and IA3 change the whole weight: their updates are decomposed and cut to `rank`. Trained modules, biases
 /// and tokens are taken over.
 ///
 /// # Errors
@@ -97,10 +98,9 @@ fn linear_update(linear: &PeftLinear, name: &str, path: &str, rank: Option<usize
     }
     let bias = bias_change(linear, adapter, method);
     let update = method.update().filter(|update| update.magnitude.is_none()).map(|update| update.low_rank);
-    // A residual of the base has the rank of what was taken out of it.
-    let own_rank = update.as_ref().map(|u| if adapter.weight.is_some() { 2 * u.rank() } else { u.rank() });
-    let exact = update.filter(|_| adapter.weight.is_none());
-    let exact = exact.filter(|update| rank.is_none_or(|rank| update.rank() <= rank));
+    let update = update.map(|update| on_the_base(linear, name, update));
+    let own_rank = update.as_ref().map(LowRank::rank);
+    let exact = update.filter(|update| rank.is_none_or(|rank| update.rank() <= rank));
     let (update, error) = match exact {
         Some(update) => (update, 0.0),
         None => {

@@ -89,7 +89,11 @@ pub fn extract_lora<M: PeftModel>(
     let config = LoraConfig {
         r,
         lora_alpha: r as f64,
-        rank_pattern: layers.iter().filter(|(_, l)| l.update.rank() != r).map(|(p, l)| (p.clone(), l.update.rank())).collect(),
+        rank_pattern: layers
+            .iter()
+            .filter(|(_, l)| l.update.rank() != r)
+            .map(|(p, l)| (p.clone(), l.update.rank()))
+            .collect(),
         alpha_pattern: layers
             .iter()
             .filter(|(_, l)| l.update.rank() != r)
@@ -133,11 +137,15 @@ fn check_shapes<M: PeftModel>(model: &M, tuned: &M) -> Result<()> {
     for (path, size) in &ours {
         match theirs.get(path) {
             None => problems.push(format!("{path} is not in the tuned model")),
-            Some(other) if other != size => problems.push(format!("{path} is {size} in the base and {other} in the tuned model")),
+            Some(other) if other != size => {
+                problems.push(format!("{path} is {size} in the base and {other} in the tuned model"))
+            }
             Some(_) => {}
         }
     }
-    problems.extend(theirs.keys().filter(|path| !ours.contains_key(*path)).map(|path| format!("{path} is not in the base")));
+    problems.extend(
+        theirs.keys().filter(|path| !ours.contains_key(*path)).map(|path| format!("{path} is not in the base")),
+    );
     if problems.is_empty() { Ok(()) } else { Err(PeftError::Config { origin: "extraction".into(), problems }) }
 }
 

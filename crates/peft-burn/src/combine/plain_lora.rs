@@ -53,6 +53,16 @@ pub(crate) fn as_plain_lora<M: PeftModel>(
     Ok((doubled(lora).into(), tensors))
 }
 
+/// The update of W that `own`, an adapter on the residual R, comes to: s·(B·A − B₀·A₀).
+pub(super) fn on_the_base(linear: &PeftLinear, name: &str, own: LowRank) -> LowRank {
+    match taken_out(linear, name, own.rank(), own.scaling) {
+        None => own,
+        Some(LowRank { a, b, .. }) => {
+            LowRank::new(Tensor::cat(vec![own.a, a], 0), Tensor::cat(vec![own.b, b.neg()], 1), own.scaling)
+        }
+    }
+}
+
 /// B₀ and A₀ of W − R = s·B₀·A₀. `None` where the layer's adapter holds no part of the base.
 fn taken_out(linear: &PeftLinear, name: &str, r: usize, scaling: f64) -> Option<LowRank> {
     let adapter = linear.adapters().get(name)?;

@@ -35,7 +35,8 @@ impl PeftConfig {
         let object: Object =
             serde_json::from_slice(&text).map_err(|source| PeftError::Json { path: path.clone(), source })?;
         if mlx::is_mlx(&object) {
-            let (program, way_out) = ("mlx-lm", "make one of PEFT's of it: peft convert --to peft ADAPTER --output DIR");
+            let (program, way_out) =
+                ("mlx-lm", "make one of PEFT's of it: peft convert --to peft ADAPTER --output DIR");
             return Err(PeftError::AnotherProgram { path, program, way_out });
         }
         let origin = path.display().to_string();

@@ -8,7 +8,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 use serde_json::Value;
 
 use super::names::CONFIG_NAME;
-use super::rewrite::Rewritten;
+use super::rewritten::Rewritten;
 use crate::config::{Object, TargetModules, TaskType};
 use crate::error::{PeftError, Result};
 use crate::methods::{LoraConfig, PeftConfig};
@@ -63,7 +63,9 @@ pub(super) fn read(dir: &Path, config: &Object) -> Result<Rewritten> {
         };
         match (layer.m, embedding) {
             (None, _) if settings.dora => missing.push(format!("{path}.m")),
-            (Some(_), true) => unexpected.push(format!("{path}.m (DoRA of an embedding, which PEFT computes otherwise)")),
+            (Some(_), true) => {
+                unexpected.push(format!("{path}.m (DoRA of an embedding, which PEFT computes otherwise)"))
+            }
             (m, _) => drop(m.map(|m| tensors.insert(file_key(&path, "lora_magnitude_vector"), m))),
         }
         ranks.insert(path.clone(), a.shape()[1]);
@@ -177,7 +179,8 @@ mod tests {
 
     fn write(dir: &Path, config: &str, tensors: &[(&str, [usize; 2])]) {
         std::fs::write(dir.join(CONFIG_NAME), config).unwrap();
-        let data = |shape: [usize; 2]| TensorData::new((0..shape[0] * shape[1]).map(|v| v as f32).collect::<Vec<_>>(), shape);
+        let data =
+            |shape: [usize; 2]| TensorData::new((0..shape[0] * shape[1]).map(|v| v as f32).collect::<Vec<_>>(), shape);
         let tensors = tensors.iter().map(|(name, shape)| ((*name).to_owned(), data(*shape))).collect();
         write_tensors(&dir.join(WEIGHTS), &tensors, &[]).unwrap();
     }
@@ -186,8 +189,12 @@ mod tests {
     fn ranks_and_scales_become_pefts() {
         let dir = tempfile::tempdir().unwrap();
         let config = r#"{"lora_layers": 4, "model": "m", "lora_parameters": {"rank": 2, "alpha": 16, "scale": 10.0, "dropout": 0.05}}"#;
-        let tensors =
-            [("model.a.q_proj.lora_a", [5, 2]), ("model.a.q_proj.lora_b", [2, 3]), ("model.a.v_proj.lora_a", [5, 1]), ("model.a.v_proj.lora_b", [1, 3])];
+        let tensors = [
+            ("model.a.q_proj.lora_a", [5, 2]),
+            ("model.a.q_proj.lora_b", [2, 3]),
+            ("model.a.v_proj.lora_a", [5, 1]),
+            ("model.a.v_proj.lora_b", [1, 3]),
+        ];
         write(dir.path(), config, &tensors);
         let rewritten = rewrite_adapter(dir.path(), &dir.path().join("out")).unwrap();
         assert!(rewritten.warnings[0].contains("= 80"), "{:?}", rewritten.warnings);
@@ -209,7 +216,16 @@ mod tests {
         let error = rewrite_adapter(dir.path(), &out).unwrap_err().to_string();
         assert!(error.contains("mlx_lm.fuse") && error.contains("no scale"), "{error}");
         let lora = r#"{"fine_tune_type": "dora", "lora_parameters": {"scale": 2.0}}"#;
-        write(dir.path(), lora, &[("model.q.lora_a", [2, 2]), ("model.k.lora_a", [2, 1]), ("model.k.lora_b", [1, 2]), ("model.n.weight", [2, 2])]);
+        write(
+            dir.path(),
+            lora,
+            &[
+                ("model.q.lora_a", [2, 2]),
+                ("model.k.lora_a", [2, 1]),
+                ("model.k.lora_b", [1, 2]),
+                ("model.n.weight", [2, 2]),
+            ],
+        );
         let error = rewrite_adapter(dir.path(), &out).unwrap_err().to_string();
         for part in ["model.q.lora_b", "model.k.m", "model.n.weight"] {
             assert!(error.contains(part), "{part} is not in {error}");

@@ -20,6 +20,7 @@ mod inspect;
 mod mlx;
 mod names;
 mod rewrite;
+mod rewritten;
 mod saved_config;
 mod spelling;
 mod weights;
@@ -30,7 +31,8 @@ use weights::AdapterWeights;
 
 pub use inspect::{AdaptedModule, AdapterSummary};
 pub use names::{CONFIG_NAME, WEIGHTS_NAME};
-pub use rewrite::{Rewritten, rewrite_adapter};
+pub use rewrite::rewrite_adapter;
+pub use rewritten::Rewritten;
 
 /// Saving and loading adapters. Implemented for every [`PeftModel`].
 pub trait AdapterFiles: PeftModel {
@@ -41,7 +43,9 @@ pub trait AdapterFiles: PeftModel {
     /// make again, or a file that cannot be written: each file is whole or absent.
     fn save_adapter(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
         let contents = self.adapter_contents(name)?;
-        if let PeftConfig::Lora(LoraConfig { init_lora_weights: init @ InitLoraWeights::PissaNiter(_), .. }) = &contents.0 {
+        if let PeftConfig::Lora(LoraConfig { init_lora_weights: init @ InitLoraWeights::PissaNiter(_), .. }) =
+            &contents.0
+        {
             return Err(PeftError::Unsupported(format!(
                 "saving `{name}` as {}: what it took out of the base was drawn at random, and whoever loads the file would draw \
                  something else; save it as plain LoRA (save_adapter_as_lora)",

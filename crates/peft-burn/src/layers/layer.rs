@@ -67,7 +67,9 @@ impl<'a> LayerRef<'a> {
     /// base's.
     pub(crate) fn rows(self, name: &str) -> usize {
         let own = match self {
-            Self::Linear(layer) => layer.adapters().get(name).and_then(|a| a.weight.as_ref()).map(|w| w.val().dims()[0]),
+            Self::Linear(layer) => {
+                layer.adapters().get(name).and_then(|a| a.weight.as_ref()).map(|w| w.val().dims()[0])
+            }
             Self::Embedding(layer) => {
                 layer.adapters().get(name).and_then(|a| a.weight.as_ref()).map(|w| w.val().dims()[0])
             }
@@ -78,6 +80,15 @@ impl<'a> LayerRef<'a> {
             Self::Embedding(layer) => layer.dims()[0],
             Self::Norm(_) => 1,
         })
+    }
+
+    /// How many rows the base's weight had before any merge.
+    pub(crate) fn original_rows(self) -> usize {
+        match self {
+            Self::Linear(layer) => layer.original_weight().dims()[0],
+            Self::Embedding(layer) => layer.original().dims()[0],
+            Self::Norm(_) => 1,
+        }
     }
 
     /// Whether the adapter `name` brings a bias of its own for this layer.

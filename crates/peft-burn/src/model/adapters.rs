@@ -64,7 +64,8 @@ pub trait PeftModel: AdaptableModel {
                 LayerRef::Norm(_) => {}
             }
         }
-        let made = |path: &String| linears.contains_key(path) || embeddings.contains_key(path) || norms.contains_key(path);
+        let made =
+            |path: &String| linears.contains_key(path) || embeddings.contains_key(path) || norms.contains_key(path);
         let left: Vec<_> = saved.iter().filter(|path| !made(path)).map(String::as_str).collect();
         if !left.is_empty() {
             return Err(PeftError::Unsupported(format!(
@@ -96,6 +97,7 @@ pub trait PeftModel: AdaptableModel {
     fn set_adapter(&mut self, names: &[&str]) -> Result<()> {
         names.iter().try_for_each(|name| check_known(name, self.peft_state()))?;
         checks::together(self.layers(), names)?;
+        checks::fits_merged(self.layers(), names, self.merged_adapters())?;
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         self.peft_state_mut().active = names;
         self.apply_active();

@@ -50,6 +50,22 @@ pub(crate) fn together(layers: Vec<(String, LayerRef<'_>)>, names: &[&str]) -> R
     Ok(())
 }
 
+/// An adapter was made for the vocabulary that the base had before `merged` brought another.
+pub(crate) fn fits_merged(layers: Vec<(String, LayerRef<'_>)>, names: &[&str], merged: &[String]) -> Result<()> {
+    let resized = |layer: LayerRef<'_>| layer.rows("") != layer.original_rows();
+    let made_for_it = |layer: LayerRef<'_>, name: &str| layer.params(name).is_some() && !layer.owns_weight(name);
+    let others = names.iter().filter(|name| !merged.iter().any(|m| m == *name));
+    let found =
+        others.copied().find(|name| layers.iter().any(|(_, layer)| resized(*layer) && made_for_it(*layer, name)));
+    match found {
+        Some(name) => Err(PeftError::Merged {
+            operation: format!("activate `{name}`, which was made for a vocabulary of another size,"),
+            adapters: merged.to_vec(),
+        }),
+        None => Ok(()),
+    }
+}
+
 /// Texts of one batch have one vocabulary.
 pub(crate) fn one_vocabulary(layers: Vec<(String, LayerRef<'_>)>, names: &[&str]) -> Result<()> {
     for (path, layer) in layers {

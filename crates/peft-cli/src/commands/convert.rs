@@ -7,9 +7,7 @@ use burn::tensor::FloatDType;
 use clap::{Args, ValueEnum};
 use llama_burn::{Llama, hub};
 use peft_burn::methods::Change;
-use peft_burn::{
-    AdapterFiles, AdapterSummary, PeftConfig, PeftModel, convert_to_lora, extract_lora, rewrite_adapter,
-};
+use peft_burn::{AdapterFiles, AdapterSummary, PeftConfig, PeftModel, convert_to_lora, extract_lora, rewrite_adapter};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -195,7 +193,10 @@ impl Convert {
         let differences = model.config().differences(other.config());
         if !differences.is_empty() {
             let cause = format!("`{tuned}` and `{base}` compute otherwise: {}", differences.join("; "));
-            return Err(Failure::new(cause, "give the model that the tuned one was made from; no adapter can hold these"));
+            return Err(Failure::new(
+                cause,
+                "give the model that the tuned one was made from; no adapter can hold these",
+            ));
         }
         if model.config().vocab_size != other.config().vocab_size {
             warnings.push(format!(

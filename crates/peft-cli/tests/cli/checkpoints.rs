@@ -57,7 +57,7 @@ fn what_is_unusual_is_said_once_by_every_command() {
     for (name, parts) in [
         ("head_differs", &["tie_word_embeddings is true", "the stored head is used"][..]),
         ("without_prefix", &["`embed_tokens.weight` is read as `model.embed_tokens.weight`"]),
-        ("wrapped", &["`module._orig_mod.model.embed_tokens.weight`", "the stored head is used"]),
+        ("wrapped", &["`module._orig_mod.lm_head.weight` is read as `lm_head.weight`", "the stored head is used"]),
         ("extra_tensors", &["v_head.summary.weight", "rotary_emb.inv_freq", "masked_bias"]),
     ] {
         let (model, adapter, rows) = (case(name), adapter(), rows());
@@ -91,7 +91,9 @@ fn a_merge_keeps_what_the_base_computes_and_transformers_opens_it() {
     let place = Place::new();
     let mut jobs = Vec::new();
     let mut ours = Vec::new();
-    for name in ["head_differs", "head_differs_bin", "without_prefix", "extra_tensors", "bin_sharded", "bin_views", "settings"] {
+    for name in
+        ["head_differs", "head_differs_bin", "without_prefix", "extra_tensors", "bin_sharded", "bin_views", "settings"]
+    {
         let (base, merged) = (case(name), place.path(name));
         let line = format!("merge --model {} --adapter {} --output {name} --json", base.display(), adapter().display());
         let report = place.ok(&line).json();
@@ -132,7 +134,10 @@ fn auto_keeps_the_dtype_of_the_files() {
     let auto = first(&place);
     place.write("auto.toml", &String::from_utf8(place.read("auto.toml")).unwrap().replace("auto", "bf16"));
     assert_eq!(auto, first(&place));
-    place.write("auto.toml", &String::from_utf8(place.read("auto.toml")).unwrap().replace("bf16\"\n[adapter]", "f32\"\n[adapter]"));
+    place.write(
+        "auto.toml",
+        &String::from_utf8(place.read("auto.toml")).unwrap().replace("bf16\"\n[adapter]", "f32\"\n[adapter]"),
+    );
     assert_ne!(auto, first(&place));
 }
 
@@ -175,7 +180,11 @@ fn what_does_not_fit_is_told_all_at_once_with_both_sizes() {
     place.copy(&case("tied"), "model");
     edit(&place, "model/config.json", json!({"tie_word_embeddings": false, "num_hidden_layers": 1}));
     let said = place.eval(&model, None, &rows());
-    said.fails_with(&["lm_head.weight (where the head is the embedding", "unexpected", "model.layers.1.mlp.up_proj.weight"]);
+    said.fails_with(&[
+        "lm_head.weight (where the head is the embedding",
+        "unexpected",
+        "model.layers.1.mlp.up_proj.weight",
+    ]);
     edit(&place, "model/config.json", json!({"tie_word_embeddings": true, "num_hidden_layers": 2}));
     place.loss(&model, None, &rows());
 

@@ -38,9 +38,8 @@ fn the_difference_of_two_models_becomes_a_lora_and_what_is_left_is_told() {
     assert!((loss - right).abs() < 1e-5, "{loss} and {right}");
     let four = place.loss(&case("tied"), Some(&place.path("four")), &rows);
     let jobs = [("all", right), ("four", four)];
-    let there = place.losses_there(
-        &jobs.map(|(name, _)| json!({"model": case("tied"), "adapter": place.path(name), "rows": rows})),
-    );
+    let there = place
+        .losses_there(&jobs.map(|(name, _)| json!({"model": case("tied"), "adapter": place.path(name), "rows": rows})));
     if let Some(there) = there {
         assert!(there.iter().zip(jobs).all(|(a, (_, b))| (a - b).abs() < 1e-5), "{there:?} and {jobs:?}");
     }
@@ -60,5 +59,8 @@ fn what_is_no_pair_of_models_is_refused() {
     let line = format!("convert --from-model model --model {} --rank 2 --output out", case("tied").display());
     place.run(&line).fails_with(&["rms_norm_eps", "no adapter can hold these"]);
     assert!(!place.path("out").exists());
-    assert_eq!(place.run(&format!("convert --from-model model --model {} --output out", case("tied").display())).code, 2);
+    assert_eq!(
+        place.run(&format!("convert --from-model model --model {} --output out", case("tied").display())).code,
+        2
+    );
 }

@@ -28,14 +28,22 @@ fn config(place: &Place, name: &str, adapter: &str) {
 fn a_run_that_is_refused_for_its_modules_goes_well_when_they_are_corrected() {
     let place = Place::new();
     for (wrong, parts, right) in [
-        ("target_modules = [\"query\"]", &["`query`", "choose target_modules among the available names"][..], "target_modules = \"all-linear\""),
+        (
+            "target_modules = [\"query\"]",
+            &["`query`", "choose target_modules among the available names"][..],
+            "target_modules = \"all-linear\"",
+        ),
         (
             "target_modules = [\"q_proj\"]\nmodules_to_save = [\"q_proj\", \"norm\"]",
-            &["take it out of one of them"],
+            &["selects no module", "taken out by exclude_modules or modules_to_save"],
             "target_modules = [\"v_proj\"]\nmodules_to_save = [\"q_proj\", \"norm\"]",
         ),
         ("trainable_token_indices = [64]", &["token 64", "0 to 63"], "trainable_token_indices = [63]"),
-        ("init_lora_weights = \"eva\"", &["\"eva\" is not supported", "\"gaussian\""], "init_lora_weights = \"gaussian\""),
+        (
+            "init_lora_weights = \"eva\"",
+            &["\"eva\" is not supported", "\"gaussian\""],
+            "init_lora_weights = \"gaussian\"",
+        ),
         ("init_lora_weights = \"pissa\"\nr = 33", &["lower r from 33"], "init_lora_weights = \"pissa\"\nr = 16"),
     ] {
         config(&place, "wrong", wrong);
@@ -83,13 +91,15 @@ fn an_adapter_goes_on_the_base_it_was_trained_for() {
     let line = |model: &str| format!("merge --model {model} --adapter {adapter} --output merged");
     place.run(&line("other")).fails_with(&["of another shape", "load it on the base model it was trained for"]);
     place.ok(&line(&base()));
-    let run = |adapter: &str| {
-        format!("eval --model {} --adapter {adapter} --data {}", base(), case("rows.jsonl").display())
-    };
+    let run =
+        |adapter: &str| format!("eval --model {} --adapter {adapter} --data {}", base(), case("rows.jsonl").display());
     config(&place, "run", "");
     place.ok("train run.toml");
     place.run(&run("run")).fails_with(&["this folder is a run's; its adapter is `run/adapter`"]);
     place.ok(&run("run/adapter"));
+    place.run(&run(&base())).fails_with(&["this folder is a model's: give it as --model"]);
+    let swapped = |model: &str| format!("eval --model {model} --data {}", case("rows.jsonl").display());
+    place.run(&swapped("run/adapter")).fails_with(&["it holds an adapter and no model"]);
     place.write("empty/notes.txt", "");
     place.run(&run("empty")).fails_with(&["adapter_config.json and adapter_model.safetensors (or adapter_model.bin)"]);
 }

@@ -1,15 +1,14 @@
 //! Grouped-query attention.
 
-use std::sync::Arc;
-
 use burn::module::Module;
-use burn::tensor::{Bool, Tensor};
+use burn::tensor::Tensor;
 use fused_burn::{AttentionShape, causal_attention, masked_attention};
 use peft_burn::PeftLinear;
 
 use super::cache::LayerCache;
 use super::dropped_attention::dropped_attention;
 use super::parts::{Builder, Source, parts};
+use super::pattern::Pattern;
 use super::rotary::Rotation;
 
 /// Projections and sizes of one layer's attention.
@@ -28,16 +27,6 @@ pub struct Attention {
     head_dim: usize,
     /// Probability with which a weight of attention is dropped in training.
     dropout: f64,
-}
-
-/// Who sees whom in a forward pass.
-#[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant)] // one exists for each forward pass
-pub(crate) enum Pattern {
-    /// Causal within a text, from column 0: the fused operation. For packed rows, where each column's text starts.
-    Causal(Option<Arc<Vec<usize>>>),
-    /// Any other; `true` hides, `[1 or batch, 1, 1 or queries, 1 or keys]`.
-    Masked(Tensor<4, Bool>),
 }
 
 parts!(Attention { q_proj, k_proj, v_proj, o_proj });

@@ -3,7 +3,7 @@
 use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, DType, Distribution, Tensor, TensorData};
 
-use super::attention::Pattern;
+use super::pattern::Pattern;
 
 /// Attention of q (`[batch·queries, heads·d]`) to k and v (`[batch, kv_heads, keys, d]`), each weight zeroed with probability
 /// `p` after the softmax and the others scaled by 1/(1−p): `[batch·queries, heads·d]`. Weights are held whole.

@@ -3,11 +3,12 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::attention::{Attention, Pattern};
+use super::attention::Attention;
 use super::cache::LayerCache;
 use super::mlp::Mlp;
 use super::norm::RmsNorm;
 use super::parts::{Builder, Source, parts};
+use super::pattern::Pattern;
 use super::rotary::Rotation;
 
 /// One decoder layer: attention and a feedforward block, each after a norm and added to the residual stream.

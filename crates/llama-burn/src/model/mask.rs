@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
-use super::attention::Pattern;
+use super::pattern::Pattern;
 
 /// The attention pattern of a batch. Queries never see later columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -13,6 +13,7 @@ mod mlp;
 mod module;
 mod norm;
 pub(crate) mod parts;
+mod pattern;
 mod random;
 mod recompute;
 mod rotary;

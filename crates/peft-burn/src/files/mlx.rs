@@ -8,7 +8,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 use serde_json::Value;
 
 use super::names::CONFIG_NAME;
-use super::rewrite::Rewritten;
+use super::rewritten::Rewritten;
 use crate::config::{Object, TargetModules, TaskType};
 use crate::error::{PeftError, Result};
 use crate::methods::{LoraConfig, PeftConfig};

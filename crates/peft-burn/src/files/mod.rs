@@ -20,6 +20,7 @@ mod inspect;
 mod mlx;
 mod names;
 mod rewrite;
+mod rewritten;
 mod saved_config;
 mod spelling;
 mod weights;
@@ -30,7 +31,8 @@ use weights::AdapterWeights;
 
 pub use inspect::{AdaptedModule, AdapterSummary};
 pub use names::{CONFIG_NAME, WEIGHTS_NAME};
-pub use rewrite::{Rewritten, rewrite_adapter};
+pub use rewrite::rewrite_adapter;
+pub use rewritten::Rewritten;
 
 /// Saving and loading adapters. Implemented for every [`PeftModel`].
 pub trait AdapterFiles: PeftModel {

@@ -4,28 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use burn::tensor::TensorData;
-
 use super::mlx;
 use super::names::{CONFIG_NAME, WEIGHTS_NAME};
+use super::rewritten::Rewritten;
 use super::weights::AdapterWeights;
 use crate::config::Object;
 use crate::error::{PeftError, Result};
 use crate::methods::PeftConfig;
 use crate::tensor_file::write_tensors;
-
-/// An adapter under PEFT's names.
-#[derive(Clone, Debug)]
-pub struct Rewritten {
-    /// Who wrote it.
-    pub from: &'static str,
-    /// Its configuration.
-    pub config: PeftConfig,
-    /// Its tensors, in the dtypes of the file.
-    pub tensors: BTreeMap<String, TensorData>,
-    /// What the user should know.
-    pub warnings: Vec<String>,
-}
 
 /// Writes the adapter in the folder `dir` to the folder `output` as PEFT writes one: tensors in `adapter_model.safetensors`
 /// under PEFT's names. Read are adapters of mlx-lm, of vLLM, of older releases of PEFT, and such in `adapter_model.bin`. The

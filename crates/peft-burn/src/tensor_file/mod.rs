@@ -1,6 +1,7 @@
 //! Files of tensors: safetensors, read through a memory map and written whole or not at all, and what `torch.save` writes,
 //! which is read without running any of its code.
 
+mod info;
 mod pytorch;
 mod safe;
 mod write;
@@ -15,6 +16,7 @@ use burn::tensor::{DType, TensorData};
 pub use write::{write_atomic, write_tensors};
 
 use crate::error::{PeftError, Result};
+use info::Info;
 use pytorch::PytorchTensors;
 use safe::SafeTensorsMap;
 
@@ -25,17 +27,6 @@ pub struct TensorFile {
     tensors: BTreeMap<String, Info>,
     metadata: BTreeMap<String, String>,
     source: Source,
-}
-
-/// What is known of a tensor before it is read.
-#[derive(Clone, Debug)]
-struct Info {
-    shape: Vec<usize>,
-    /// As safetensors names it, such as `BF16`.
-    dtype: String,
-    /// `None` where Burn has no counterpart.
-    in_burn: Option<DType>,
-    bytes: usize,
 }
 
 /// Where values come from.

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::{DType, TensorData};
 use pytorch_reader::{DType as Stored, PytorchError, PytorchReader, Tensor};
 
-use super::Info;
+use super::info::Info;
 use crate::error::{PeftError, Result};
 
 /// The tensors of a file, their values not yet read.

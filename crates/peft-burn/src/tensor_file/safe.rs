@@ -9,7 +9,7 @@ use memmap2::Mmap;
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensors};
 
-use super::Info;
+use super::info::Info;
 use crate::error::{PeftError, Result};
 
 /// Values that are converted at a time.

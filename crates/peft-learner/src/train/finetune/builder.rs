@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use burn::tensor::Device;
 use burn::train::CustomLearningStrategy;

@@ -260,7 +260,10 @@ fn kept_tokens_are_used_again_and_made_again_where_they_are_broken() {
     let (data, cache) = (folder.path().join("rows.jsonl"), folder.path().join("cache"));
     std::fs::copy(fixtures().join("pairs_world.jsonl"), &data).unwrap();
     let base = base(None);
-    let kept = || -> Vec<PathBuf> { std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect() };
+    let kept = || -> Vec<PathBuf> {
+        let files = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|end| end == "tokens")).collect()
+    };
     let prepare = |rows: RowOptions| {
         let preparation = base.preparation(64).rows(rows).cache(DataCache::Folder(cache.clone()));
         preparation.sources(&[data.clone().into()], Part::Train).unwrap()

@@ -105,7 +105,7 @@ fn learner_way_out(error: &LearnerError) -> Option<&'static str> {
         LearnerError::Config { .. } => {
             "correct these in the file or in --set; `peft train --help` shows a complete file"
         }
-        LearnerError::Data { .. } => "correct or remove these lines",
+        LearnerError::Data { .. } => "correct or remove these rows",
         LearnerError::Checkpoint { .. } => {
             "remove this checkpoint's folder: --resume then goes on from the one before it"
         }

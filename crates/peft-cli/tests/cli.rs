@@ -34,6 +34,9 @@ mod ways_out;
 #[path = "cli/bad_input.rs"]
 mod bad_input;
 
+#[path = "cli/data.rs"]
+mod data;
+
 #[path = "cli/interrupted.rs"]
 mod interrupted;
 

@@ -3,7 +3,7 @@
 pub use crate::adapted::{Adapted, StepMetric, optimizer_steps};
 pub use crate::base::Base;
 pub use crate::config::TrainingConfig;
-pub use crate::data::Example;
+pub use crate::data::{Example, Examples};
 pub use crate::device::DeviceName;
 pub use crate::evaluate::{answer, evaluate, exact_match};
 pub use crate::report::{EpochLines, ShowEpochs};

@@ -174,7 +174,7 @@ mod tests {
             "unknown key `sed`; the nearest known key is `seed`",
             "unknown key `data.max_lenght`; the nearest known key is `max_length`",
             "unknown key `model.learning_rate`; it belongs into [training]",
-            "`model.dtype`: unknown variant `f64`, expected one of `f32`, `bf16`, `f16`, `auto`",
+            "`model.dtype`: unknown dtype `f64`, expected one of f32, bf16, f16, auto",
             "`adapter.from` brings its own configuration, so `r` cannot stand beside it",
             "`data.train` is missing",
             "`training.per_device_train_batch_size` is 0; it must be at least 1",

@@ -31,14 +31,14 @@ pub trait TextEncoder: Sync {
     /// Whether the chat template has a word, such as a key of messages; one that it does not have changes nothing.
     fn mentions(&self, word: &str) -> bool;
 
-    /// What the tokens depend on, beside the text: equal ones give equal tokens. Without it tokens are not kept.
-    fn fingerprint(&self) -> Option<String> {
-        None
-    }
-
     /// The token of an id, for messages.
     fn token(&self, id: u32) -> Option<String> {
         let _ = id;
+        None
+    }
+
+    /// What the tokens depend on, beside the text: equal ones give equal tokens. Without it tokens are not kept.
+    fn fingerprint(&self) -> Option<String> {
         None
     }
 }

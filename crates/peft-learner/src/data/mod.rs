@@ -12,6 +12,7 @@ mod files;
 mod packing;
 mod prepare;
 mod rows;
+mod seen;
 mod source;
 mod stream;
 mod tokens;

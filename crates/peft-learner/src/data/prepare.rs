@@ -10,12 +10,13 @@ use burn::data::dataset::Dataset;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use serde_json::json;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::encode::{Encoding, Outcome, problem_at};
 use super::examples::Chained;
 use super::files::{DataFile, Part, locate};
 use super::rows::{RowOptions, RowReader, RowShape};
+use super::seen::Seen;
 use super::source::{DataCache, Source};
 use super::stream::{split, weighted};
 use super::tokens::{TokenFile, TokenWriter};
@@ -107,7 +108,7 @@ impl<'a> Preparation<'a> {
         }
         let digest = match digests.as_slice() {
             [one] => one.trim_end_matches("*1").to_string(),
-            several => format!("{:032x}", xxhash_rust::xxh3::xxh3_128(several.join(" ").as_bytes())),
+            several => format!("{:032x}", xxh3_128(several.join(" ").as_bytes())),
         };
         Ok(Prepared { examples: joined(parts), report, digest })
     }
@@ -141,17 +142,19 @@ impl<'a> Preparation<'a> {
     /// The file of tokens of a data file: the one that is kept, or a new one.
     fn tokens(&self, path: &Path, part: Part) -> Result<TokenFile> {
         let bytes = std::fs::metadata(path).map_err(LearnerError::io("open", path))?.len();
-        let (key, kept) = match self.cache.folder(bytes).zip(self.fingerprint()) {
-            Some((folder, fingerprint)) => {
-                let key = self.key(path, part, &fingerprint)?;
-                (key, Some(folder.join(format!("{key:032x}.tokens"))))
-            }
-            None => (0, None),
+        let Some((folder, fingerprint)) = self.cache.folder(bytes).zip(self.fingerprint()) else {
+            return self.encode(&DataFile::open(path, part)?, None, 0);
         };
-        if let Some(tokens) = kept.as_deref().and_then(|kept| TokenFile::open(kept, key)) {
+        let seen = Seen::new(&folder);
+        let key = self.key(path, part, &fingerprint, &seen)?;
+        let kept = folder.join(format!("{key:032x}.tokens"));
+        if let Some(tokens) = TokenFile::open(&kept, key, seen.digest(&kept)) {
+            seen.note_own(&kept, tokens.checksum());
             return Ok(tokens);
         }
-        self.encode(&DataFile::open(path, part)?, kept, key)
+        let tokens = self.encode(&DataFile::open(path, part)?, Some(kept.clone()), key)?;
+        seen.note_own(&kept, tokens.checksum());
+        Ok(tokens)
     }
 
     /// What the tokens depend on beside the rows; `None` where that is not known.
@@ -159,9 +162,18 @@ impl<'a> Preparation<'a> {
         self.encoder.map_or_else(|| Some(String::new()), |encoder| encoder.fingerprint())
     }
 
-    fn key(&self, path: &Path, part: Part, fingerprint: &str) -> Result<u128> {
+    /// What a data file's tokens are kept under.
+    fn key(&self, path: &Path, part: Part, fingerprint: &str, seen: &Seen<'_>) -> Result<u128> {
         let EncodeOptions { max_length, vocab_size } = self.options;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let content = match seen.digest(path) {
+            Some(digest) => digest,
+            None => {
+                let digest = content(path)?;
+                seen.note(path, digest);
+                digest
+            }
+        };
         let meaning = json!([
             env!("CARGO_PKG_VERSION"),
             fingerprint,
@@ -172,17 +184,9 @@ impl<'a> Preparation<'a> {
             part == Part::Train,
             // The name's end tells the format.
             name.split_once('.').map(|(_, ends)| ends),
+            format!("{content:x}"),
         ]);
-        let mut hash = Xxh3::new();
-        hash.update(meaning.to_string().as_bytes());
-        let mut file = File::open(path).map_err(LearnerError::io("open", path))?;
-        let mut block = vec![0; 1 << 20];
-        loop {
-            match file.read(&mut block).map_err(LearnerError::io("read", path))? {
-                0 => return Ok(hash.digest128()),
-                read => hash.update(&block[..read]),
-            }
-        }
+        Ok(xxh3_128(meaning.to_string().as_bytes()))
     }
 
     fn encode(&self, file: &DataFile, kept: Option<PathBuf>, key: u128) -> Result<TokenFile> {
@@ -190,7 +194,10 @@ impl<'a> Preparation<'a> {
         let mentions = |word: &str| self.mentions(&words, word);
         let reader = self.reader(file, &mentions)?;
         if self.encoder.is_none() && reader.shape() != RowShape::InputIds {
-            return Err(LearnerError::NoTokenizer { file: file.path().to_path_buf(), shape: reader.shape() });
+            return Err(LearnerError::NoTokenizer {
+                file: file.path().to_path_buf(),
+                shape: reader.shape().to_string(),
+            });
         }
         let mut writer = TokenWriter::new(kept)?;
         let work = Work { file, reader, encoding: self.encoding() };
@@ -260,6 +267,18 @@ impl Prepared {
         self.examples = self.examples.select(rest)?;
         self.digest += &format!("-{share}-{seed}");
         Ok(apart)
+    }
+}
+
+/// The digest of what is in a file.
+fn content(path: &Path) -> Result<u128> {
+    let (mut hash, mut block) = (Xxh3::new(), vec![0; 1 << 20]);
+    let mut file = File::open(path).map_err(LearnerError::io("open", path))?;
+    loop {
+        match file.read(&mut block).map_err(LearnerError::io("read", path))? {
+            0 => return Ok(hash.digest128()),
+            read => hash.update(&block[..read]),
+        }
     }
 }
 
@@ -340,4 +359,125 @@ fn bar(path: &Path, rows: usize) -> ProgressBar {
     }
     bar.set_message(format!("encoding {}", path.file_name().unwrap_or_default().to_string_lossy()));
     bar
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use llama_burn::{Conversation, Encoded, Message};
+
+    use super::*;
+    use crate::data::{EncodeError, Example};
+
+    /// A token a byte; 1 begins, 2 ends, 3 ends a turn.
+    struct Bytes;
+
+    impl TextEncoder for Bytes {
+        fn encode_text(&self, text: &str) -> Result<Encoded, EncodeError> {
+            self.encode_completion("", text)
+        }
+
+        fn encode_completion(&self, prompt: &str, completion: &str) -> Result<Encoded, EncodeError> {
+            if completion.contains('!') {
+                return Err("an exclamation".into());
+            }
+            let ids = |text: &str| text.bytes().map(u32::from).collect::<Vec<_>>();
+            let ids = [vec![1], ids(prompt), ids(completion), vec![2]].concat();
+            let targets = (0..ids.len()).map(|at| at > prompt.len()).collect();
+            Ok(Encoded { ids, targets, ..Encoded::default() })
+        }
+
+        fn encode_chat(&self, chat: &Conversation) -> Result<Encoded, EncodeError> {
+            let tokens = chat.messages.iter().flat_map(|message| {
+                let assistant = message.role() == "assistant";
+                message.content().bytes().map(u32::from).chain([3]).map(move |id| (id, assistant))
+            });
+            let (ids, targets) = tokens.unzip();
+            Ok(Encoded { ids, targets, ..Encoded::default() })
+        }
+
+        fn encode_chat_completion(&self, prompt: &Conversation, _: &[Message]) -> Result<Encoded, EncodeError> {
+            self.encode_chat(prompt)
+        }
+
+        fn mentions(&self, _: &str) -> bool {
+            false
+        }
+    }
+
+    fn prepare(
+        rows: &str,
+        encoder: Option<&dyn TextEncoder>,
+        max_length: usize,
+        vocab_size: usize,
+    ) -> Result<Prepared> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl");
+        std::fs::write(&path, rows).unwrap();
+        let options = EncodeOptions { max_length, vocab_size };
+        Preparation::new(encoder, options).stop([2]).sources(&[path.into()], Part::Train)
+    }
+
+    fn encoded(rows: &str, max_length: usize) -> (Vec<Example>, EncodeReport) {
+        let prepared = prepare(rows, Some(&Bytes), max_length, 256).unwrap();
+        (prepared.examples.to_vec().unwrap(), prepared.report)
+    }
+
+    fn error(rows: &str, max_length: usize) -> String {
+        prepare(rows, Some(&Bytes), max_length, 256).unwrap_err().to_string()
+    }
+
+    fn pair(prompt: &str, completion: &str) -> String {
+        format!("{{\"prompt\": \"{prompt}\", \"completion\": \"{completion}\"}}\n")
+    }
+
+    #[test]
+    fn completions_and_assistants_are_learned() {
+        let (examples, report) = encoded(&pair("AB", "CD"), 100);
+        assert_eq!(examples[0].input_ids, [1, 65, 66, 67, 68, 2]);
+        assert_eq!(examples[0].labels, [-100, -100, -100, 67, 68, 2]);
+        assert_eq!((report.teaching_stop, report.warnings().len()), (1, 0));
+        let chat =
+            "{\"messages\": [{\"role\": \"user\", \"content\": \"A\"}, {\"role\": \"assistant\", \"content\": \"B\"}]}";
+        assert_eq!(encoded(chat, 100).0[0].labels, [-100, -100, 66, 3]);
+    }
+
+    #[test]
+    fn long_rows_are_cut_on_the_right_and_counted() {
+        let rows = [pair("A", "BCDE"), pair("ABCDEF", "G"), pair("A", "B")].concat();
+        let (examples, report) = encoded(&rows, 4);
+        assert_eq!(examples.len(), 2, "the second one loses its completion");
+        assert_eq!(examples[0].input_ids, [1, 65, 66, 67]);
+        let counts =
+            (report.rows, report.truncated, report.dropped_without_target, report.tokens, report.target_tokens);
+        assert_eq!(counts, (3, 2, 1, 8, 4));
+        let text = report.describe("a.jsonl");
+        assert!(text.contains("2 rows were longer than max_length and cut; 1 rows without a target"), "{text}");
+    }
+
+    #[test]
+    fn a_file_without_any_target_is_an_error_that_says_why() {
+        let masked = error("{\"input_ids\": [1, 2], \"labels\": [1, -100]}\n{\"input_ids\": [1]}", 8);
+        assert!(masked.contains("has a target token (line 1 to line 2)"), "{masked}");
+        assert!(masked.contains("only labels that are ignored"), "{masked}");
+        assert!(error("{\"input_ids\": [1]}", 8).contains("it takes two to predict one"));
+        assert!(error(&pair("ABCDEF", "G"), 4).contains("raise max_length above 4"));
+    }
+
+    #[test]
+    fn foreign_ids_and_untokenizable_text_are_named_by_line() {
+        let error_of = error(
+            "{\"input_ids\": [1, 300]}\n{\"input_ids\": [1, 2], \"labels\": [1, 256]}\n{\"input_ids\": [1, 2]}",
+            8,
+        );
+        assert!(error_of.contains("line 1: token id 300 is outside the model's vocabulary of 256"), "{error_of}");
+        assert!(error_of.contains("line 2: token id 256"), "{error_of}");
+        let text = "{\"text\": \"A\"}\n{\"text\": \"!\"}";
+        assert!(error(text, 8).contains("line 2: an exclamation"));
+        let small = prepare(text, Some(&Bytes), 8, 50).unwrap_err().to_string();
+        assert!(small.contains("token id 65") && small.contains("this tokenizer is not the model's"), "{small}");
+        let none = prepare(text, None, 8, 50).unwrap_err().to_string();
+        assert!(none.contains("holds text (text rows), but the model has no tokenizer"), "{none}");
+        assert!(prepare("{\"input_ids\": [1, 2]}", None, 8, 50).is_ok());
+    }
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::data::dataset::{Dataset, DatasetError};
 use memmap2::Mmap;
@@ -62,7 +63,9 @@ impl TokenWriter {
                 if let Some(dir) = path.parent() {
                     std::fs::create_dir_all(dir).map_err(LearnerError::io("create", dir))?;
                 }
-                let part = path.with_extension(format!("{}.part", std::process::id()));
+                static COUNT: AtomicUsize = AtomicUsize::new(0);
+                let count = COUNT.fetch_add(1, Ordering::Relaxed);
+                let part = path.with_extension(format!("{}-{count}.part", std::process::id()));
                 let file = File::options().read(true).write(true).create(true).truncate(true).open(&part);
                 (file.map_err(LearnerError::io("create", &part))?, Place::Kept { part, path })
             }
@@ -158,16 +161,23 @@ pub(super) struct TokenFile {
 }
 
 impl TokenFile {
-    /// The file at `path`, where there is one that belongs to `key` and is as it was written.
-    pub fn open(path: &Path, key: u128) -> Option<Self> {
+    /// The file at `path`, where there is one that belongs to `key` and is as it was written: read whole, unless `checked` is
+    /// the checksum that was found when it was.
+    pub fn open(path: &Path, key: u128, checked: Option<u128>) -> Option<Self> {
         let file = File::open(path).ok()?;
         let tokens = Self::map(&file, path, None).ok()?;
-        let (_, body) = tokens.map.split_at_checked(HEADER)?;
         let stored = tokens.map.get(8..24).and_then(|key| key.try_into().ok()).map(u128::from_le_bytes);
+        if stored != Some(key) {
+            return None;
+        }
+        if checked == Some(tokens.checksum) {
+            return Some(tokens);
+        }
+        let (sizes, body) = (tokens.map.get(40..HEADER)?, tokens.map.get(HEADER..)?);
         let mut hash = Xxh3::new();
         body.chunks(1 << 24).for_each(|block| hash.update(block));
-        hash.update(tokens.map.get(40..HEADER)?);
-        (stored == Some(key) && hash.digest128() == tokens.checksum).then_some(tokens)
+        hash.update(sizes);
+        (hash.digest128() == tokens.checksum).then_some(tokens)
     }
 
     fn map(file: &File, path: &Path, spool: Option<Spool>) -> Result<Self> {
@@ -267,7 +277,7 @@ mod tests {
         let path = folder.path().join("new/a.tokens");
         let kept = write(Some(path.clone()));
         assert_eq!((read(&kept), kept.checksum()), (examples(), temporary.checksum()));
-        let again = TokenFile::open(&path, 7).unwrap();
+        let again = TokenFile::open(&path, 7, None).unwrap();
         assert_eq!((read(&again), again.report().rows), (examples(), 9));
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no part is left");
     }
@@ -277,19 +287,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.tokens");
         drop(write(Some(path.clone())));
-        assert!(TokenFile::open(&path, 8).is_none(), "of another key");
+        assert!(TokenFile::open(&path, 8, None).is_none(), "of another key");
         let good = std::fs::read(&path).unwrap();
         for at in 0..good.len() {
             let mut bytes = good.clone();
             bytes[at] ^= 0x55;
             std::fs::write(&path, &bytes).unwrap();
-            assert!(TokenFile::open(&path, 7).is_none(), "byte {at}");
+            assert!(TokenFile::open(&path, 7, None).is_none(), "byte {at}");
         }
         for length in 0..good.len() {
             std::fs::write(&path, &good[..length]).unwrap();
-            assert!(TokenFile::open(&path, 7).is_none(), "{length} bytes");
+            assert!(TokenFile::open(&path, 7, None).is_none(), "{length} bytes");
         }
-        assert!(TokenFile::open(&folder.path().join("none"), 7).is_none());
+        assert!(TokenFile::open(&folder.path().join("none"), 7, None).is_none());
     }
 
     #[test]

@@ -9,10 +9,11 @@ use crate::error::{LearnerError, Problems, Result};
 
 /// Settings that may be others when a run is resumed: nothing that is learned depends on them, or it is what the user
 /// wants to change.
-const FREE: [&str; 8] = [
+const FREE: &[&str] = &[
     "training.eval_steps",
     "training.save_steps",
     "training.save_total_limit",
+    "data.cache",
     "training.max_steps",
     "training.num_train_epochs",
     "training.sample_prompts",

@@ -9,6 +9,8 @@ use encoding_rs::{CoderResult, Encoding, UTF_16BE, UTF_16LE};
 use super::spool::Spool;
 use crate::error::{LearnerError, Result};
 
+/// Layers of compression and encoding that are taken off: a text in UTF-16, compressed twice.
+const LAYERS: usize = 3;
 /// How a file begins.
 const HEAD: usize = 64;
 const BUFFER: usize = 1 << 18;
@@ -38,11 +40,14 @@ pub(super) struct Decoded {
 pub(super) fn open(path: &Path) -> Result<Decoded> {
     let mut file = File::open(path).map_err(LearnerError::io("open", path))?;
     let mut spool = None;
-    loop {
+    for layer in 0.. {
         let head = head(&mut file).map_err(LearnerError::io("read", path))?;
         let unreadable = LearnerError::io("read", path);
         if let Some((_, what)) = FOREIGN.iter().find(|(magic, _)| head.starts_with(magic)) {
             return Err(LearnerError::DataFile { file: path.to_path_buf(), message: format!("it is {what}") });
+        }
+        if layer > LAYERS {
+            break;
         }
         let decoded = if head.starts_with(b"\x1f\x8b") {
             spooled(|out| io::copy(&mut flate2::read::MultiGzDecoder::new(BufReader::new(&file)), out), unreadable)?
@@ -57,6 +62,8 @@ pub(super) fn open(path: &Path) -> Result<Decoded> {
         file = decoded.0;
         spool = Some(decoded.1);
     }
+    let message = "it is compressed several times over; unpack it".to_string();
+    Err(LearnerError::DataFile { file: path.to_path_buf(), message })
 }
 
 fn head(file: &mut File) -> io::Result<Vec<u8>> {

@@ -17,16 +17,25 @@ pub(super) fn read(row: &mut RawRow, options: &RowOptions) -> Result<Row, String
     })?;
     let attention = mask(row, "attention_mask", length)?;
     trivial(row, length)?;
+    let completion = mask(row, "completion_mask", length)?.filter(|_| options.completion_only_loss);
+    let assistant = mask(row, "assistant_masks", length)?;
+    let masks: Vec<&Vec<bool>> = completion.iter().chain(&assistant).collect();
+    let learned = |at: usize| masks.iter().all(|mask| mask[at]);
     let labels = match labels {
-        // As in TRL: labels that are given are taken as they are.
-        Some(labels) => Some(labels),
+        // As in TRL, labels that are given are taken as they are.
+        Some(labels) => match (1..length).find(|&at| labels[at] != IGNORE_INDEX && !learned(at)) {
+            Some(at) => {
+                return Err(format!(
+                    "`labels` has a target at {at}, which `completion_mask` or `assistant_masks` leaves out; give one of them"
+                ));
+            }
+            None => Some(labels),
+        },
+        None if masks.is_empty() && attention.is_none() => None,
         None => {
-            let completion = mask(row, "completion_mask", length)?.filter(|_| options.completion_only_loss);
-            let masks: Vec<Vec<bool>> = completion.into_iter().chain(mask(row, "assistant_masks", length)?).collect();
-            let learned = |at: usize| masks.iter().chain(&attention).all(|mask| mask[at]);
-            let label = |(at, &id): (usize, &u32)| if learned(at) { id as i32 } else { IGNORE_INDEX };
-            let masked = !masks.is_empty() || attention.is_some();
-            masked.then(|| input_ids.iter().enumerate().map(label).collect())
+            let seen = |at: usize| attention.as_ref().is_none_or(|seen| seen[at]);
+            let label = |(at, &id): (usize, &u32)| if learned(at) && seen(at) { id as i32 } else { IGNORE_INDEX };
+            Some(input_ids.iter().enumerate().map(label).collect())
         }
     };
     match attention {
@@ -159,6 +168,8 @@ mod tests {
         assert!(error(json!({"input_ids": [1, 2, 3], "attention_mask": [1, 0, 1]})).contains("is 0 at 1"));
         let row = json!({"input_ids": [1, 2, 0], "attention_mask": [1, 1, 0], "labels": [1, 2, 0]});
         assert!(error(row).contains("a target at 2, where `attention_mask` is 0; set it to -100"));
+        let row = json!({"input_ids": [1, 2, 3], "completion_mask": [0, 0, 1], "labels": [1, 2, 3]});
+        assert!(error(row).contains("`labels` has a target at 1, which `completion_mask`"));
         assert!(error(json!({"input_ids": [1, 2], "seq_lengths": [1, 1]})).contains("data.packing"));
         assert!(error(json!({"input_ids": [1, 2], "position_ids": [0, 0]})).contains("position_ids"));
         assert!(read_row(json!({"input_ids": [1, 2], "position_ids": [0, 1], "seq_lengths": [2]})).is_ok());

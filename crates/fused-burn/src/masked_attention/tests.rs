@@ -40,11 +40,7 @@ fn a_query_that_sees_nothing_gets_nothing_and_hands_on_nothing() {
     let device = test_device();
     let hidden = Tensor::<4, Bool>::from_data(TensorData::new(vec![true, true, false, false], [1, 1, 2, 2]), &device);
     for dtype in [DType::F32, DType::F64] {
-<<<<<<< HEAD
         let [q, v] = [(1, [2, 4]), (2, [4, 2])].map(|(seed, shape)| random(seed, shape));
-=======
-        let [q, v] = [[2, 4], [4, 2]].map(|shape| random(shape, &device));
->>>>>>> main
         let (q, k, v) =
             (q.cast(dtype), v.clone().reshape([1, 1, 2, 4]).cast(dtype), v.reshape([1, 1, 2, 4]).cast(dtype));
         let out = masked_attention(q, k, v, hidden.clone()).into_data().iter::<f64>().collect::<Vec<_>>();

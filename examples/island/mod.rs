@@ -58,11 +58,8 @@ pub fn fine_tune(
         model: ModelConfig { path: BASE.to_owned(), dtype: LoadDtype::default() },
         adapter: AdapterSource::Config(adapter.to_json()),
         data: DataConfig {
-            train: world("task-train.jsonl"),
-            valid: Some(world("task-valid.jsonl")),
             max_length: 128,
-            shuffle: true,
-            packing: false,
+            ..DataConfig::files(world("task-train.jsonl"), Some(world("task-valid.jsonl")))
         },
         training: TrainingConfig {
             max_steps: Some(STEPS),

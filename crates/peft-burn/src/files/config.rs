@@ -127,7 +127,7 @@ impl PeftConfig {
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
         fs::create_dir_all(dir).map_err(PeftError::io(dir))?;
-        write_atomic(&dir.join(CONFIG_NAME), format!("{:#}", Value::Object(self.to_json())).as_bytes())
+        write_atomic(dir.join(CONFIG_NAME), format!("{:#}", Value::Object(self.to_json())).as_bytes())
     }
 
     /// Notes what PEFT notes of an adapter's origin, where it is not set yet: the base model, and that it models

@@ -38,7 +38,7 @@ pub(super) fn read(dir: &Path, config: &Object) -> Result<Rewritten> {
     if !problems.is_empty() {
         return Err(PeftError::Config { origin, problems });
     }
-    let file = TensorFile::open(&dir.join(WEIGHTS))?;
+    let file = TensorFile::open(dir.join(WEIGHTS))?;
     let mut layers: BTreeMap<String, Layer> = BTreeMap::new();
     let mut unexpected = Vec::new();
     for name in file.names() {

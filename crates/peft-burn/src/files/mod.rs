@@ -129,6 +129,6 @@ impl<M: PeftModel> AdapterFiles for M {}
 /// Writes the two files of an adapter.
 fn write((config, tensors): (PeftConfig, BTreeMap<String, TensorData>), dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(PeftError::io(dir))?;
-    write_tensors(&dir.join(WEIGHTS_NAME), &tensors, &[])?;
+    write_tensors(dir.join(WEIGHTS_NAME), &tensors, &[])?;
     config.save(dir)
 }

@@ -25,7 +25,7 @@ pub fn rewrite_adapter(dir: &Path, output: &Path) -> Result<Rewritten> {
     let object: Object = serde_json::from_slice(&text).map_err(|source| PeftError::Json { path, source })?;
     let rewritten = if mlx::is_mlx(&object) { mlx::read(dir, &object)? } else { of_peft(dir)? };
     fs::create_dir_all(output).map_err(PeftError::io(output))?;
-    write_tensors(&output.join(WEIGHTS_NAME), &rewritten.tensors, &[])?;
+    write_tensors(output.join(WEIGHTS_NAME), &rewritten.tensors, &[])?;
     rewritten.config.save(output)?;
     Ok(rewritten)
 }

@@ -26,7 +26,7 @@ impl AdapterWeights {
     pub(crate) fn open(dir: &Path, config: &PeftConfig) -> Result<Self> {
         let names = [WEIGHTS_NAME, OLDER_WEIGHTS_NAME];
         let name = names.into_iter().find(|name| dir.join(name).exists()).unwrap_or(WEIGHTS_NAME);
-        let file = TensorFile::open(&dir.join(name))?;
+        let file = TensorFile::open(dir.join(name))?;
         let spelling = Spelling::read(file.names(), config);
         let mut problems = Vec::new();
         for [one, other] in &spelling.doubled {

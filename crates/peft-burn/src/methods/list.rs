@@ -92,6 +92,7 @@ macro_rules! methods {
 
         /// An adapter of one linear layer, whatever its method. What all methods do is in [`MethodLayer`].
         #[derive(Module, Debug)]
+        #[allow(clippy::large_enum_variant)] // a layer has one, and every pass reads it
         pub enum Method {
             $($(#[$doc])* $layer($layer),)*
         }

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use burn::tensor::FloatDType;
 use clap::Args;
 use llama_burn::{LlamaConfig, hub};
 use peft_learner::bench::{self, BenchConfig, BenchMethod, BenchReport};

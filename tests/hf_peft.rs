@@ -90,7 +90,7 @@ fn peft_opens_adapters_of_a_bf16_base() {
     let mut ours = Vec::new();
     for name in methods {
         let mut model = Llama::from_dir(golden("base"), Some(FloatDType::BF16), &device()).unwrap();
-        model.load_adapter(&golden(name).join("adapter"), "default", false).unwrap();
+        model.load_adapter(golden(name).join("adapter"), "default", false).unwrap();
         let (adapter, out) = (dir.path().join(name), dir.path().join(format!("{name}.out")));
         model.save_adapter("default", &adapter).unwrap();
         jobs.push(json!({"base": golden("base"), "adapter": adapter, "out": out, "dtype": "bfloat16"}));
@@ -146,7 +146,7 @@ fn peft_opens_what_we_convert_and_combine() {
     for (name, combination) in [("dora", Combination::Linear), ("ia3", Combination::Linear), ("vera", Combination::Cat)]
     {
         let mut model = adapted(name, "adapter");
-        model.load_adapter(&golden(name).join("adapter_final"), "other", false).unwrap();
+        model.load_adapter(golden(name).join("adapter_final"), "other", false).unwrap();
         let parts = [("default", 0.7), ("other", 0.4)];
         add_weighted_adapter(&mut model, "new", &parts, Weighting::new(combination)).unwrap();
         finish(&mut model, "base", &format!("{name}-combined"));
@@ -237,7 +237,7 @@ fn peft_and_we_open_each_others_classifiers() {
         model = optimizer.step(1e-2, model, grads);
     }
     let model = model.valid();
-    model.save_adapter("default", &dir.path().join("ours")).unwrap();
+    model.save_adapter("default", dir.path().join("ours")).unwrap();
     scores.push(("ours", dir.path().join("ours"), model.forward(&inputs).into_data()));
     assert_ne!(scores[1].2, scores[0].2);
     let job = |(name, adapter, _): &(&str, PathBuf, TensorData)| json!({"base": golden("base"), "adapter": adapter, "out": dir.path().join(format!("{name}.out")), "labels": 3});
@@ -269,13 +269,13 @@ fn a_bin_and_a_resized_adapter_are_trained_on_and_merged_for_transformers() {
         evaluate(&base.model, &examples, 3, base.pad_id(), |_| {}).loss
     };
     let mut trained = Base::load(base.to_str().unwrap(), None, &device()).unwrap();
-    trained.model.load_adapter(&report.adapter.unwrap(), "default", false).unwrap();
+    trained.model.load_adapter(report.adapter.unwrap(), "default", false).unwrap();
     let before: f64 = json(&of("expected.json"))["resized"].as_f64().unwrap();
     let ours = measured(&trained);
     assert!(ours < before - 0.05, "{before} to {ours}");
 
     let merged = dir.path().join("merged");
-    merge_into(&base, &output.join("adapter"), &merged, &device()).unwrap();
+    merge_into(&base, output.join("adapter"), &merged, &device()).unwrap();
     let plain = measured(&Base::load(merged.to_str().unwrap(), None, &device()).unwrap());
     assert!((plain - ours).abs() < 1e-5, "{plain} and {ours}");
     let jobs = dir.path().join("jobs.json");

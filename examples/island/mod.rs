@@ -114,6 +114,6 @@ fn load(device: &Device) -> Result<Base, Box<dyn std::error::Error>> {
 }
 
 fn score(base: &Base, file: &str) -> Result<f64, Box<dyn std::error::Error>> {
-    let (examples, _): (Vec<Example>, _) = base.examples(&world(file), 128)?;
+    let (examples, _): (Vec<Example>, _) = base.examples(world(file), 128)?;
     Ok(exact_match(&answer(&base.model, &examples, BATCH, &base.eos_ids(), |_| {})?))
 }

@@ -255,7 +255,7 @@ fn missing_gradients_and_frozen_adapters_are_errors_that_change_nothing() {
     assert!(error.contains("gradients of model.layers.0.self_attn.q_proj"), "{error}");
     assert_eq!(state(&model), before);
     let mut frozen = base("base");
-    frozen.load_adapter(&golden("adalora/adapter"), NAME, false).unwrap();
+    frozen.load_adapter(golden("adalora/adapter"), NAME, false).unwrap();
     let error = update_and_allocate(&mut frozen, NAME, &GradientsParams::new(), 6).unwrap_err().to_string();
     assert!(error.contains("frozen"), "{error}");
     let mut lora = adapted("lora", "adapter");

@@ -20,9 +20,9 @@ const METHODS: [&str; 6] = ["lora", "dora", "vera", "adalora", "ia3", "loha"];
 fn all() -> Llama {
     let mut model = base("base");
     for name in METHODS {
-        model.load_adapter(&golden(name).join("adapter"), name, false).unwrap();
+        model.load_adapter(golden(name).join("adapter"), name, false).unwrap();
     }
-    model.load_adapter(&golden("dora/adapter_final"), "dora2", false).unwrap();
+    model.load_adapter(golden("dora/adapter_final"), "dora2", false).unwrap();
     model
 }
 
@@ -55,8 +55,8 @@ fn two_active_adapters_of_one_method_are_what_peft_makes_of_them(
 ) {
     let expected = tensors(&golden("../two_active.safetensors"));
     let mut model = base("base");
-    model.load_adapter(&golden(name).join("adapter_final"), "a", false).unwrap();
-    model.load_adapter(&golden(name).join("adapter"), "b", false).unwrap();
+    model.load_adapter(golden(name).join("adapter_final"), "a", false).unwrap();
+    model.load_adapter(golden(name).join("adapter"), "b", false).unwrap();
     model.set_adapter(&["a", "b"]).unwrap();
     assert_close(name, &logits(&model), &expected[name], 1e-5);
     model.merge_adapters(&["a", "b"], true).unwrap();
@@ -115,7 +115,7 @@ fn each_ia3_adapter_keeps_its_own_feedforward_modules_and_unmerges_losslessly() 
     let mut alone = base("base");
     alone.add_adapter("out", &config.clone().into(), 3).unwrap();
     let mut model = base("base");
-    model.load_adapter(&golden("ia3/adapter"), "in", false).unwrap();
+    model.load_adapter(golden("ia3/adapter"), "in", false).unwrap();
     model.add_adapter("out", &config.into(), 3).unwrap();
     assert_eq!(logits(&model), logits(&alone));
     let shapes: Vec<_> = model.adapter_params("out").unwrap().into_iter().map(|(_, p)| p.shape()).collect();
@@ -276,7 +276,7 @@ fn trained_biases_are_counted_saved_and_loaded(#[case] method: &str, #[case] bia
 fn two_adapters_that_replace_one_tensor_take_turns(#[case] which: &str, #[case] name: &str, #[case] message: &str) {
     let mut model = base(which);
     for copy in ["a", "b"] {
-        model.load_adapter(&golden(name).join("adapter"), copy, false).unwrap();
+        model.load_adapter(golden(name).join("adapter"), copy, false).unwrap();
     }
     let second = logits(&model);
     for error in [model.set_adapter(&["a", "b"]).unwrap_err(), model.merge_adapters(&["a", "b"], false).unwrap_err()] {

@@ -16,8 +16,8 @@ fn logits(model: &Llama) -> TensorData {
 
 fn two() -> Llama {
     let mut model = base("base");
-    model.load_adapter(&golden("x_multi/a"), "a", false).unwrap();
-    model.load_adapter(&golden("x_multi/b"), "b", false).unwrap();
+    model.load_adapter(golden("x_multi/a"), "a", false).unwrap();
+    model.load_adapter(golden("x_multi/b"), "b", false).unwrap();
     model
 }
 
@@ -70,7 +70,7 @@ fn an_adapter_with_weight_one_is_itself(
         return;
     }
     let mut model = base("base");
-    model.load_adapter(&golden(name).join("adapter"), "a", false).unwrap();
+    model.load_adapter(golden(name).join("adapter"), "a", false).unwrap();
     add_weighted_adapter(&mut model, "same", &[("a", 1.0)], Weighting::new(combination)).unwrap();
     let expected = logits(&model);
     model.set_adapter(&["same"]).unwrap();
@@ -85,8 +85,8 @@ fn an_adapter_with_weight_one_is_itself(
 #[test]
 fn dora_combinations_move_the_norms_as_far_as_their_weights() {
     let mut model = base("base");
-    model.load_adapter(&golden("dora/adapter"), "a", false).unwrap();
-    model.load_adapter(&golden("dora/adapter_final"), "b", false).unwrap();
+    model.load_adapter(golden("dora/adapter"), "a", false).unwrap();
+    model.load_adapter(golden("dora/adapter_final"), "b", false).unwrap();
     add_weighted_adapter(&mut model, "none", &[("a", 0.0), ("b", 0.0)], Weighting::new(Combination::Cat)).unwrap();
     model.set_adapter(&["none"]).unwrap();
     assert_close("weights of zero give the base", &logits(&model), &logits(&base("base")), 1e-5);
@@ -100,7 +100,7 @@ fn dora_combinations_move_the_norms_as_far_as_their_weights() {
 fn methods_with_low_rank_updates_combine_with_each_other() {
     let mut model = base("base");
     for name in ["lora", "vera", "adalora", "loha"] {
-        model.load_adapter(&golden(name).join("adapter"), name, false).unwrap();
+        model.load_adapter(golden(name).join("adapter"), name, false).unwrap();
     }
     let parts = [("lora", 1.0), ("vera", 1.0), ("adalora", 1.0), ("loha", 1.0)];
     add_weighted_adapter(&mut model, "all", &parts, Weighting::new(Combination::Cat)).unwrap();
@@ -128,7 +128,7 @@ fn what_cannot_be_combined_is_refused_before_anything_changes(
 ) {
     let mut model = base("base");
     for name in ["lora", "dora", "vera", "ia3", "x_lora_mts", "x_lora_tokens"] {
-        model.load_adapter(&golden(name).join("adapter"), name, false).unwrap();
+        model.load_adapter(golden(name).join("adapter"), name, false).unwrap();
     }
     let (names, before) = (model.adapter_names(), logits(&model));
     let error = add_weighted_adapter(&mut model, "new", adapters, Weighting::new(combination)).unwrap_err();
@@ -141,7 +141,7 @@ fn what_cannot_be_combined_is_refused_before_anything_changes(
 fn converted(name: &str, folder: &str, rank: Option<usize>) -> (TensorData, TensorData, f64) {
     let which = meta(name)["base"].as_str().unwrap().to_owned();
     let mut model = base(&which);
-    model.load_adapter(&golden(name).join(folder), "a", false).unwrap();
+    model.load_adapter(golden(name).join(folder), "a", false).unwrap();
     let expected = logits(&model);
     let conversion = convert_to_lora(&mut model, "a", "new", rank).unwrap();
     model.set_adapter(&["new"]).unwrap();
@@ -189,7 +189,7 @@ fn whole_updates_convert_as_well_as_the_rank_allows(
 #[test]
 fn the_reported_error_is_that_of_the_update() {
     let mut model = base("base");
-    model.load_adapter(&golden("ia3/adapter"), "a", false).unwrap();
+    model.load_adapter(golden("ia3/adapter"), "a", false).unwrap();
     let conversion = convert_to_lora(&mut model, "a", "new", Some(4)).unwrap();
     let path = "model.layers.0.self_attn.k_proj";
     let weight = |model: &Llama| -> Tensor<2> {
@@ -231,7 +231,7 @@ fn what_changes_nothing_converts_to_what_changes_nothing(#[values("lora", "dora"
 #[test]
 fn the_reported_error_does_not_depend_on_how_large_the_change_is() {
     let mut model = base("base");
-    model.load_adapter(&golden("lora/adapter"), "a", false).unwrap();
+    model.load_adapter(golden("lora/adapter"), "a", false).unwrap();
     let errors = |model: &Llama| convert_to_lora(&mut model.clone(), "a", "new", Some(1)).unwrap().errors;
     let expected = errors(&model);
     for scale in [1e-25, 1e-10, 1e10, 1e25] {
@@ -259,7 +259,7 @@ fn the_reported_error_does_not_depend_on_how_large_the_change_is() {
 #[test]
 fn conversions_that_cannot_be_are_errors() {
     let mut model = base("base");
-    model.load_adapter(&golden("dora/adapter"), "a", false).unwrap();
+    model.load_adapter(golden("dora/adapter"), "a", false).unwrap();
     let error = convert_to_lora(&mut model, "a", "new", None).unwrap_err().to_string();
     assert!(error.contains("choose a rank") && error.contains("q_proj"), "{error}");
     assert!(convert_to_lora(&mut model, "a", "new", Some(0)).is_err());

@@ -14,7 +14,7 @@ fn the_residual_and_the_update_are_pefts(#[values("pissa", "olora")] init: &str)
 
     // From PEFT's own files, the residual is made anew.
     let mut loaded = base("base");
-    loaded.load_adapter(&folder.join("adapter"), "default", false).unwrap();
+    loaded.load_adapter(folder.join("adapter"), "default", false).unwrap();
     assert_close("logits", &loaded.forward(&inputs.input()).into_data(), &oracle["logits"], 1e-5);
     // From our own initialisation.
     let mut fresh = base("base");

@@ -21,7 +21,7 @@ fn bf16_base(#[values("lora", "dora", "vera", "adalora", "ia3")] name: &str) {
     let exact = &tensors(&golden(name).join("forward.safetensors"))["logits"];
     let peft = &oracle[&format!("{name}.logits")];
     let mut model = Llama::from_dir(golden("base"), Some(FloatDType::BF16), &device()).unwrap();
-    model.load_adapter(&golden(name).join("adapter"), "default", false).unwrap();
+    model.load_adapter(golden(name).join("adapter"), "default", false).unwrap();
     for (key, param) in model.adapter_params("default").unwrap() {
         assert_eq!(param.to_data().dtype(), DType::F32, "{key}");
     }
@@ -83,7 +83,7 @@ fn f16_base(#[values("lora", "dora", "vera", "adalora", "ia3")] name: &str) {
     }
     let exact = &tensors(&golden(name).join("forward.safetensors"))["logits"];
     let mut model = Llama::from_dir(golden("base"), Some(FloatDType::F16), &device()).unwrap();
-    model.load_adapter(&golden(name).join("adapter"), "default", false).unwrap();
+    model.load_adapter(golden(name).join("adapter"), "default", false).unwrap();
     let logits = model.forward(&Inputs::load().input()).into_data();
     assert_eq!(logits.dtype(), DType::F16);
     let peft = &tensors(&golden("x_bf16/oracle.safetensors"))[&format!("{name}.logits")];
@@ -112,7 +112,7 @@ fn half_gradients_are_those_of_f32(
     Llama::from_dir(golden("base"), Some(dtype), &device()).unwrap().save(rounded.path(), None).unwrap();
     let [half, single] = [dtype, FloatDType::F32].map(|dtype| {
         let mut model = Llama::from_dir(rounded.path(), Some(dtype), &device()).unwrap();
-        model.load_adapter(&golden(name).join("adapter"), "default", true).unwrap();
+        model.load_adapter(golden(name).join("adapter"), "default", true).unwrap();
         gradients(model)
     });
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();

@@ -14,7 +14,7 @@ fn with(which: &str, names: &[&str]) -> Llama {
     let mut model = base(which);
     let different: BTreeSet<_> = names.iter().filter(|name| **name != BASE).collect();
     for name in different {
-        model.load_adapter(&golden(name).join("adapter"), name, false).unwrap();
+        model.load_adapter(golden(name).join("adapter"), name, false).unwrap();
     }
     model
 }
@@ -74,7 +74,7 @@ fn a_mixed_batch_of_another_size_is_not_run() {
 fn a_mixed_batch_of_a_model_in_training_is_for_inference_and_leaves_it_as_it_was() {
     let mut model = base("base");
     for name in ["lora", "ia3"] {
-        model.load_adapter(&golden(name).join("adapter"), name, true).unwrap();
+        model.load_adapter(golden(name).join("adapter"), name, true).unwrap();
     }
     let model = model.train();
     let before = model.trainable_parameters();
@@ -104,7 +104,7 @@ fn what_cannot_be_mixed_is_an_error() {
     let error = mixed.generate(&[vec![1, 2, 3]], &GenerateOptions::default(), go_on).unwrap_err();
     assert!(matches!(error, LlamaError::MixedBatch { names: 2, prompts: 1 }), "{error}");
 
-    model.load_adapter(&golden("x_lora_tokens/adapter"), "rows", false).unwrap();
+    model.load_adapter(golden("x_lora_tokens/adapter"), "rows", false).unwrap();
     assert!(message(&model, &["lora", "rows"]).contains("trainable_token_indices"));
     model.disable_adapters().unwrap();
     assert!(message(&model, &["lora"]).contains("disabled"));
@@ -135,8 +135,8 @@ fn a_swapped_adapter_is_a_freshly_loaded_one(#[case] old: &str, #[case] new: &st
     fresh.load_adapter(&folder, "a", false).unwrap();
 
     let mut model = base("base");
-    model.load_adapter(&golden(old).join("adapter"), "a", false).unwrap();
-    model.load_adapter(&golden("lora/adapter"), "other", false).unwrap();
+    model.load_adapter(golden(old).join("adapter"), "a", false).unwrap();
+    model.load_adapter(golden("lora/adapter"), "other", false).unwrap();
     model.set_adapter(&["a"]).unwrap();
     model.hotswap_adapter(&folder, "a").unwrap();
     assert_eq!(
@@ -152,15 +152,15 @@ fn a_swapped_adapter_is_a_freshly_loaded_one(#[case] old: &str, #[case] new: &st
 fn a_swap_that_fails_leaves_the_old_adapter() {
     let inputs = Inputs::load();
     let mut model = base("base");
-    model.load_adapter(&golden("dora/adapter"), "a", true).unwrap();
+    model.load_adapter(golden("dora/adapter"), "a", true).unwrap();
     let before = logits(&model, &inputs.ids);
     let nowhere = golden("nowhere");
     assert!(model.hotswap_adapter(&nowhere, "a").is_err());
-    assert!(matches!(model.hotswap_adapter(&golden("lora/adapter"), "b"), Err(PeftError::UnknownAdapter { .. })));
+    assert!(matches!(model.hotswap_adapter(golden("lora/adapter"), "b"), Err(PeftError::UnknownAdapter { .. })));
     assert_eq!(logits(&model, &inputs.ids), before);
     assert!(model.trains_adapters());
     model.merge_adapters(&["a"], false).unwrap();
-    assert!(matches!(model.hotswap_adapter(&golden("lora/adapter"), "a"), Err(PeftError::Merged { .. })));
+    assert!(matches!(model.hotswap_adapter(golden("lora/adapter"), "a"), Err(PeftError::Merged { .. })));
 }
 
 #[rstest]
@@ -169,7 +169,7 @@ fn rescaling_changes_the_scaling_alone(
 ) {
     let inputs = Inputs::load();
     let mut model = base("base");
-    model.load_adapter(&golden(name).join("adapter"), "a", false).unwrap();
+    model.load_adapter(golden(name).join("adapter"), "a", false).unwrap();
     let before = logits(&model, &inputs.ids);
     let half = model.rescale_adapter_scale(0.5).unwrap();
     let halved = logits(&half, &inputs.ids);
@@ -190,9 +190,9 @@ fn rescaling_changes_the_scaling_alone(
 #[test]
 fn what_cannot_be_rescaled_is_an_error() {
     let mut model = base("base");
-    model.load_adapter(&golden("ia3/adapter"), "a", false).unwrap();
+    model.load_adapter(golden("ia3/adapter"), "a", false).unwrap();
     assert!(model.rescale_adapter_scale(2.0).is_err());
-    model.load_adapter(&golden("lora/adapter"), "b", false).unwrap();
+    model.load_adapter(golden("lora/adapter"), "b", false).unwrap();
     assert!(model.rescale_adapter_scale(f64::NAN).is_err());
     model.merge_adapters(&["b"], false).unwrap();
     assert!(matches!(model.rescale_adapter_scale(2.0), Err(PeftError::Merged { .. })));

@@ -64,7 +64,7 @@ pub fn json(path: &Path) -> serde_json::Value {
 /// The base of the golden `name` with the adapter of one of its folders, to be trained.
 pub fn adapted(name: &str, folder: &str) -> Llama {
     let mut model = base(meta(name)["base"].as_str().unwrap());
-    model.load_adapter(&golden(name).join(folder), "default", true).unwrap();
+    model.load_adapter(golden(name).join(folder), "default", true).unwrap();
     model
 }
 

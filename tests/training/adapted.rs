@@ -221,7 +221,7 @@ fn own(method: &str, accumulation: usize, clip_at: f64) -> Adapted<Own> {
 }
 
 fn plain(method: &str, accumulation: usize) -> Adapted<Plain, ParamAdapter> {
-    Adapted::on_parameters(Plain::new(), &config(method, accumulation, 0.0), 7).unwrap()
+    Adapted::on_parameters(Plain::new(), config(method, accumulation, 0.0), 7).unwrap()
 }
 
 /// The regulariser in the loss, all batches of a step in one graph, and the calls of [`peft_burn::adalora`].
@@ -276,10 +276,10 @@ fn every_method_trains_as_by_hand_and_on_plain_layers_too_and_loads_again(
 
     let x = Tensor::<2>::from_floats([[0.3, -0.2, 0.9], [-1.0, 0.4, 0.2]], &device());
     let mut again = Own::new(false);
-    again.load_adapter(&dir.path().join("own"), NAME, false).unwrap();
+    again.load_adapter(dir.path().join("own"), NAME, false).unwrap();
     let output = trained.model().forward(x.clone()).into_data();
     assert_close("loaded", &again.forward(x.clone()).into_data(), &output, 1e-6);
-    let (again, _) = ParamAdapter::load(Plain::new(), &dir.path().join("plain"), false).unwrap();
+    let (again, _) = ParamAdapter::load(Plain::new(), dir.path().join("plain"), false).unwrap();
     assert_close("loaded", &again.forward(x.clone()).into_data(), &other.forward(x).into_data(), 1e-6);
 }
 
@@ -345,7 +345,7 @@ fn a_resumed_run_is_the_uninterrupted_one_to_the_bit(
 ) {
     let _turn = super::DROPOUT.lock();
     // With dropout, and running statistics of the base.
-    let make = || Adapted::new(Own::new(true), NAME, &config(method, 1, 0.2), 7).unwrap();
+    let make = || Adapted::new(Own::new(true), NAME, config(method, 1, 0.2), 7).unwrap();
     let [straight, resumed] = resumed(make);
     equal(&record(&resumed), &record(&straight));
     equal(&contents(resumed.model()), &contents(straight.model()));

@@ -155,7 +155,7 @@ fn write(
         }
         config = format!("{json:#}\n").into_bytes();
     }
-    Ok(write_atomic(&part.join("config.json"), &config)?)
+    Ok(write_atomic(part.join("config.json"), &config)?)
 }
 
 #[cfg(test)]
@@ -187,7 +187,7 @@ mod tests {
             let values = TensorRng::new(5, &key).normal(shape.iter().product(), 0.2);
             param.set(TensorData::new(values, shape));
         }
-        model.save_adapter("x", &dir.join("adapter")).unwrap();
+        model.save_adapter("x", dir.join("adapter")).unwrap();
         logits(&model)
     }
 
@@ -264,7 +264,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let expected = make(dir.path(), config.clone());
             let mut model = Llama::from_dir(dir.path().join("base"), None, &Device::flex()).unwrap();
-            model.load_adapter(&dir.path().join("adapter"), "x", false).unwrap();
+            model.load_adapter(dir.path().join("adapter"), "x", false).unwrap();
             let weights = model.named_weights();
             model.merge_adapters(&["x"], true).unwrap();
             close(&logits(&model), &expected);
@@ -279,7 +279,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let expected = make(dir.path(), LoraConfig { trainable_token_indices: rows, ..lora(&["lm_head"]) });
         let mut model = Llama::from_dir(dir.path().join("base"), None, &Device::flex()).unwrap();
-        model.load_adapter(&dir.path().join("adapter"), "x", false).unwrap();
+        model.load_adapter(dir.path().join("adapter"), "x", false).unwrap();
         let error = model.merge_adapters(&["x"], true).unwrap_err().to_string();
         assert!(error.contains("untie"), "{error}");
         close(&logits(&model), &expected);
@@ -292,7 +292,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         make(dir.path(), lora(&["lm_head"]));
         let mut model = Llama::from_dir(dir.path().join("base"), None, &Device::flex()).unwrap();
-        model.load_adapter(&dir.path().join("adapter"), "x", false).unwrap();
+        model.load_adapter(dir.path().join("adapter"), "x", false).unwrap();
         for (_, mut param) in model.adapter_params_mut("x").unwrap() {
             let shape = param.view().shape();
             param.set(TensorData::new(vec![f32::NAN; shape.iter().product()], shape));

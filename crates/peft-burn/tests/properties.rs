@@ -125,8 +125,8 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let mut loaded = Classifier::random(seed, sizes, 3, bias);
         for name in &names {
-            model.save_adapter(name, &dir.path().join(name)).unwrap();
-            loaded.load_adapter(&dir.path().join(name), name, false).unwrap();
+            model.save_adapter(name, dir.path().join(name)).unwrap();
+            loaded.load_adapter(dir.path().join(name), name, false).unwrap();
         }
         loaded.set_adapter(&names).unwrap();
         prop_assert_eq!(scores(&loaded), active);

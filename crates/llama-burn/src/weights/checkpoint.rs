@@ -38,7 +38,7 @@ impl Checkpoint {
         if !missing.is_empty() {
             return Err(LlamaError::MissingFiles { files: missing });
         }
-        let files = paths.iter().map(|p| TensorFile::open(p)).collect::<std::result::Result<Vec<_>, _>>()?;
+        let files = paths.iter().map(TensorFile::open).collect::<std::result::Result<Vec<_>, _>>()?;
         let mut place = BTreeMap::new();
         for (i, file) in files.iter().enumerate() {
             place.extend(file.names().map(|name| (name.to_owned(), i)));

@@ -46,7 +46,7 @@ impl Llama {
         let dtype = self.save_weights(dir, dtype)?;
         let config = LlamaConfig { dtype, ..self.config().clone() };
         let config = format!("{:#}\n", config.to_hf_json());
-        Ok(write_atomic(&dir.join("config.json"), config.as_bytes())?)
+        Ok(write_atomic(dir.join("config.json"), config.as_bytes())?)
     }
 
     /// The weights alone, as [`Self::save`] writes them. Returns their dtype on disk.
@@ -68,17 +68,17 @@ impl Llama {
             }
         }
         if let [only] = shards.as_slice() {
-            write_tensors(&dir.join(SINGLE), only, &[])?;
+            write_tensors(dir.join(SINGLE), only, &[])?;
         } else {
             let count = shards.len();
             let mut map = BTreeMap::new();
             for (i, shard) in shards.iter().enumerate() {
                 let file = format!("model-{:05}-of-{count:05}.safetensors", i + 1);
-                write_tensors(&dir.join(&file), shard, &[])?;
+                write_tensors(dir.join(&file), shard, &[])?;
                 map.extend(shard.keys().map(|name| (name.clone(), file.clone())));
             }
             let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": map });
-            write_atomic(&dir.join(INDEX), format!("{index:#}\n").as_bytes())?;
+            write_atomic(dir.join(INDEX), format!("{index:#}\n").as_bytes())?;
         }
         Ok(match stored {
             DType::F16 => Dtype::F16,

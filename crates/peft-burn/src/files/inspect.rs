@@ -170,7 +170,7 @@ mod tests {
             (key("v_proj.lora_A.weight"), TensorData::new(vec![1.0_f32; 8], [4, 2])),
             ("optimizer_state".to_owned(), TensorData::new(vec![1.0_f32; 2], [2])),
         ]);
-        write_tensors(&dir.path().join(WEIGHTS_NAME), &tensors, &[]).unwrap();
+        write_tensors(dir.path().join(WEIGHTS_NAME), &tensors, &[]).unwrap();
         let summary = AdapterSummary::read(dir.path()).unwrap();
         assert_eq!(summary.non_finite, [key("q_proj.lora_B.weight")]);
         let problems = summary.problems.join("\n");

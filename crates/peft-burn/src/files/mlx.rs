@@ -182,7 +182,7 @@ mod tests {
         let data =
             |shape: [usize; 2]| TensorData::new((0..shape[0] * shape[1]).map(|v| v as f32).collect::<Vec<_>>(), shape);
         let tensors = tensors.iter().map(|(name, shape)| ((*name).to_owned(), data(*shape))).collect();
-        write_tensors(&dir.join(WEIGHTS), &tensors, &[]).unwrap();
+        write_tensors(dir.join(WEIGHTS), &tensors, &[]).unwrap();
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!((lora.r, lora.lora_alpha, lora.lora_dropout), (2, 160.0, 0.05));
         assert_eq!((lora.rank_for("model.a.v_proj"), lora.alpha_for("model.a.v_proj")), (1, 80.0));
         assert!(warnings.is_empty());
-        let file = TensorFile::open(&dir.path().join("out/adapter_model.safetensors")).unwrap();
+        let file = TensorFile::open(dir.path().join("out/adapter_model.safetensors")).unwrap();
         let a = file.read("base_model.model.model.a.q_proj.lora_A.weight").unwrap();
         assert_eq!(a, TensorData::new(vec![0.0_f32, 2.0, 4.0, 6.0, 8.0, 1.0, 3.0, 5.0, 7.0, 9.0], [2, 5]));
     }

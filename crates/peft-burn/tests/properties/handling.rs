@@ -252,10 +252,10 @@ fn files_that_do_not_fit_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let mut source = two();
-    source.save_adapter("a", &at("a")).unwrap();
+    source.save_adapter("a", at("a")).unwrap();
     let model = &mut two();
     let edit = |name: &str, change: &dyn Fn(&mut std::collections::BTreeMap<String, TensorData>)| {
-        source.save_adapter("a", &at(name)).unwrap();
+        source.save_adapter("a", at(name)).unwrap();
         let path = at(name).join("adapter_model.safetensors");
         let file = TensorFile::open(&path).unwrap();
         let mut tensors = file.names().map(|n| (n.to_owned(), file.read(n).unwrap())).collect();
@@ -269,14 +269,14 @@ fn files_that_do_not_fit_are_refused() {
     let vera = VeraConfig { r: 2, target_modules: TargetModules::list(["q_proj"]), ..VeraConfig::default() };
     let mut other = Classifier::random(1, [8, 6], 3, true);
     other.add_adapter("v", &vera.into(), 1).unwrap();
-    other.save_adapter("v", &at("vera")).unwrap();
+    other.save_adapter("v", at("vera")).unwrap();
     std::fs::copy(at("a").join("adapter_model.safetensors"), at("vera").join("adapter_model.safetensors")).unwrap();
     refused(model, load(&at("vera")), &["missing", "q_proj.vera_lambda_b", "unexpected", "q_proj.lora_A.weight"]);
 
     // Another base: by shape, with a layer too many, with one too few.
     let mut wide = Classifier::random(1, [10, 6], 3, true);
     wide.add_adapter("w", &lora(&["q_proj"]).into(), 1).unwrap();
-    wide.save_adapter("w", &at("wide")).unwrap();
+    wide.save_adapter("w", at("wide")).unwrap();
     refused(model, load(&at("wide")), &["of another shape", "lora_A.weight is [2, 10], expected [2, 8]"]);
     edit("deep", &|tensors| {
         let layer = tensors[KEY].clone();
@@ -301,7 +301,7 @@ fn files_that_do_not_fit_are_refused() {
     assert!(error.contains("nothing was merged") && error.contains("model.layers.1.mlp.down_proj"), "{error}");
     assert_eq!(source.base_weights(), before);
 
-    refused(model, |m| m.load_adapter(&at("a"), "b", false).map(drop), &["named `b` is already attached"]);
+    refused(model, |m| m.load_adapter(at("a"), "b", false).map(drop), &["named `b` is already attached"]);
     refused(model, load(&at("nowhere")), &["nowhere"]);
     std::fs::write(at("a").join("adapter_model.safetensors"), b"short").unwrap();
     refused(model, load(&at("a")), &["not a readable safetensors file"]);

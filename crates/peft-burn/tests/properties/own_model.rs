@@ -116,9 +116,9 @@ fn every_method_does_to_plain_layers_what_it_does_to_its_own() {
         own.add_adapter("default", &config, 1).unwrap();
         perturb_params(own.adapter_params_mut("default").unwrap(), 2);
         let dir = tempfile::tempdir().unwrap();
-        own.save_adapter("default", &dir.path().join("own")).unwrap();
+        own.save_adapter("default", dir.path().join("own")).unwrap();
         let base = plain.head.weight.val().into_data();
-        let (model, adapter) = ParamAdapter::load(plain, &dir.path().join("own"), true).unwrap();
+        let (model, adapter) = ParamAdapter::load(plain, dir.path().join("own"), true).unwrap();
         assert!(adapter.warnings().is_empty(), "{name}: {:?}", adapter.warnings());
 
         let (mut model, mut own) = (model.train(), own.train());
@@ -150,16 +150,16 @@ fn every_method_does_to_plain_layers_what_it_does_to_its_own() {
         let expected = own.forward(input(9)).into_data();
         assert_close(&model.forward(input(9)).into_data(), &expected, 1e-5);
 
-        adapter.save(&model, &dir.path().join("plain")).unwrap();
+        adapter.save(&model, dir.path().join("plain")).unwrap();
         let mut again = Own::from(&Plain::new());
-        again.load_adapter(&dir.path().join("plain"), "default", false).unwrap();
+        again.load_adapter(dir.path().join("plain"), "default", false).unwrap();
         assert_close(&again.forward(input(9)).into_data(), &expected, 1e-5);
         let record = model.clone().into_record();
-        let (fresh, _) = ParamAdapter::load(Plain::new(), &dir.path().join("own"), true).unwrap();
+        let (fresh, _) = ParamAdapter::load(Plain::new(), dir.path().join("own"), true).unwrap();
         fresh.forward(input(1));
         let restored = fresh.load_record(record);
         assert_eq!(restored.forward(input(9)).into_data(), model.forward(input(9)).into_data(), "{name}");
-        adapter.save(&restored, &dir.path().join("restored")).unwrap();
+        adapter.save(&restored, dir.path().join("restored")).unwrap();
         assert!(file(&dir.path().join("restored")) == file(&dir.path().join("plain")), "{name}");
         assert_close(&model.materialize().forward(input(9)).into_data(), &expected, 1e-5);
     }

@@ -168,7 +168,7 @@ fn vocabularies_of_several_sizes_never_meet() {
 
     let mut model = Llama::from_dir(cases().join("base"), None, &Device::flex()).unwrap();
     for (name, case) in [("large", "resized"), ("head", "head_target"), ("rows", "tokens_tie"), ("whole", "mts_tie")] {
-        model.load_adapter(&cases().join(case), name, false).unwrap();
+        model.load_adapter(cases().join(case), name, false).unwrap();
     }
     for other in ["head", "rows", "whole"] {
         for pair in [["large", other], [other, "large"]] {

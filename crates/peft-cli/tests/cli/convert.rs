@@ -17,7 +17,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 fn input_ids() -> TensorData {
-    TensorFile::open(&golden("inputs.safetensors")).unwrap().read("input_ids").unwrap()
+    TensorFile::open(golden("inputs.safetensors")).unwrap().read("input_ids").unwrap()
 }
 
 /// The logits of the golden base with an adapter.
@@ -115,7 +115,7 @@ fn peft_opens_what_is_converted() {
     let Some(python) = python_with(&["peft", "torch", "transformers"]) else { return };
     let place = Place::new();
     let ids = [("input_ids".to_owned(), input_ids())].into();
-    write_tensors(&place.path("inputs.safetensors"), &ids, &[]).unwrap();
+    write_tensors(place.path("inputs.safetensors"), &ids, &[]).unwrap();
     let cases = [
         ("vera/adapter", ""),
         ("adalora/adapter_final", ""),
@@ -133,7 +133,7 @@ fn peft_opens_what_is_converted() {
     place.write("jobs.json", &json!(jobs).to_string());
     run_script(&python, "open_with_peft.py", &place.path("jobs.json"));
     for (at, (name, _)) in cases.iter().enumerate() {
-        let theirs = TensorFile::open(&place.path(&format!("logits{at}"))).unwrap().read("logits").unwrap();
+        let theirs = TensorFile::open(place.path(&format!("logits{at}"))).unwrap().read("logits").unwrap();
         assert!(difference(&logits(&place.path(&format!("lora{at}"))), &theirs) < 1e-5, "{name}");
     }
 }

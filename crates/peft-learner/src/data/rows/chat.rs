@@ -136,7 +136,8 @@ impl Messages<'_> {
             if reasoning && !reads_reasoning && role == "assistant" && !is_neutral(&value) {
                 return Err(not_read(&format!("{place}.{key}"), &key));
             }
-            if !(reasoning && reads_reasoning) && !(self.mentions)(&key) && !is_neutral(&value) {
+            let used = (reasoning && reads_reasoning) || (self.mentions)(&key);
+            if !used && !is_neutral(&value) {
                 self.unused.insert(format!("messages[].{key}"));
             }
             out.insert(key, value);

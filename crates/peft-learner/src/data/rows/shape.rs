@@ -106,6 +106,7 @@ impl fmt::Display for RowShape {
 }
 
 /// Names that other data sets give to a shape's columns.
+#[allow(clippy::type_complexity)] // a table
 const ALIASES: &[(&[&str], &[(&str, &str)])] = &[
     (&["instruction", "context", "response"], &[("input", "context"), ("output", "response")]),
     (&["instruction", "response"], &[("output", "response")]),

@@ -9,7 +9,7 @@ use crate::layers::linear::PeftLinear;
 use crate::model::{AdaptableModel, PeftState};
 use crate::modules::ModuleInfo;
 
-/// The linear layers of a model with its adapter on them, apart from the model: a [`PeftModel`] to look into, save,
+/// The linear layers of a model with its adapter on them, apart from the model: a [`PeftModel`](crate::PeftModel) to look into, save,
 /// merge or convert. It shares the model's memory.
 #[derive(Module, Debug)]
 pub struct AdaptedLayers {

@@ -76,7 +76,7 @@ impl ParamAdapter {
     ///
     /// # Errors
     /// What [`PeftModel::add_adapter`] reports; a model that has such an adapter; and what a change of parameters alone
-    /// cannot do, for which there is [`PeftLinear`]: dropout, `lora_bias`, IA3 on the output of a layer with a bias, embeddings,
+    /// cannot do, for which there is [`PeftLinear`](crate::PeftLinear): dropout, `lora_bias`, IA3 on the output of a layer with a bias, embeddings,
     /// whole modules that are no linear layers.
     pub fn attach<M: Module>(model: M, config: &PeftConfig, seed: u64) -> Result<(M, Self)> {
         let mut layers = AdaptedLayers::of(&model)?;

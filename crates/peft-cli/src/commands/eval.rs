@@ -27,7 +27,7 @@ pub struct Eval {
     /// A file, folder, pattern or data set of the hub, in any of the shapes that `peft train` reads
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
-    /// Read rows as this run's configuration says: its [data] columns, roles, template, chat_template_kwargs
+    /// Read rows as this run's configuration says: the columns, roles, template, chat_template_kwargs
     #[arg(long, value_name = "CONFIG.toml")]
     config: Option<PathBuf>,
     /// Change a key of that file, such as data.columns.prompt=question

@@ -179,7 +179,7 @@ impl<M: CausalModel> Finetune<M> {
     }
 
     /// Lets Ctrl-C and SIGTERM end the run: the first finishes the present step, writes a checkpoint and makes
-    /// [`run`](Self::run) return [`LearnerError::Interrupted`]; a second one ends the process at once.
+    /// [`run`](Self::run) return [`LearnerError::Interrupted`](crate::LearnerError::Interrupted); a second one ends the process at once.
     pub fn stop_on_signals(mut self) -> Self {
         self.signals = true;
         self

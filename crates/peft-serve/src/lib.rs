@@ -1,0 +1,1 @@
+//! Serves many adapters from one base model.

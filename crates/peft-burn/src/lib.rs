@@ -30,6 +30,7 @@ mod modules;
 mod param;
 mod random;
 mod reparam;
+mod serve;
 mod svd;
 pub mod targets;
 pub mod tensor_file;
@@ -38,7 +39,7 @@ pub use combine::{Combination, Conversion, MajoritySign, Weighting, add_weighted
 pub use config::*;
 pub use device::{DeviceError, DeviceName};
 pub use error::{PeftError, Result};
-pub use files::{AdaptedModule, AdapterFiles, AdapterSummary, CONFIG_NAME};
+pub use files::{AdaptedModule, AdapterBytes, AdapterFiles, AdapterSummary, CONFIG_NAME};
 pub use layers::*;
 pub use low_rank::LowRank;
 pub use methods::configs::*;
@@ -52,4 +53,5 @@ pub use model::{
 };
 pub use param::{ParamMut, ParamRef, Role};
 pub use random::TensorRng;
+pub use serve::{AdapterPack, Pairs, Plan, PlanGroup, Served};
 pub use reparam::{AdaptedLayers, AdaptedParam, ParamAdapter};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, TensorData};
@@ -19,10 +20,28 @@ const CONVERTED: usize = 1 << 20;
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
-    map: Mmap,
+    map: Contents,
     data_start: usize,
     tensors: BTreeMap<String, TensorInfo>,
     metadata: BTreeMap<String, String>,
+}
+
+/// Where a file's bytes are.
+#[derive(Debug)]
+enum Contents {
+    Mapped(Mmap),
+    InMemory(Vec<u8>),
+}
+
+impl Deref for Contents {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::InMemory(bytes) => bytes,
+        }
+    }
 }
 
 impl TensorFile {
@@ -36,6 +55,19 @@ impl TensorFile {
         // mapped would end this one with SIGBUS, as with every memory-mapped checkpoint reader.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(PeftError::io(path))?;
+        Self::of(path, Contents::Mapped(map))
+    }
+
+    /// The file whose contents are `bytes`; `path` names it in errors. A file that others may change while it is read is
+    /// best read whole.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self> {
+        Self::of(path, Contents::InMemory(bytes))
+    }
+
+    fn of(path: &Path, map: Contents) -> Result<Self> {
         let broken = |message: String| PeftError::Safetensors { path: path.to_owned(), message };
         let (header, metadata): (usize, Metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
             broken(format!(
@@ -135,11 +167,13 @@ impl TensorFile {
         {
             const PAGE: usize = 4096;
             let (start, end) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
-            if end > start {
+            if let Contents::Mapped(map) = &self.map
+                && end > start
+            {
                 // SAFETY: the mapping is read-only and backed by a file: dropped pages are read again when touched.
                 #[allow(unsafe_code)]
                 let _ =
-                    unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
+                    unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
             }
         }
     }

@@ -15,6 +15,7 @@ pub(crate) mod parts;
 mod random;
 mod recompute;
 mod rotary;
+mod served;
 
 pub use attention::Attention;
 pub use cache::KvCache;
@@ -25,3 +26,4 @@ pub use llama::Llama;
 pub use mask::AttentionMask;
 pub use mlp::Mlp;
 pub use norm::RmsNorm;
+pub use served::Step;

@@ -24,7 +24,14 @@ impl AdapterWeights {
     /// # Errors
     /// A file that is missing or cannot be read.
     pub(crate) fn open(dir: &Path, config: &PeftConfig) -> Result<Self> {
-        let file = TensorFile::open(&dir.join(WEIGHTS_NAME))?;
+        Self::of(TensorFile::open(&dir.join(WEIGHTS_NAME))?, config)
+    }
+
+    /// The tensors of an adapter's file.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read.
+    pub(crate) fn of(file: TensorFile, config: &PeftConfig) -> Result<Self> {
         let spelling = Spelling::read(file.names(), config);
         let mut problems = Vec::new();
         for [one, other] in &spelling.doubled {

@@ -88,6 +88,7 @@ pub struct PeftLinear {
     base: Frozen<Projection>,
     adapters: NamedAdapters<LinearAdapter>,
     unmerged: Option<Unmerged>,
+    slot: usize,
 }
 
 impl PeftLinear {
@@ -95,7 +96,19 @@ impl PeftLinear {
     pub fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
         let weight = Param::from_tensor(weight).set_require_grad(false);
         let bias = bias.map(|b| Param::from_tensor(b).set_require_grad(false));
-        Self { base: Frozen::new(Projection { weight, bias }), adapters: NamedAdapters::new(), unmerged: None }
+        let base = Frozen::new(Projection { weight, bias });
+        Self { base, adapters: NamedAdapters::new(), unmerged: None, slot: 0 }
+    }
+
+    /// The layer with a number of its own in its model, by which served adapters ([`AdapterPack`](crate::AdapterPack)) know it.
+    #[must_use]
+    pub fn with_slot(self, slot: usize) -> Self {
+        Self { slot, ..self }
+    }
+
+    /// The layer's number in its model; 0 unless [`Self::with_slot`] gave it one.
+    pub fn slot(&self) -> usize {
+        self.slot
     }
 
     /// `[in, out]` sizes.
@@ -404,14 +417,14 @@ impl From<Linear> for PeftLinear {
 }
 
 /// `x·Wᵀ + b` for x `[n, in]`, W `[out, in]`, computed in the weight's dtype and returned in x's.
-fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     let dtype = x.dtype();
     let x = if weight.dtype() == dtype { x } else { x.cast(weight.dtype()) };
     let y = add_bias(fused_burn::linear(x, weight), bias);
     if y.dtype() == dtype { y } else { y.cast(dtype) }
 }
 
-fn add_bias(y: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+pub(crate) fn add_bias(y: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     let Some(bias) = bias else { return y };
     let bias = if bias.dtype() == y.dtype() { bias } else { bias.cast(y.dtype()) };
     y + bias.unsqueeze()

@@ -22,6 +22,7 @@ use crate::low_rank::LowRank;
 use crate::modules::ModuleInfo;
 use crate::param::{ParamMut, ParamRef};
 use crate::random::TensorRng;
+use crate::serve::{Pairs, Served};
 
 /// What an adapter does to a weight, which decides how adapters are combined and converted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -384,6 +385,13 @@ pub trait MethodLayer: Debug {
     /// The update, of methods that have one.
     fn update(&self) -> Option<Update<'_>> {
         None
+    }
+
+    /// What the adapter does to a row of a layer whose weight is `base`, for serving on the CPU; without the bias. `None`
+    /// where [`Self::apply`] is to be called instead.
+    fn serve(&self, base: &Tensor<2>, pairs: &Pairs) -> Option<Served> {
+        let _ = pairs;
+        Served::of_update(self, base)
     }
 
     /// Whether nothing of the adapter is left, so that it does nothing and will not.

@@ -96,6 +96,7 @@ impl Generate {
                 top_p: self.top_p,
                 repetition_penalty: self.repetition_penalty,
                 seed: self.seed,
+                ..SamplingConfig::default()
             },
             stop: base.eos_ids(),
         };

@@ -139,7 +139,7 @@ impl PeftLinear {
         }
         let mut start = 0;
         let part = |(_, groups)| {
-            let plan = Plan::new::<Vec<_>>(groups);
+            let plan = Plan::new(groups);
             let rows = start..start + plan.num_rows();
             start = rows.end;
             let [y] = serve([self], &x.clone().narrow(0, rows.start, rows.len()), &plan, tied.as_ref());

@@ -7,13 +7,13 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use fused_burn::{RowLowRank, RowUpdate};
 
 use super::pairs::Pairs;
-use crate::error::{PeftError, Result};
+use crate::error::Result;
 use crate::layers::embedding::EmbeddingAdapter;
 use crate::layers::layer::LayerRef;
 use crate::layers::linear::{LinearAdapter, PeftLinear};
 use crate::layers::named_adapters::LayerAdapter;
 use crate::methods::{MethodLayer, Update};
-use crate::model::AdaptableModel;
+use crate::model::PeftModel;
 
 /// What a method does to a row of a layer, in host memory.
 #[derive(Clone, Debug, Default)]
@@ -62,8 +62,8 @@ impl Served {
 pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     let data: TensorData = tensor.into_data();
     match data.dtype() {
-        DType::F32 => data.into_vec().unwrap_or_default(),
-        _ => data.convert_dtype(DType::F32).into_vec().unwrap_or_default(),
+        DType::F32 => data.try_into_vec::<f32>().unwrap_or_default(),
+        _ => data.convert_dtype(DType::F32).try_into_vec::<f32>().unwrap_or_default(),
     }
 }
 
@@ -137,11 +137,8 @@ impl AdapterPack {
     ///
     /// # Errors
     /// A name that is not attached.
-    pub fn of<M: AdaptableModel>(model: &M, name: &str, pairs: &Pairs) -> Result<Self> {
-        if !model.peft_state().adapters.contains_key(name) {
-            let available = model.peft_state().adapters.keys().cloned().collect();
-            return Err(PeftError::UnknownAdapter { name: name.to_owned(), available });
-        }
+    pub fn of<M: PeftModel>(model: &M, name: &str, pairs: &Pairs) -> Result<Self> {
+        model.adapter_config(name)?;
         let mut pack = Self::default();
         for (_, layer) in model.layers() {
             match layer {

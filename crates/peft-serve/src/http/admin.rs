@@ -25,8 +25,7 @@ pub(super) struct Listing {
     refresh: bool,
 }
 
-pub(super) async fn list(State(app): Shared, query: Option<Query<Listing>>) -> Response {
-    let refresh = query.is_some_and(|Query(listing)| listing.refresh);
+pub(super) async fn list(State(app): Shared, Query(Listing { refresh }): Query<Listing>) -> Response {
     let listed = tokio::task::spawn_blocking(move || {
         let store = app.engine.store();
         if refresh {
@@ -34,7 +33,7 @@ pub(super) async fn list(State(app): Shared, query: Option<Query<Listing>>) -> R
         }
         let data: Vec<_> = store.list().iter().map(|info| {
             json!({
-                "lora_name": info.name, "peft_type": info.peft_type, "state": info.state.name(),
+                "lora_name": &*info.name, "peft_type": info.peft_type, "state": info.state.name(),
                 "adapter_generation": info.generation, "bytes": info.bytes, "pinned": info.pinned,
                 "in_use": info.leases, "resident": info.state == Place::Resident,
             })

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::choices::Choices;
 use super::encode::{no_text, text_error};
 use super::fields::Fields;
-use super::params::{MOST_LOGPROBS, Params};
+use super::params::{MOST_LOGPROBS, Params, random};
 use super::sse::{Gone, Stream, respond};
 use super::{ApiError, App, Shared, logprobs, now};
 use crate::request::{Event, Request};
@@ -46,7 +46,7 @@ async fn answer(app: Arc<App>, body: std::result::Result<Bytes, BytesRejection>)
         request
     });
     let mut choices = Choices::submit(&app.engine, requests.collect(), text.as_ref())?;
-    let head = Head { id: format!("chatcmpl-{:016x}", params.sampling.seed ^ now() << 32), created: now(), model: params.model };
+    let head = Head { id: format!("chatcmpl-{:016x}", random()), created: now(), model: params.model };
     if !params.stream {
         let all = choices.whole().await?;
         return Ok(Json(head.whole(&all, logprobs.is_some(), text.as_ref().map(|text| &text.tokenizer))).into_response());

@@ -14,10 +14,10 @@ use super::chat::usage;
 use super::choices::{Choices, Whole};
 use super::encode::{no_text, text_error};
 use super::fields::Fields;
-use super::params::{MOST_LOGPROBS, Params};
+use super::params::{MOST_LOGPROBS, Params, random};
 use super::sse::{Gone, Stream, respond};
 use super::{ApiError, App, Shared, logprobs, now};
-use crate::request::{Event, Request};
+use crate::request::Event;
 
 type Result<T> = std::result::Result<T, ApiError>;
 
@@ -67,7 +67,7 @@ async fn answer(app: Arc<App>, body: std::result::Result<Bytes, BytesRejection>)
         }
     }
     let mut choices = Choices::submit(&app.engine, requests, text.as_ref())?;
-    let id = format!("cmpl-{:016x}", params.sampling.seed ^ now() << 32);
+    let id = format!("cmpl-{:016x}", random());
     let head = Head { id, created: now(), model: params.model, n, prompts, echo, text, logprobs: logprobs.is_some() };
     if !params.stream {
         let all = choices.whole().await?;

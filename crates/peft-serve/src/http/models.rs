@@ -19,7 +19,7 @@ impl App {
 
     fn adapter_object(&self, info: &AdapterInfo) -> Value {
         json!({
-            "id": info.name, "object": "model", "created": self.started, "owned_by": "peft", "root": info.name,
+            "id": &*info.name, "object": "model", "created": self.started, "owned_by": "peft", "root": &*info.name,
             "parent": self.base, "peft_type": info.peft_type, "adapter_generation": info.generation,
         })
     }

@@ -97,8 +97,8 @@ impl Params {
     }
 }
 
-/// A seed for a request without one.
-fn random() -> u64 {
+/// A number for a request that brings none.
+pub(super) fn random() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 

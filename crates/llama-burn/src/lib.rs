@@ -35,4 +35,4 @@ pub use generate::{Generate, GenerateOptions, Sampler, SamplingConfig, TokenLogp
 pub use merge::{MergeReport, merge_into};
 pub use model::{Attention, AttentionMask, CausalModel, DecoderLayer, Input, KvCache, Llama, Mlp, ModelSpec, RmsNorm, Step};
 pub use summary::ModelSummary;
-pub use text::{ChatTemplate, Conversation, Encoded, Message, SpecialTokens, StopTokens, Text, TextStream, Tokenizer};
+pub use text::{ChatTemplate, Conversation, Encoded, Message, SpecialTokens, StopScanner, StopTokens, Text, TextStream, Tokenizer};

@@ -32,6 +32,7 @@
 //! # }
 //! ```
 
+pub mod bench;
 mod blocks;
 mod engine;
 mod error;
@@ -40,12 +41,10 @@ mod metrics;
 mod queue;
 mod request;
 mod sequence;
-mod stop;
 mod store;
 
 pub use engine::{Core, Engine, EngineConfig, Handle, Served};
 pub use error::{Result, ServeError};
 pub use metrics::Metrics;
 pub use request::{Answer, Event, Finish, Request, Usage};
-pub use stop::StopScanner;
 pub use store::{AdapterInfo, LoadOptions, Resident, State, Store, StoreConfig, StoreUse};

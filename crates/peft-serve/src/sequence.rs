@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use fused_burn::Block;
-use llama_burn::{Sampler, Text, TextStream, TokenLogprob, Tokenizer};
+use llama_burn::{Sampler, StopScanner, Text, TextStream, TokenLogprob, Tokenizer};
 
 use crate::error::{Result, ServeError};
 use crate::request::{Event, Finish, Request, Sink, Usage};
-use crate::stop::StopScanner;
 use crate::store::Resident;
 
 /// The tokenizer of a text that many share.

@@ -9,6 +9,7 @@ mod encode;
 mod message;
 mod special;
 mod stop;
+mod stop_strings;
 mod stream;
 mod tokenizer;
 
@@ -17,5 +18,6 @@ pub use encode::{Encoded, Text};
 pub use message::{Conversation, Message};
 pub use special::SpecialTokens;
 pub use stop::StopTokens;
+pub use stop_strings::StopScanner;
 pub use stream::TextStream;
 pub use tokenizer::Tokenizer;

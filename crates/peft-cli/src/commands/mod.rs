@@ -1,6 +1,8 @@
 //! The commands, one file each.
 
 mod bench;
+#[cfg(feature = "serve")]
+mod bench_serve;
 mod combine;
 mod convert;
 mod devices;

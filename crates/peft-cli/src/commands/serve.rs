@@ -77,7 +77,7 @@ pub struct Serve {
 }
 
 /// Bytes from a number with a unit, such as 512MB or 4GiB.
-fn size(text: &str) -> std::result::Result<usize, String> {
+pub(super) fn size(text: &str) -> std::result::Result<usize, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: f64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
         "" | "b" => 1.0,

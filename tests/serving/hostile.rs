@@ -189,7 +189,7 @@ fn files_that_change_while_they_are_loaded_never_end_the_server() {
 #[test]
 fn who_goes_away_frees_everything() {
     let server = Server::new();
-    let long = |stream: bool| json!({"model": "dora", "prompt": [5; 200], "max_tokens": 50, "ignore_eos": true, "stream": stream}).to_string();
+    let long = |stream: bool| json!({"model": "dora", "prompt": vec![5; 200], "max_tokens": 50, "ignore_eos": true, "stream": stream}).to_string();
     for _ in 0..8 {
         drop(server.open("POST", "/v1/completions", &[], &long(true)));
         drop(server.open("POST", "/v1/completions", &[], &long(false)));
@@ -271,7 +271,7 @@ fn what_does_not_end_in_time_is_told_so() {
     let http = HttpConfig { shutdown_timeout: Duration::ZERO, ..HttpConfig::default() };
     let engine = EngineConfig { max_batch: 1, ..EngineConfig::default() };
     let mut server = Server::with(http, engine, StoreConfig::default());
-    let body = json!({"model": "world", "prompt": [5; 100], "max_tokens": 150, "ignore_eos": true, "stream": true, "n": 8}).to_string();
+    let body = json!({"model": "world", "prompt": vec![5; 100], "max_tokens": 150, "ignore_eos": true, "stream": true, "n": 8}).to_string();
     let mut open = server.open("POST", "/v1/completions", &[], &body);
     let mut some = [0; 300];
     open.read_exact(&mut some).unwrap();

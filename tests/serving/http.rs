@@ -155,6 +155,9 @@ fn a_thousand_adapters_share_a_memory_that_holds_a_few() {
         assert_eq!(server.text(&format!("tenant-{i}"), "The courier"), first);
     }
     assert!(server.handle.store().used_bytes() <= 300_000);
+    server.assert_at_rest();
+    // The gauges follow at the end of a step.
+    std::thread::sleep(std::time::Duration::from_millis(100));
     let metrics = server.get("/metrics").body;
     let value = |name: &str| {
         let line = metrics.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{name}: {metrics}"));

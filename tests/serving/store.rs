@@ -64,7 +64,9 @@ fn the_one_that_was_not_asked_for_the_longest_goes_and_pins_and_leases_stay() {
     lease(&store, "dora");
     assert_eq!(state("ia3"), State::Registered);
     assert!(store.used_bytes() <= memory);
-    store.clear();
+    let memory = of("lora") + of("dora") + of("dora") / 2;
+    let store = store_over(folder.path(), StoreConfig { memory, ..StoreConfig::default() });
+    let state = |name: &str| store.info(name).unwrap().state;
     store.load("mine", "lora", &LoadOptions { pinned: true, ..LoadOptions::default() }).unwrap();
     let held = lease(&store, "dora");
     let mut asked = None;

@@ -19,6 +19,10 @@ mod bad_input;
 #[path = "cli/interrupted.rs"]
 mod interrupted;
 
+#[cfg(all(unix, feature = "serve"))]
+#[path = "cli/serve.rs"]
+mod serve;
+
 #[cfg(feature = "webgpu")]
 #[path = "cli/webgpu.rs"]
 mod webgpu;

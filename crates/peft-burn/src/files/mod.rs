@@ -10,6 +10,7 @@ use crate::error::{PeftError, Result};
 use crate::methods::PROJECTION_NAMES;
 use crate::methods::PeftConfig;
 use crate::model::{PeftModel, projection_of};
+use crate::random::undrawn;
 use crate::tensor_file::{TensorFile, write_tensors};
 
 mod config;
@@ -84,7 +85,7 @@ pub trait AdapterFiles: PeftModel {
     fn load_adapter_bytes(&mut self, files: AdapterBytes<'_>, name: &str, trainable: bool) -> Result<Vec<String>> {
         let AdapterBytes { dir, config, weights } = files;
         let (config, warnings) = PeftConfig::from_json(config, &dir.join(CONFIG_NAME))?;
-        let weights = AdapterWeights::of(TensorFile::from_bytes(&dir.join(WEIGHTS_NAME), weights)?, &config)?;
+        let weights = AdapterWeights::of(weights, &config)?;
         load_parts(self, config, &weights, warnings, name, trainable)
     }
 
@@ -118,7 +119,8 @@ fn load_parts<M: PeftModel>(
     let fit = fit(model, &config, weights)?;
     let mut loaded = model.clone();
     warnings.extend(weights.warnings());
-    warnings.extend(loaded.attach(name, fit.resolution, 0, trainable)?);
+    // Every value comes from the file.
+    warnings.extend(undrawn(|| loaded.attach(name, fit.resolution, 0, trainable))?);
     loaded.peft_state_mut().set_config(name, fit.config);
     fill(&mut loaded, name, weights, &fit.by_token)?;
     *model = loaded;
@@ -133,7 +135,7 @@ pub struct AdapterBytes<'a> {
     /// `adapter_config.json`.
     pub config: &'a [u8],
     /// `adapter_model.safetensors`.
-    pub weights: Vec<u8>,
+    pub weights: TensorFile,
 }
 
 impl<M: PeftModel> AdapterFiles for M {}

@@ -10,6 +10,9 @@ mod pack;
 mod pairs;
 mod plan;
 
+#[cfg(test)]
+mod tests;
+
 pub use pack::{AdapterPack, Served};
 pub(crate) use pack::host;
 pub use pairs::Pairs;

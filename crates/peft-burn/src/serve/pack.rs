@@ -36,7 +36,7 @@ impl Served {
             return Some(Self { weight, ..Self::default() });
         }
         let factor = magnitude.map(|m| m.factor(base, &low_rank.a, &low_rank.b, low_rank.scaling));
-        let (a, b) = (host(low_rank.a), host(low_rank.b.transpose().mul_scalar(low_rank.scaling)));
+        let (a, b) = (host(low_rank.a), transposed(&host(low_rank.b), r, low_rank.scaling as f32));
         // What pruning left at zero is not carried along.
         let live = |j: &usize| {
             let (a, b) = (&a[j * inp..(j + 1) * inp], &b[j * out..(j + 1) * out]);
@@ -56,6 +56,16 @@ impl Served {
         let update = RowUpdate { low_rank, scale: factor.map(host).unwrap_or_default(), ..RowUpdate::default() };
         Some(Self { update, ..Self::default() })
     }
+}
+
+/// Rows of `width` values as columns, times `scale`.
+fn transposed(values: &[f32], width: usize, scale: f32) -> Vec<f32> {
+    let rows = values.len() / width.max(1);
+    let mut all = vec![0.0; values.len()];
+    for (i, row) in values.chunks_exact(width.max(1)).enumerate() {
+        row.iter().enumerate().for_each(|(j, value)| all[j * rows + i] = value * scale);
+    }
+    all
 }
 
 /// The values of a tensor in f32, row after row.
@@ -91,7 +101,7 @@ pub(super) enum Kind {
 }
 
 impl PackedLinear {
-    fn new(layer: &PeftLinear, adapter: &LinearAdapter, pairs: &Pairs) -> Self {
+    pub(super) fn new(layer: &PeftLinear, adapter: &LinearAdapter, pairs: &Pairs) -> Self {
         let weight = adapter.weight.as_ref().map(Param::val);
         let on_host = layer.base().weight.val().device() == Device::flex();
         let served = match &adapter.method {
@@ -181,6 +191,12 @@ impl AdapterPack {
             _ => packed.weight = Some(tied.clone()),
         }
         self.count();
+    }
+
+    /// Of one layer.
+    #[cfg(test)]
+    pub(super) fn of_layer(slot: usize, packed: PackedLinear) -> Self {
+        Self { linears: HashMap::from([(slot, packed)]), ..Self::default() }
     }
 
     fn count(&mut self) {

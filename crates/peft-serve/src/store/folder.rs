@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use peft_burn::CONFIG_NAME;
 
 /// The file of an adapter's tensors.
-const WEIGHTS_NAME: &str = "adapter_model.safetensors";
+pub(super) const WEIGHTS_NAME: &str = "adapter_model.safetensors";
 /// What a run's folder calls the adapter in it.
 const IN_RUN: &str = "adapter";
 /// Folders of folders of folders are looked into, and no further.

@@ -1,12 +1,14 @@
 //! From an adapter's files to what the engine applies.
 
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use llama_burn::Llama;
 use peft_burn::tensor_file::TensorFile;
 use peft_burn::{AdapterBytes, AdapterFiles, AdapterPack, Pairs, PeftModel};
 
-use super::folder::Files;
+use super::folder::{Files, WEIGHTS_NAME};
+use crate::error::ServeError;
 
 /// Models with a pair of VeRA's that are kept, so that adapters with that pair need not draw it again.
 const KEPT: usize = 4;
@@ -31,17 +33,25 @@ impl Loader {
         Self { base: Mutex::new((base, 0)), pairs: Pairs::default() }
     }
 
-    /// About the bytes that a pack of these files takes: its numbers in f32.
-    pub fn estimate(files: &Files) -> Result<usize, String> {
-        let file = TensorFile::from_bytes(&files.dir, files.weights.clone()).map_err(|error| error.to_string())?;
-        let sizes = file.names().filter_map(|name| file.shape(name));
-        Ok(sizes.map(|shape| shape.iter().product::<usize>() * 4).sum())
+    /// The adapter of `files`, for which `reserve` sets the bytes aside that it is about to take: its numbers in f32.
+    pub fn load<R>(
+        &self,
+        files: Files,
+        reserve: impl FnOnce(usize) -> Result<R, ServeError>,
+        failed: impl Fn(String) -> ServeError,
+    ) -> Result<(Loaded, R), ServeError> {
+        let weights = TensorFile::from_bytes(&files.dir.join(WEIGHTS_NAME), files.weights);
+        let weights = weights.map_err(|error| failed(error.to_string()))?;
+        let shapes = weights.names().filter_map(|name| weights.shape(name));
+        let reserved = reserve(shapes.map(|shape| shape.iter().product::<usize>() * 4).sum())?;
+        let loaded = self.attach(&files.dir, &files.config, weights).map_err(failed)?;
+        Ok((loaded, reserved))
     }
 
-    pub fn load(&self, files: Files) -> Result<Loaded, String> {
+    fn attach(&self, dir: &Path, config: &[u8], weights: TensorFile) -> Result<Loaded, String> {
         let mut model = self.base.lock().unwrap_or_else(PoisonError::into_inner).0.clone();
         let name = format!("served{}", model.adapter_names().len());
-        let files = AdapterBytes { dir: &files.dir, config: &files.config, weights: files.weights };
+        let files = AdapterBytes { dir, config, weights };
         let warnings = model.load_adapter_bytes(files, &name, false).map_err(|error| error.to_string())?;
         let pack = model.pack(&name, &self.pairs).map_err(|error| error.to_string())?;
         let peft_type = model.adapter_config(&name).map(|config| config.peft_type().to_owned()).unwrap_or_default();

@@ -15,7 +15,7 @@ use llama_burn::Text;
 use crate::engine::Served;
 use crate::error::{Result, ServeError};
 use crate::metrics::Metrics;
-use folder::{Files, Folder, name_problem};
+use folder::{Folder, name_problem};
 use load::{Loaded, Loader};
 pub use resident::Resident;
 use resident::Charge;
@@ -393,11 +393,11 @@ impl Inner {
         let failed = |message: String| ServeError::Adapter { name: name.to_string(), message };
         let folder = self.folder.as_ref().ok_or_else(|| ServeError::UnknownModel(name.to_string()))?;
         let files = folder.read(path).map_err(failed)?;
-        let mut charge = self.reserve(name, Loader::estimate(&files).map_err(failed)?)?;
-        let Files { stamp, .. } = files;
+        let stamp = files.stamp;
+        let load = || self.loader.load(files, |bytes| self.reserve(name, bytes), failed);
         // A panic in reading a file must not take the thread with it.
-        let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.loader.load(files)));
-        let loaded = loaded.unwrap_or_else(|_| Err("reading it failed".into())).map_err(failed)?;
+        let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(load));
+        let (loaded, mut charge) = loaded.unwrap_or_else(|_| Err(failed("reading it failed".into())))?;
         let Loaded { pack, peft_type, warnings } = loaded;
         warnings.iter().for_each(|warning| tracing::warn!("{name}: {warning}"));
         charge.set(pack.num_bytes());

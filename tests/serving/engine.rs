@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use llama_burn::SamplingConfig;
 use peft_burn::{LoraConfig, PeftConfig};
-use peft_serve::{Answer, Core, EngineConfig, Event, Finish, LoadOptions, Request, ServeError, Served, Store, StoreConfig};
+use peft_serve::{
+    Answer, Core, EngineConfig, Event, Finish, LoadOptions, Request, ServeError, Served, Store, StoreConfig,
+};
 use rstest::rstest;
 
 use crate::support::{configs, model, served, store_over, write_adapter, write_adapters};
@@ -114,13 +116,19 @@ fn request(adapter: Option<&str>, prompt: &[u32], max_tokens: usize) -> Request 
 #[case(2, 4, 40)]
 #[case(3, 16, 7)]
 #[case(4, 3, 256)]
-fn every_request_gets_the_text_that_it_gets_alone(#[case] seed: u64, #[case] max_batch: usize, #[case] max_prefill: usize) {
+fn every_request_gets_the_text_that_it_gets_alone(
+    #[case] seed: u64,
+    #[case] max_batch: usize,
+    #[case] max_prefill: usize,
+) {
     let folder = tempfile::tempdir().unwrap();
     write_adapters(folder.path());
     write_adapter(&model(), &configs()[0].1, 77, &folder.path().join("other"));
-    let names: Vec<Option<&str>> = [None].into_iter().chain(configs().into_iter().map(|(name, _)| Some(name))).collect();
+    let names: Vec<Option<&str>> =
+        [None].into_iter().chain(configs().into_iter().map(|(name, _)| Some(name))).collect();
     let mut random = Random(seed);
-    let prompts: Vec<Vec<u32>> = (0..8).map(|i| (0..1 + i * 7).map(|_| 5 + random.below(2000) as u32).collect()).collect();
+    let prompts: Vec<Vec<u32>> =
+        (0..8).map(|i| (0..1 + i * 7).map(|_| 5 + random.below(2000) as u32).collect()).collect();
 
     let store = store_over(folder.path(), StoreConfig::default());
     let mut quiet = Bench::new(store, EngineConfig::default());
@@ -136,7 +144,13 @@ fn every_request_gets_the_text_that_it_gets_alone(#[case] seed: u64, #[case] max
     // Blocks for two or three prompts, and memory for two or three adapters.
     let cache_memory = 4 * quiet.base.model.block_shape().block_len() * 6;
     let store = store_over(folder.path(), StoreConfig { memory: one * 5 / 2, ..StoreConfig::default() });
-    let config = EngineConfig { max_batch, max_prefill, cache_memory, adapter_wait: Duration::from_secs(3600), ..EngineConfig::default() };
+    let config = EngineConfig {
+        max_batch,
+        max_prefill,
+        cache_memory,
+        adapter_wait: Duration::from_secs(3600),
+        ..EngineConfig::default()
+    };
     let mut busy = Bench::new(store, config);
     let mut open: Vec<(Option<&str>, usize, Answer, Outcome)> = Vec::new();
     let (mut finished, mut swapped) = (0, 0);
@@ -212,7 +226,8 @@ fn an_adapter_with_nan_harms_its_own_request_alone() {
     write_adapter(&model(), &config, 3, &folder.path().join("broken"));
     let mut bench = Bench::new(store_over(folder.path(), StoreConfig::default()), EngineConfig::default());
     let good = bench.alone(request(Some("lora"), &[5, 6, 7], 8));
-    let mut answers: Vec<_> = ["lora", "broken", "lora"].map(|name| bench.submit(request(Some(name), &[5, 6, 7], 8)).unwrap()).into();
+    let mut answers: Vec<_> =
+        ["lora", "broken", "lora"].map(|name| bench.submit(request(Some(name), &[5, 6, 7], 8)).unwrap()).into();
     bench.finish();
     let outcomes: Vec<Outcome> = answers
         .iter_mut()
@@ -272,7 +287,8 @@ fn stop_strings_and_text_are_the_same_however_the_tokens_come() {
     let whole = bench.alone(request(None, &prompt, 24));
     assert!(whole.text.chars().count() > 8, "{whole:?}");
     let middle: String = whole.text.chars().skip(4).take(3).collect();
-    let stopped = bench.alone(Request { stop: vec!["never said".into(), middle.clone()], ..request(None, &prompt, 24) });
+    let stopped =
+        bench.alone(Request { stop: vec!["never said".into(), middle.clone()], ..request(None, &prompt, 24) });
     assert_eq!(stopped.text, whole.text[..whole.text.find(&middle).unwrap()]);
     assert_eq!(stopped.ended, Some(Ok(Finish::Stop)));
     assert_eq!(stopped.ids[..], whole.ids[..stopped.ids.len()]);

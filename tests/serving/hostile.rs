@@ -40,13 +40,17 @@ fn what_is_not_supported_is_refused_by_its_name() {
         (json!({"messages": "Hi"}), "messages"),
         (json!({"messages": [{"role": "user"}]}), "messages[0].content"),
         (json!({"messages": [{"role": "user", "content": "x", "tool_call_id": "7"}]}), "messages[0].tool_call_id"),
-        (json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}), "messages[0].content[0]"),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}),
+            "messages[0].content[0]",
+        ),
     ];
     for (extra, param) in cases {
         let answer = server.post("/v1/chat/completions", &chat(extra.clone()));
         assert_eq!((answer.status, &answer.error().1), (400, &json!(param)), "{extra}: {}", answer.body);
     }
-    let nothing = json!({"tools": null, "response_format": {"type": "text"}, "logit_bias": null, "stop": null, "n": null});
+    let nothing =
+        json!({"tools": null, "response_format": {"type": "text"}, "logit_bias": null, "stop": null, "n": null});
     assert_eq!(server.post("/v1/chat/completions", &chat(nothing)).status, 200);
     let long = server.post("/v1/chat/completions", &chat(json!({"max_tokens": 255})));
     assert_eq!((long.status, long.error().2), (400, json!("context_length_exceeded")));
@@ -83,7 +87,8 @@ fn a_large_body_is_refused_and_a_long_prompt_is_answered_with_its_length() {
 #[case("GET", "/nothing")]
 #[case("PUT", "/v1/models")]
 fn every_route_asks_for_a_key(#[case] method: &str, #[case] path: &str) {
-    let keys = HttpConfig { api_key: Some("inference".into()), admin_key: Some("admin".into()), ..HttpConfig::default() };
+    let keys =
+        HttpConfig { api_key: Some("inference".into()), admin_key: Some("admin".into()), ..HttpConfig::default() };
     let server = Server::with(keys, EngineConfig::default(), StoreConfig::default());
     assert_eq!(server.get("/health").status, 200);
     let with = |key: &str| server.send(method, path, &[("authorization", key)], "{}").status;
@@ -189,7 +194,10 @@ fn files_that_change_while_they_are_loaded_never_end_the_server() {
 #[test]
 fn who_goes_away_frees_everything() {
     let server = Server::new();
-    let long = |stream: bool| json!({"model": "dora", "prompt": vec![5; 200], "max_tokens": 50, "ignore_eos": true, "stream": stream}).to_string();
+    let long = |stream: bool| {
+        json!({"model": "dora", "prompt": vec![5; 200], "max_tokens": 50, "ignore_eos": true, "stream": stream})
+            .to_string()
+    };
     for _ in 0..8 {
         drop(server.open("POST", "/v1/completions", &[], &long(true)));
         drop(server.open("POST", "/v1/completions", &[], &long(false)));
@@ -226,7 +234,8 @@ fn adapters_without_room_are_refused_and_come_later() {
     let server = Server::with(HttpConfig::default(), engine, store);
     let too_large = server.post("/v1/completions", &json!({"model": "lora", "prompt": "x"}));
     assert_eq!((too_large.status, too_large.header("x-should-retry")), (503, Some("false")), "{}", too_large.body);
-    let pinned = server.post("/v1/load_lora_adapter", &json!({"lora_name": "mine", "lora_path": "ia3", "pinned": true}));
+    let pinned =
+        server.post("/v1/load_lora_adapter", &json!({"lora_name": "mine", "lora_path": "ia3", "pinned": true}));
     assert_eq!(pinned.status, 200, "{}", pinned.body);
     server.text("mine", "The");
     server.assert_at_rest();
@@ -249,7 +258,8 @@ fn a_template_error_has_the_templates_message() {
 #[test]
 fn a_server_that_is_told_to_end_finishes_what_it_has_begun() {
     let mut server = Server::new();
-    let body = json!({"model": "lora", "prompt": [5, 6, 7], "max_tokens": 100, "ignore_eos": true, "stream": true}).to_string();
+    let body = json!({"model": "lora", "prompt": [5, 6, 7], "max_tokens": 100, "ignore_eos": true, "stream": true})
+        .to_string();
     let open: Vec<_> = (0..3).map(|_| server.open("POST", "/v1/completions", &[], &body)).collect();
     while server.handle.open() < 3 {
         std::thread::sleep(Duration::from_millis(1));

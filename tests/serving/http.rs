@@ -22,7 +22,9 @@ fn models_and_adapters_are_listed_by_their_public_names() {
     assert_eq!(server.get("/v1/models/none").error().2, "model_not_found");
     assert!(!server.get("/v1/models").body.contains(server.folder.path().to_str().unwrap()));
     let listed = server.get("/v1/lora_adapters").json();
-    let state = |name: &str| listed["data"].as_array().unwrap().iter().find(|a| a["lora_name"] == name).unwrap()["state"].clone();
+    let state = |name: &str| {
+        listed["data"].as_array().unwrap().iter().find(|a| a["lora_name"] == name).unwrap()["state"].clone()
+    };
     assert_eq!((state("vera"), state("lora")), (json!("resident"), json!("registered")));
 }
 
@@ -39,7 +41,11 @@ fn completions_differ_by_adapter_and_streams_say_the_same() {
         let events = answer.events();
         let said: String = events.iter().filter_map(|e| e["choices"][0]["text"].as_str()).collect();
         assert_eq!(said, text);
-        assert!(events.iter().all(|e| e["model"] == model && e["id"] == events[0]["id"] && e["object"] == "text_completion"));
+        assert!(
+            events
+                .iter()
+                .all(|e| e["model"] == model && e["id"] == events[0]["id"] && e["object"] == "text_completion")
+        );
         let last = &events[events.len() - 1];
         assert_eq!((&last["choices"], last["usage"]["completion_tokens"].as_u64() > Some(0)), (&json!([]), true));
         assert!(events[..events.len() - 1].iter().all(|e| e["usage"].is_null()));
@@ -67,13 +73,19 @@ fn a_chat_has_roles_choices_logprobs_and_usage() {
         for token in tokens {
             let top = token["top_logprobs"].as_array().unwrap();
             assert!(top.len() == 2 && top[0]["logprob"].as_f64() >= top[1]["logprob"].as_f64());
-            assert!(token["logprob"].as_f64().unwrap() <= top[0]["logprob"].as_f64().unwrap() && token["bytes"].is_array());
+            assert!(
+                token["logprob"].as_f64().unwrap() <= top[0]["logprob"].as_f64().unwrap() && token["bytes"].is_array()
+            );
         }
-        let bytes: Vec<u8> = tokens.iter().flat_map(|t| t["bytes"].as_array().unwrap()).map(|b| b.as_u64().unwrap() as u8).collect();
+        let bytes: Vec<u8> =
+            tokens.iter().flat_map(|t| t["bytes"].as_array().unwrap()).map(|b| b.as_u64().unwrap() as u8).collect();
         assert_eq!(String::from_utf8(bytes).unwrap().trim(), choice["message"]["content"].as_str().unwrap().trim());
     }
     let usage = &whole["usage"];
-    assert_eq!(usage["total_tokens"].as_u64(), usage["prompt_tokens"].as_u64().zip(usage["completion_tokens"].as_u64()).map(|(a, b)| a + b));
+    assert_eq!(
+        usage["total_tokens"].as_u64(),
+        usage["prompt_tokens"].as_u64().zip(usage["completion_tokens"].as_u64()).map(|(a, b)| a + b)
+    );
     // The same seed, streamed: the same texts.
     body["stream"] = true.into();
     let events = server.post("/v1/chat/completions", &body).events();
@@ -102,7 +114,10 @@ fn prompts_may_be_lists_and_ids_and_are_echoed_with_their_logprobs() {
     let ids = json!({"model": "vera", "prompt": [[5, 6, 7], [8, 9]], "max_tokens": 0, "echo": true, "logprobs": 0});
     let whole = server.post("/v1/completions", &ids).json();
     assert_eq!(whole["choices"][0]["logprobs"]["token_logprobs"].as_array().unwrap().len(), 3);
-    assert_eq!((&whole["usage"]["completion_tokens"], &whole["choices"][1]["finish_reason"]), (&json!(0), &json!("length")));
+    assert_eq!(
+        (&whole["usage"]["completion_tokens"], &whole["choices"][1]["finish_reason"]),
+        (&json!(0), &json!("length"))
+    );
     server.assert_at_rest();
 }
 
@@ -120,9 +135,11 @@ fn adapters_come_and_go_while_the_server_runs() {
     assert_eq!(server.get("/v1/models/org%2Falias").status, 200);
     let twice = load(json!({"lora_name": "org/alias", "lora_path": "vera"}));
     assert_eq!((twice.status, twice.error().2), (400, json!("adapter_exists")));
-    let wrong = load(json!({"lora_name": "org/alias", "lora_path": "vera", "load_inplace": true, "expected_generation": 7}));
+    let wrong =
+        load(json!({"lora_name": "org/alias", "lora_path": "vera", "load_inplace": true, "expected_generation": 7}));
     assert_eq!((wrong.status, wrong.header("x-should-retry")), (409, Some("false")));
-    let replaced = load(json!({"lora_name": "org/alias", "lora_path": "vera", "load_inplace": true, "expected_generation": 1}));
+    let replaced =
+        load(json!({"lora_name": "org/alias", "lora_path": "vera", "load_inplace": true, "expected_generation": 1}));
     assert_eq!(replaced.status, 200, "{}", replaced.body);
     assert_eq!(server.text("org/alias", "The courier"), server.text("vera", "The courier"));
     assert_eq!(server.get("/v1/models/org/alias").json()["adapter_generation"], 2);
@@ -160,7 +177,10 @@ fn a_thousand_adapters_share_a_memory_that_holds_a_few() {
     std::thread::sleep(std::time::Duration::from_millis(100));
     let metrics = server.get("/metrics").body;
     let value = |name: &str| {
-        let line = metrics.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{name}: {metrics}"));
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with(&format!("{name} ")))
+            .unwrap_or_else(|| panic!("{name}: {metrics}"));
         line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
     };
     assert!(value("peft:adapter_evictions_total") > 0.0 && value("peft:adapter_loads_total") >= 28.0);
@@ -173,5 +193,7 @@ fn a_thousand_adapters_share_a_memory_that_holds_a_few() {
 fn the_page_is_there() {
     let page = Server::new().get("/");
     assert_eq!(page.status, 200);
-    assert!(page.header("content-type").unwrap().starts_with("text/html") && page.body.contains("/v1/chat/completions"));
+    assert!(
+        page.header("content-type").unwrap().starts_with("text/html") && page.body.contains("/v1/chat/completions")
+    );
 }

@@ -36,13 +36,16 @@ fn each_sequence_of_a_step_is_the_model_with_its_adapter(#[case] which: &str, #[
     let rows: Vec<Vec<u32>> = (0..names.len()).map(|i| text.iter().map(|id| (id + i as u32) % 64).collect()).collect();
     // Pieces of different lengths; then token by token.
     let shape = bare.block_shape();
-    let mut caches: Vec<_> = rows.iter().map(|row| (0..shape.blocks_for(row.len())).map(|_| shape.new_block()).collect()).collect();
+    let mut caches: Vec<_> =
+        rows.iter().map(|row| (0..shape.blocks_for(row.len())).map(|_| shape.new_block()).collect()).collect();
     let mut done = vec![0; rows.len()];
     let mut found: Vec<Vec<f32>> = vec![Vec::new(); rows.len()];
     let seq = rows[0].len();
     for call in 0.. {
-        let take = |i: usize, done: usize| if call < 2 { (2 + (i + call) % 3).min(seq - done) } else { 1.min(seq - done) };
-        let chosen: Vec<(usize, usize)> = (0..rows.len()).map(|i| (i, take(i, done[i]))).filter(|(_, n)| *n > 0).collect();
+        let take =
+            |i: usize, done: usize| if call < 2 { (2 + (i + call) % 3).min(seq - done) } else { 1.min(seq - done) };
+        let chosen: Vec<(usize, usize)> =
+            (0..rows.len()).map(|i| (i, take(i, done[i]))).filter(|(_, n)| *n > 0).collect();
         if chosen.is_empty() {
             break;
         }
@@ -60,7 +63,12 @@ fn each_sequence_of_a_step_is_the_model_with_its_adapter(#[case] which: &str, #[
             .into_iter()
             .flat_map(|(_, part)| {
                 let width = part.dims()[1];
-                part.into_data().iter::<f32>().collect::<Vec<_>>().chunks(width).map(<[f32]>::to_vec).collect::<Vec<_>>()
+                part.into_data()
+                    .iter::<f32>()
+                    .collect::<Vec<_>>()
+                    .chunks(width)
+                    .map(<[f32]>::to_vec)
+                    .collect::<Vec<_>>()
             })
             .collect();
         for (&(i, n), sequence) in chosen.iter().zip(sequences) {

@@ -8,7 +8,10 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use llama_burn::{Llama, Text};
-use peft_burn::{AdaLoraConfig, AdapterFiles, Ia3Config, InitLoraWeights, LoraConfig, ModuleNames, PeftConfig, PeftModel, TargetModules, VeraConfig};
+use peft_burn::{
+    AdaLoraConfig, AdapterFiles, Ia3Config, InitLoraWeights, LoraConfig, ModuleNames, PeftConfig, PeftModel,
+    TargetModules, VeraConfig,
+};
 use peft_serve::http::{HttpConfig, Listening};
 use peft_serve::{Engine, EngineConfig, Handle, Served, Store, StoreConfig};
 use serde_json::Value;
@@ -33,7 +36,13 @@ pub fn served() -> Served {
 /// The methods, with values that change what the model says.
 pub fn configs() -> Vec<(&'static str, PeftConfig)> {
     let targets = || TargetModules::list(["q_proj", "k_proj", "v_proj", "o_proj", "down_proj"]);
-    let lora = LoraConfig { r: 4, lora_alpha: 2.0, target_modules: targets(), init_lora_weights: InitLoraWeights::Random, ..LoraConfig::default() };
+    let lora = LoraConfig {
+        r: 4,
+        lora_alpha: 2.0,
+        target_modules: targets(),
+        init_lora_weights: InitLoraWeights::Random,
+        ..LoraConfig::default()
+    };
     let dora = LoraConfig { use_dora: true, ..lora.clone() };
     let adalora = AdaLoraConfig {
         init_r: 4,
@@ -159,7 +168,10 @@ impl Server {
     pub fn open(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+        let mut head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n",
+            body.len()
+        );
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }

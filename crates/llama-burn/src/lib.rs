@@ -33,6 +33,10 @@ pub use config::{Dtype, LlamaConfig, RopeConfig, RopeScaling};
 pub use error::{LlamaError, Result};
 pub use generate::{Generate, GenerateOptions, Sampler, SamplingConfig, TokenLogprob};
 pub use merge::{MergeReport, merge_into};
-pub use model::{Attention, AttentionMask, CausalModel, DecoderLayer, Input, KvCache, Llama, Mlp, ModelSpec, RmsNorm, Step};
+pub use model::{
+    Attention, AttentionMask, CausalModel, DecoderLayer, Input, KvCache, Llama, Mlp, ModelSpec, RmsNorm, Step,
+};
 pub use summary::ModelSummary;
-pub use text::{ChatTemplate, Conversation, Encoded, Message, SpecialTokens, StopScanner, StopTokens, Text, TextStream, Tokenizer};
+pub use text::{
+    ChatTemplate, Conversation, Encoded, Message, SpecialTokens, StopScanner, StopTokens, Text, TextStream, Tokenizer,
+};

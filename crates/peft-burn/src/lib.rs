@@ -53,5 +53,5 @@ pub use model::{
 };
 pub use param::{ParamMut, ParamRef, Role};
 pub use random::TensorRng;
-pub use serve::{AdapterPack, Pairs, Plan, PlanGroup, Served};
 pub use reparam::{AdaptedLayers, AdaptedParam, ParamAdapter};
+pub use serve::{AdapterPack, Pairs, Plan, PlanGroup, Served};

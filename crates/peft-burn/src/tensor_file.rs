@@ -172,8 +172,7 @@ impl TensorFile {
             {
                 // SAFETY: the mapping is read-only and backed by a file: dropped pages are read again when touched.
                 #[allow(unsafe_code)]
-                let _ =
-                    unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
+                let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
             }
         }
     }

@@ -62,17 +62,29 @@ impl Default for Metrics {
         Self {
             running: metric!(Gauge::default(), "vllm:num_requests_running", "Requests in the batch"),
             waiting: metric!(Gauge::default(), "vllm:num_requests_waiting", "Requests that wait"),
-            cache_use: metric!(Number::default(), "vllm:kv_cache_usage_perc", "Blocks of keys and values in use; 1 is all"),
+            cache_use: metric!(
+                Number::default(),
+                "vllm:kv_cache_usage_perc",
+                "Blocks of keys and values in use; 1 is all"
+            ),
             prompt_tokens: metric!(Counter::default(), "vllm:prompt_tokens", "Tokens of prompts that were run"),
             generation_tokens: metric!(Counter::default(), "vllm:generation_tokens", "Tokens that were generated"),
-            preemptions: metric!(Counter::default(), "vllm:num_preemptions", "Requests that were set back for lack of blocks"),
+            preemptions: metric!(
+                Counter::default(),
+                "vllm:num_preemptions",
+                "Requests that were set back for lack of blocks"
+            ),
             ended: metric!(Family::default(), "vllm:request_success", "Requests that ended, by the reason"),
             first_token: metric!(times(), "vllm:time_to_first_token_seconds", "From a request to its first token"),
             between_tokens: metric!(times(), "vllm:inter_token_latency_seconds", "From a token to the next one"),
             whole: metric!(times(), "vllm:e2e_request_latency_seconds", "From a request to its end"),
             adapter_hits: metric!(Counter::default(), "peft:adapter_hits", "Requests whose adapter was in memory"),
             adapter_loads: metric!(Counter::default(), "peft:adapter_loads", "Adapters that were loaded"),
-            adapter_evictions: metric!(Counter::default(), "peft:adapter_evictions", "Adapters put out of memory for room"),
+            adapter_evictions: metric!(
+                Counter::default(),
+                "peft:adapter_evictions",
+                "Adapters put out of memory for room"
+            ),
             adapter_bytes: metric!(Gauge::default(), "peft:adapter_bytes", "Bytes of adapters in memory"),
             adapter_shared_bytes: metric!(Gauge::default(), "peft:adapter_shared_bytes", "Bytes that adapters share"),
             adapters_registered: metric!(Gauge::default(), "peft:adapters_registered", "Adapters that are known"),

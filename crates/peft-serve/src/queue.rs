@@ -32,7 +32,8 @@ impl Queue {
     /// who has waited longest.
     pub fn in_turn(&self, running: impl Fn(&Tenant) -> usize) -> Vec<Tenant> {
         let first = |queue: &VecDeque<Box<Sequence>>| queue.front().map_or(u64::MAX, |sequence| sequence.id);
-        let mut order: Vec<_> = self.tenants.iter().map(|(tenant, queue)| (running(tenant), first(queue), tenant)).collect();
+        let mut order: Vec<_> =
+            self.tenants.iter().map(|(tenant, queue)| (running(tenant), first(queue), tenant)).collect();
         order.sort();
         order.into_iter().map(|(_, _, tenant)| tenant.clone()).collect()
     }

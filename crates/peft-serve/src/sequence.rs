@@ -71,11 +71,8 @@ impl Sequence {
     /// # Errors
     /// Sampling options out of range.
     pub fn new(id: u64, request: Request, text: Option<Arc<Text>>, sink: Sink, now: Instant) -> Result<Self> {
-        let failed = |error: llama_burn::LlamaError| ServeError::Invalid {
-            message: error.to_string(),
-            param: None,
-            code: None,
-        };
+        let failed =
+            |error: llama_burn::LlamaError| ServeError::Invalid { message: error.to_string(), param: None, code: None };
         let sampler = Sampler::new(request.sampling.clone()).map_err(failed)?;
         let stream = text.map(|text| TextStream::new(Shared(text), true).after(&request.prompt));
         let stream = stream.transpose().map_err(failed)?;
@@ -194,7 +191,11 @@ impl Sequence {
         if !stopped {
             text.push_str(&self.scanner.finish());
         }
-        if text.is_empty() { self.send_pending() } else { self.send_tokens(text) }
+        if text.is_empty() {
+            self.send_pending()
+        } else {
+            self.send_tokens(text)
+        }
         Ok(())
     }
 

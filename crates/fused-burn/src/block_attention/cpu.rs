@@ -91,8 +91,7 @@ impl Task<'_> {
         let queries = self.q.len() / width;
         let keys = self.past + queries;
         let rows = group * queries;
-        let (mut packed, mut scores, mut mixed) =
-            (vec![0.0; rows * d], vec![0.0; rows * keys], vec![0.0; rows * d]);
+        let (mut packed, mut scores, mut mixed) = (vec![0.0; rows * d], vec![0.0; rows * keys], vec![0.0; rows * d]);
         for kv_head in 0..kv_heads {
             // The queries of the heads that share this key head, query by query.
             for (row, q) in packed.chunks_exact_mut(d).enumerate() {

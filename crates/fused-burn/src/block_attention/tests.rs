@@ -54,9 +54,7 @@ fn pieces_of_many_sequences_attend_as_each_sequence_does_alone() {
             let seq = q.dims()[0];
             let alone = AttentionShape { batch: 1, seq, heads: 6, kv_heads: 2, head_dim: 8, starts: None };
             let expected = causal_attention(q.clone(), k.clone(), v.clone(), alone);
-            Tensor::cat(found, 0)
-                .into_data()
-                .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(2e-6));
+            Tensor::cat(found, 0).into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(2e-6));
         }
     }
 }

@@ -16,17 +16,17 @@ fn matrix(seed: u64, shape: [usize; 2]) -> Tensor<2> {
 }
 
 fn update(seed: u64, [inp, out]: [usize; 2], rank: usize, pair: Option<&Arc<SharedPair>>) -> RowUpdate {
-    let low_rank = (rank > 0).then(|| RowLowRank {
-        rank,
-        a: vector(seed, rank * inp),
-        b: vector(seed + 1, rank * out),
-    });
-    let shared = pair.map(|pair| RowShared {
-        pair: Arc::clone(pair),
-        d: vector(seed + 2, pair.rank),
-        b: vector(seed + 3, out),
-    });
-    RowUpdate { replaced: vec![(1, vector(seed + 4, inp))], low_rank, shared, scale: vector(seed + 5, out), bias: vector(seed + 6, out) }
+    let low_rank =
+        (rank > 0).then(|| RowLowRank { rank, a: vector(seed, rank * inp), b: vector(seed + 1, rank * out) });
+    let shared =
+        pair.map(|pair| RowShared { pair: Arc::clone(pair), d: vector(seed + 2, pair.rank), b: vector(seed + 3, out) });
+    RowUpdate {
+        replaced: vec![(1, vector(seed + 4, inp))],
+        low_rank,
+        shared,
+        scale: vector(seed + 5, out),
+        bias: vector(seed + 6, out),
+    }
 }
 
 /// By the definition, a row after another, in f64.
@@ -70,7 +70,13 @@ fn every_row_gets_what_its_adapter_does_and_no_other_row_does() {
             .iter()
             .map(|&out| {
                 let of = |i: u64, rank, shared: bool| update(100 * i, [inp, out], rank, shared.then_some(&pair));
-                vec![of(1, 3, false), of(2, 0, true), of(3, 5, true), of(4, 8, false), RowUpdate { bias: vector(3, out), ..RowUpdate::default() }]
+                vec![
+                    of(1, 3, false),
+                    of(2, 0, true),
+                    of(3, 5, true),
+                    of(4, 8, false),
+                    RowUpdate { bias: vector(3, out), ..RowUpdate::default() },
+                ]
             })
             .collect();
         let groups = [0, 1].map(|i| {
@@ -90,7 +96,11 @@ fn every_row_gets_what_its_adapter_does_and_no_other_row_does() {
             }
             let tolerance = if dtype == DType::F32 { 2e-5 } else { 1e-2 };
             let expected = TensorData::new(expected, [n, outs[i]]);
-            found.clone().cast(DType::F32).into_data().assert_approx_eq::<f32>(&expected, Tolerance::rel_abs(tolerance, 10.0 * tolerance));
+            found
+                .clone()
+                .cast(DType::F32)
+                .into_data()
+                .assert_approx_eq::<f32>(&expected, Tolerance::rel_abs(tolerance, 10.0 * tolerance));
         }
     }
 }
@@ -99,10 +109,7 @@ fn every_row_gets_what_its_adapter_does_and_no_other_row_does() {
 fn a_row_of_nan_stays_alone() {
     let x = Tensor::<2>::from_data([[f32::NAN, 1.0], [1.0, 2.0], [3.0, 1.0]], &Device::flex());
     let pair = Arc::new(SharedPair { rank: 1, inputs: 2, outputs: 2, a: vec![1.0; 2], b: vec![1.0; 2] });
-    let own = RowUpdate {
-        shared: Some(RowShared { pair, d: vec![1.0], b: vec![1.0; 2] }),
-        ..RowUpdate::default()
-    };
+    let own = RowUpdate { shared: Some(RowShared { pair, d: vec![1.0], b: vec![1.0; 2] }), ..RowUpdate::default() };
     let groups = (0..3).map(|row| RowGroup { rows: row..row + 1, update: &own }).collect();
     let [y] = update_rows([Tensor::zeros([3, 2], &Device::flex())], &x, [groups]);
     let y: Vec<f32> = y.into_data().iter().collect();

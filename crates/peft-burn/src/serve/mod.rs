@@ -13,7 +13,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-pub use pack::{AdapterPack, Served};
 pub(crate) use pack::host;
+pub use pack::{AdapterPack, Served};
 pub use pairs::Pairs;
 pub use plan::{Plan, PlanGroup};

@@ -111,7 +111,8 @@ impl PackedLinear {
         match served.filter(|_| on_host) {
             Some(Served { input, mut update, weight: own }) => {
                 let bias = layer.bias_made_for(adapter).map(|bias| bias.cast(DType::F32));
-                let bias = adapter.method.as_ref().map_or_else(|| bias.clone(), |method| method.apply_bias(bias.clone()));
+                let bias =
+                    adapter.method.as_ref().map_or_else(|| bias.clone(), |method| method.apply_bias(bias.clone()));
                 update.bias = bias.map(host).unwrap_or_default();
                 Self { weight: own.or(weight), kind: Kind::Rows { input, update } }
             }
@@ -170,7 +171,14 @@ impl AdapterPack {
     /// Makes the outputs `places` of the head at `slot`, which is tied to an embedding, products with `rows` (`[n, hidden]`):
     /// tokens that an adapter has trained. `tied` (`[vocab, hidden]`) is the head's weight under the adapter. Does nothing
     /// where the adapter brings a head of its own.
-    pub fn replace_outputs(&mut self, slot: usize, bias: Option<Tensor<1>>, places: &[usize], rows: Tensor<2>, tied: &Tensor<2>) {
+    pub fn replace_outputs(
+        &mut self,
+        slot: usize,
+        bias: Option<Tensor<1>>,
+        places: &[usize],
+        rows: Tensor<2>,
+        tied: &Tensor<2>,
+    ) {
         let empty = || PackedLinear {
             weight: None,
             kind: Kind::Rows {

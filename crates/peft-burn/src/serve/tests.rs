@@ -51,7 +51,8 @@ fn in_host_memory_and_composed_a_row_gets_what_the_layer_gives_it() {
             attached.adapters_mut().set_active(&["a".into()], &[]);
             let base = layer.forward(x.clone());
             let own = attached.forward(x.clone());
-            let expected = Tensor::cat(vec![base.clone().narrow(0, 0, 2), own.narrow(0, 2, 4), base.narrow(0, 6, 1)], 0);
+            let expected =
+                Tensor::cat(vec![base.clone().narrow(0, 0, 2), own.narrow(0, 2, 4), base.narrow(0, 6, 1)], 0);
             let on_host = PackedLinear::new(&layer, &adapter, &pairs);
             assert!(matches!(on_host.kind, Kind::Rows { .. }));
             let composed = PackedLinear { weight: None, kind: Kind::Composed(adapter) };

@@ -90,13 +90,20 @@ pub(super) fn size(text: &str) -> std::result::Result<usize, String> {
         other => return Err(format!("`{other}` is no unit: give B, KB, MB, GB, KiB, MiB or GiB")),
     };
     let number: f64 = digits.trim().parse().map_err(|_| "give a number and a unit, such as 512MB".to_owned())?;
-    if number.is_finite() && number >= 0.0 { Ok((number * unit) as usize) } else { Err("give a size of 0 or more".into()) }
+    if number.is_finite() && number >= 0.0 {
+        Ok((number * unit) as usize)
+    } else {
+        Err("give a size of 0 or more".into())
+    }
 }
 
 impl Serve {
     pub fn run(self) -> Result {
         if self.max_batch == 0 || self.max_prefill == 0 {
-            return Err(Failure::new("--max-batch and --max-prefill are 1 at least", "leave them out for the usual sizes"));
+            return Err(Failure::new(
+                "--max-batch and --max-prefill are 1 at least",
+                "leave them out for the usual sizes",
+            ));
         }
         let base = Base::load(&self.model, Some(self.dtype.into()), &self.device.open()?)?;
         let folder_name = base.dir.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -142,8 +149,9 @@ impl Serve {
                 bytes(self.adapter_memory),
             ));
         };
-        http::serve(&address, engine.handle(), &name, http, ready)
-            .map_err(|error| Failure::new(format!("cannot listen at {address}: {error}"), "choose another --host or --port"))
+        http::serve(&address, engine.handle(), &name, http, ready).map_err(|error| {
+            Failure::new(format!("cannot listen at {address}: {error}"), "choose another --host or --port")
+        })
     }
 }
 

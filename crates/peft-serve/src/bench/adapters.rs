@@ -5,8 +5,8 @@ use std::path::Path;
 
 use llama_burn::Llama;
 use peft_burn::{
-    AdaLoraConfig, AdapterFiles, Ia3Config, InitLoraWeights, LoraConfig, ModuleNames, PeftConfig, PeftModel, TargetModules,
-    VeraConfig,
+    AdaLoraConfig, AdapterFiles, Ia3Config, InitLoraWeights, LoraConfig, ModuleNames, PeftConfig, PeftModel,
+    TargetModules, VeraConfig,
 };
 
 use crate::error::{Result, ServeError};

@@ -36,7 +36,13 @@ pub struct StepReport {
 ///
 /// # Errors
 /// Adapters that cannot be made.
-pub fn run_steps(base: &Served, methods: &[MadeUp], rows: usize, prompt: usize, steps: usize) -> Result<Vec<StepReport>> {
+pub fn run_steps(
+    base: &Served,
+    methods: &[MadeUp],
+    rows: usize,
+    prompt: usize,
+    steps: usize,
+) -> Result<Vec<StepReport>> {
     let mut reports = Vec::new();
     for method in methods {
         let folder = std::env::temp_dir().join(format!("peft-bench-{}-{}", std::process::id(), method.name()));
@@ -61,7 +67,8 @@ fn measure(base: &Served, method: MadeUp, [rows, prompt, steps]: [usize; 3], fol
         cache_memory: usize::MAX / 2,
         ..EngineConfig::default()
     };
-    let store = StoreConfig { folder: Some(folder.to_owned()), memory: usize::MAX / 2, threads: 1, ..StoreConfig::default() };
+    let store =
+        StoreConfig { folder: Some(folder.to_owned()), memory: usize::MAX / 2, threads: 1, ..StoreConfig::default() };
     let store = Store::new(base, store)?;
     let mut loads = Vec::new();
     for name in &names {

@@ -234,7 +234,8 @@ impl Core {
                 for ((sequence, _), held) in batch.iter_mut().zip(held) {
                     self.pool.forget(held - sequence.blocks.len());
                 }
-                let error = ServeError::Failed("the model failed in a pass; the requests of that pass are given up".into());
+                let error =
+                    ServeError::Failed("the model failed in a pass; the requests of that pass are given up".into());
                 batch.into_iter().for_each(|(sequence, _)| self.end(sequence, Event::Failed(error.clone()), now));
                 return;
             }
@@ -410,7 +411,11 @@ impl Limits {
                 "{prompt} tokens of the prompt and {new} new ones need {blocks} blocks of keys and values, and there are {}",
                 self.blocks
             );
-            return Err(ServeError::Invalid { message, param: Some("max_tokens".into()), code: Some("context_length_exceeded") });
+            return Err(ServeError::Invalid {
+                message,
+                param: Some("max_tokens".into()),
+                code: Some("context_length_exceeded"),
+            });
         }
         request.sampling.validate().map_err(|error| ServeError::Invalid {
             message: error.to_string(),

@@ -31,13 +31,17 @@ pub(super) async fn list(State(app): Shared, Query(Listing { refresh }): Query<L
         if refresh {
             store.refresh();
         }
-        let data: Vec<_> = store.list().iter().map(|info| {
-            json!({
-                "lora_name": &*info.name, "peft_type": info.peft_type, "state": info.state.name(),
-                "adapter_generation": info.generation, "bytes": info.bytes, "pinned": info.pinned,
-                "in_use": info.leases, "resident": info.state == Place::Resident,
+        let data: Vec<_> = store
+            .list()
+            .iter()
+            .map(|info| {
+                json!({
+                    "lora_name": &*info.name, "peft_type": info.peft_type, "state": info.state.name(),
+                    "adapter_generation": info.generation, "bytes": info.bytes, "pinned": info.pinned,
+                    "in_use": info.leases, "resident": info.state == Place::Resident,
+                })
             })
-        }).collect();
+            .collect();
         json!({"object": "list", "data": data, "bytes": store.used_bytes(), "shared_bytes": store.shared_bytes()})
     });
     match listed.await {
@@ -63,7 +67,9 @@ async fn loaded(app: Arc<App>, body: Body) -> Result<Response> {
     let shown = name.clone();
     let done = tokio::task::spawn_blocking(move || app.engine.store().load(&name, &path, &options));
     match done.await {
-        Ok(done) => done.map(|_| format!("Success: LoRA adapter '{shown}' added successfully.").into_response()).map_err(Into::into),
+        Ok(done) => done
+            .map(|_| format!("Success: LoRA adapter '{shown}' added successfully.").into_response())
+            .map_err(Into::into),
         Err(_) => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "loading the adapter failed")),
     }
 }

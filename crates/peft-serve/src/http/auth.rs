@@ -23,7 +23,10 @@ pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: N
         return next.run(request).await;
     }
     let error = if is_admin && is(api) {
-        ApiError::new(StatusCode::FORBIDDEN, "this key is for inference; loading and unloading take the administrator's")
+        ApiError::new(
+            StatusCode::FORBIDDEN,
+            "this key is for inference; loading and unloading take the administrator's",
+        )
     } else if brought.is_none() {
         ApiError::new(StatusCode::UNAUTHORIZED, "no key was given: send it as `Authorization: Bearer KEY`")
             .code("invalid_api_key")

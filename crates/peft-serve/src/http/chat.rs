@@ -49,7 +49,9 @@ async fn answer(app: Arc<App>, body: std::result::Result<Bytes, BytesRejection>)
     let head = Head { id: format!("chatcmpl-{:016x}", random()), created: now(), model: params.model };
     if !params.stream {
         let all = choices.whole().await?;
-        return Ok(Json(head.whole(&all, logprobs.is_some(), text.as_ref().map(|text| &text.tokenizer))).into_response());
+        return Ok(
+            Json(head.whole(&all, logprobs.is_some(), text.as_ref().map(|text| &text.tokenizer))).into_response()
+        );
     }
     // What fails before the first word has a status of its own.
     let first = match choices.next().await {

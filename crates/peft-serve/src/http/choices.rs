@@ -29,11 +29,7 @@ pub(super) struct Whole {
 
 impl Choices {
     /// Hands the requests to the engine; all, or none.
-    pub fn submit(
-        engine: &Handle,
-        requests: Vec<Request>,
-        text: Option<&Arc<Text>>,
-    ) -> Result<Self, ApiError> {
+    pub fn submit(engine: &Handle, requests: Vec<Request>, text: Option<&Arc<Text>>) -> Result<Self, ApiError> {
         let answers = requests.into_iter().map(|request| engine.submit_as(request, text.cloned()).map(Some));
         Ok(Self { answers: answers.collect::<Result<_, _>>()?, next: 0 })
     }

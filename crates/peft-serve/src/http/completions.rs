@@ -83,7 +83,9 @@ async fn answer(app: Arc<App>, body: std::result::Result<Bytes, BytesRejection>)
 
 fn prompts(fields: &mut Fields) -> Result<Vec<Prompt>> {
     let wrong = || ApiError::field("prompt", "`prompt` must be a string, a list of token ids, or a list of either");
-    let ids = |list: &[Value]| list.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect::<Option<Vec<_>>>();
+    let ids = |list: &[Value]| {
+        list.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect::<Option<Vec<_>>>()
+    };
     let all: Vec<Prompt> = match fields.take("prompt") {
         Some(Value::String(text)) => vec![Prompt::Text(text)],
         Some(Value::Array(list)) if list.first().is_some_and(Value::is_number) => {
@@ -159,7 +161,12 @@ impl Head {
     }
 
     /// Log-probabilities of the prompt's tokens, if `known` are there, and of new ones, from character `offset` on.
-    fn logprobs(&self, prompt: Option<(&Encoded, &[Option<TokenLogprob>])>, new: &[TokenLogprob], offset: usize) -> (Value, usize) {
+    fn logprobs(
+        &self,
+        prompt: Option<(&Encoded, &[Option<TokenLogprob>])>,
+        new: &[TokenLogprob],
+        offset: usize,
+    ) -> (Value, usize) {
         let of_prompt = prompt.into_iter().flat_map(|(prompt, known)| {
             prompt.ids.iter().enumerate().map(|(i, id)| (*id, known.get(i).and_then(Option::as_ref)))
         });

@@ -31,7 +31,8 @@ impl App {
             let text = app.text_of(&model)?;
             Ok((encode(text.as_deref())?, text))
         });
-        done.await.unwrap_or_else(|_| Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "encoding the prompt failed")))
+        done.await
+            .unwrap_or_else(|_| Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "encoding the prompt failed")))
     }
 
     /// The engine's request for the tokens of a prompt. Without a limit it may go on for `default` tokens.

@@ -94,7 +94,8 @@ impl IntoResponse for ApiError {
         }
         if self.status == StatusCode::UNAUTHORIZED {
             // So that a browser asks for the key.
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"peft\", charset=\"UTF-8\""));
+            headers
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"peft\", charset=\"UTF-8\""));
         }
         response
     }

@@ -51,7 +51,9 @@ impl Fields {
     fn typed<T>(&mut self, name: &str, what: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>> {
         let Some(value) = self.take(name) else { return Ok(None) };
         let name = self.name(name);
-        read(&value).map(Some).ok_or_else(|| ApiError::field(&name, format!("`{name}` must be {what}, but is {}", shown(&value))))
+        read(&value)
+            .map(Some)
+            .ok_or_else(|| ApiError::field(&name, format!("`{name}` must be {what}, but is {}", shown(&value))))
     }
 
     /// A string.
@@ -101,7 +103,8 @@ impl Fields {
 
     fn unsupported(&self, name: &str) -> ApiError {
         let name = self.name(name);
-        ApiError::field(&name, format!("`{name}` is not supported by this server; leave it out")).code("unsupported_parameter")
+        ApiError::field(&name, format!("`{name}` is not supported by this server; leave it out"))
+            .code("unsupported_parameter")
     }
 
     /// Refuses what was not read.

@@ -52,7 +52,8 @@ impl Params {
         let top_k = match fields.integer("top_k")? {
             // vLLM's "all".
             None | Some(-1) => 0,
-            Some(k) => usize::try_from(k).map_err(|_| ApiError::field("top_k", format!("`top_k` is {k}: give 1 or more, or -1")))?,
+            Some(k) => usize::try_from(k)
+                .map_err(|_| ApiError::field("top_k", format!("`top_k` is {k}: give 1 or more, or -1")))?,
         };
         let sampling = SamplingConfig {
             temperature: fields.number("temperature")?.unwrap_or(1.0),
@@ -67,7 +68,15 @@ impl Params {
         };
         sampling.validate().map_err(|error| {
             let message = error.to_string();
-            let names = ["temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty", "logit_bias"];
+            let names = [
+                "temperature",
+                "top_p",
+                "min_p",
+                "repetition_penalty",
+                "frequency_penalty",
+                "presence_penalty",
+                "logit_bias",
+            ];
             match names.iter().find(|name| message.contains(**name)) {
                 Some(name) => ApiError::field(*name, message.clone()),
                 None => ApiError::field("temperature", message.clone()),
@@ -103,7 +112,8 @@ pub(super) fn random() -> u64 {
 }
 
 fn stop(fields: &mut Fields) -> Result<Vec<String>> {
-    let wrong = || ApiError::field("stop", format!("`stop` must be a string or up to {MOST_STOPS} of them, none empty"));
+    let wrong =
+        || ApiError::field("stop", format!("`stop` must be a string or up to {MOST_STOPS} of them, none empty"));
     let all = match fields.take("stop") {
         None => return Ok(Vec::new()),
         Some(Value::String(one)) => vec![one],

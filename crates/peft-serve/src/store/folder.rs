@@ -114,7 +114,9 @@ impl Folder {
         let given = Path::new(path);
         let inside = given.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
         if path.is_empty() || !inside || path.contains('\0') {
-            return Err(format!("`{path}` is not a path below the folder of adapters: it is relative to it, without `..`"));
+            return Err(format!(
+                "`{path}` is not a path below the folder of adapters: it is relative to it, without `..`"
+            ));
         }
         Ok(given.to_owned())
     }

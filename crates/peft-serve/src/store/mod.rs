@@ -17,8 +17,8 @@ use crate::error::{Result, ServeError};
 use crate::metrics::Metrics;
 use folder::{Folder, name_problem};
 use load::{Loaded, Loader};
-pub use resident::Resident;
 use resident::Charge;
+pub use resident::Resident;
 use table::{Entry, Table};
 
 /// Where adapters come from, and how much memory they may take.
@@ -143,7 +143,10 @@ pub struct Store {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("folder", &self.inner.folder).field("used", &self.inner.used).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("folder", &self.inner.folder)
+            .field("used", &self.inner.used)
+            .finish_non_exhaustive()
     }
 }
 
@@ -443,7 +446,11 @@ impl Inner {
                 let message = format!(
                     "the adapter `{name}` is there already; load it with \"load_inplace\": true to replace it, or unload it"
                 );
-                return Err(ServeError::Invalid { message, param: Some("lora_name".into()), code: Some("adapter_exists") });
+                return Err(ServeError::Invalid {
+                    message,
+                    param: Some("lora_name".into()),
+                    code: Some("adapter_exists"),
+                });
             }
         }
         let name: Arc<str> = name.into();

@@ -3,15 +3,13 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
-use burn::tensor::{DType, Int, Tensor, TensorData};
-use fused_burn::{BlockRows, on_workers};
-use llama_burn::{CausalModel, Llama, Step, Text};
-use peft_burn::Plan;
+use llama_burn::{CausalModel, Llama, Text};
 use tokio::sync::mpsc::unbounded_channel;
 
+use super::limits::Limits;
+use super::pass::forward;
 use super::{EngineConfig, Served};
 use crate::blocks::BlockPool;
 use crate::error::{Result, ServeError};
@@ -33,17 +31,6 @@ pub struct Core {
     config: EngineConfig,
     metrics: Arc<Metrics>,
     requests: u64,
-}
-
-/// What a request is checked against before it comes to the engine.
-#[derive(Clone, Debug)]
-pub(crate) struct Limits {
-    pub vocab: usize,
-    pub context: usize,
-    pub blocks: usize,
-    pub block_tokens: usize,
-    /// Blocks that are taken.
-    pub taken: Arc<AtomicUsize>,
 }
 
 impl Core {
@@ -327,100 +314,5 @@ fn lease(store: &Store, sequence: &mut Sequence, now: Instant, patience: std::ti
             Ok(false)
         }
         StoreUse::Failed(error) => Err(error),
-    }
-}
-
-/// Runs the next tokens of each sequence of a batch. Returns the logits of each: of the last token, if it has no other to run
-/// after it, and of all tokens whose log-probabilities are wanted.
-fn forward(model: &Llama, batch: &mut [(Box<Sequence>, usize)]) -> Vec<Vec<Vec<f32>>> {
-    let (mut ids, mut wanted, mut counts) = (Vec::new(), Vec::new(), Vec::new());
-    let mut sequences = Vec::with_capacity(batch.len());
-    for (sequence, count) in batch.iter_mut() {
-        let start = ids.len();
-        let tokens = &sequence.tokens[sequence.cached..sequence.cached + *count];
-        ids.extend_from_slice(tokens);
-        let rows = start..ids.len();
-        let ends = sequence.left_to_run() == *count;
-        let first = if sequence.wants_prompt_logprobs() { rows.start } else { rows.end - usize::from(ends) };
-        wanted.extend(first..rows.end);
-        counts.push(rows.end - first);
-        let blocks = std::mem::take(&mut sequence.blocks);
-        sequences.push(BlockRows { rows, past: sequence.cached, blocks });
-    }
-    let packs = batch.iter().map(|(sequence, count)| {
-        let pack = sequence.lease.as_ref().map(|lease| Arc::clone(lease.pack()));
-        (pack, *count)
-    });
-    let plan = Arc::new(Plan::new(packs));
-    let n = ids.len();
-    let device = model.device();
-    let logits = on_workers(&device, || {
-        let hidden = model.serve(Step { ids, plan: Arc::clone(&plan), sequences: &mut sequences });
-        if wanted.is_empty() {
-            return Vec::new();
-        }
-        let plan = plan.select(&wanted);
-        let hidden = if wanted.len() == n {
-            hidden
-        } else {
-            let rows: Vec<i32> = wanted.iter().map(|&row| row as i32).collect();
-            let len = rows.len();
-            hidden.select(0, Tensor::<1, Int>::from_data(TensorData::new(rows, [len]), &device))
-        };
-        let mut all = Vec::with_capacity(wanted.len());
-        for (_, part) in model.serve_logits(hidden, &plan) {
-            let width = part.dims()[1];
-            let values = part.cast(DType::F32).into_data();
-            all.extend(values.as_slice::<f32>().unwrap_or_default().chunks(width.max(1)).map(<[f32]>::to_vec));
-        }
-        all
-    });
-    for ((sequence, _), rows) in batch.iter_mut().zip(sequences) {
-        sequence.blocks = rows.blocks;
-    }
-    let mut logits = logits.into_iter();
-    counts.into_iter().map(|count| logits.by_ref().take(count).collect()).collect()
-}
-
-impl Limits {
-    /// Refuses what the engine cannot run.
-    pub fn check(&self, request: &Request) -> Result<()> {
-        let invalid = |param: &str, message: String| Err(ServeError::invalid(param, message));
-        if request.prompt.is_empty() {
-            return invalid("prompt", "the prompt is empty: give at least one token".into());
-        }
-        if let Some(id) = request.prompt.iter().find(|&&id| id as usize >= self.vocab) {
-            return invalid("prompt", format!("token {id} is outside of the vocabulary of {}", self.vocab));
-        }
-        let (prompt, new) = (request.prompt.len(), request.max_tokens);
-        let least = usize::from(new > 0);
-        if prompt + least > self.context || prompt.saturating_add(new) > self.context {
-            let message = format!(
-                "the prompt has {prompt} tokens and {new} more are asked for, and the model's context is {} tokens",
-                self.context
-            );
-            return Err(ServeError::Invalid {
-                message,
-                param: Some("messages".into()),
-                code: Some("context_length_exceeded"),
-            });
-        }
-        let blocks = (prompt + new).div_ceil(self.block_tokens);
-        if blocks > self.blocks {
-            let message = format!(
-                "{prompt} tokens of the prompt and {new} new ones need {blocks} blocks of keys and values, and there are {}",
-                self.blocks
-            );
-            return Err(ServeError::Invalid {
-                message,
-                param: Some("max_tokens".into()),
-                code: Some("context_length_exceeded"),
-            });
-        }
-        request.sampling.validate().map_err(|error| ServeError::Invalid {
-            message: error.to_string(),
-            param: None,
-            code: None,
-        })
     }
 }

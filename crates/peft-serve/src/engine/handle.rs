@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use llama_burn::Text;
 use tokio::sync::mpsc::unbounded_channel;
 
-use super::core::{Core, Limits};
+use super::core::Core;
+use super::limits::Limits;
 use super::{EngineConfig, Served};
 use crate::error::{Result, ServeError};
 use crate::metrics::Metrics;

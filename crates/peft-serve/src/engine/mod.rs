@@ -2,6 +2,8 @@
 
 mod core;
 mod handle;
+mod limits;
+mod pass;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use llama_burn::Text;
 
 use super::folder::Stamp;
+use super::inner::Ready;
 use super::resident::Resident;
-use super::{AdapterInfo, Ready, State};
+use super::{AdapterInfo, State};
 use crate::error::ServeError;
 
 /// An adapter.

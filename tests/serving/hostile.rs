@@ -154,6 +154,7 @@ fn broken_files_are_named_and_good_ones_are_still_served() {
         let answer = server.post("/v1/completions", &json!({"model": name, "prompt": "x"}));
         assert_eq!((answer.status, answer.header("x-should-retry")), (500, Some("false")), "{name}: {}", answer.body);
         assert!(answer.error().0.contains(name), "{}", answer.body);
+        assert!(!answer.body.contains(root.to_str().unwrap()), "{}", answer.body);
     }
     let good = server.text("lora", "The");
     // Repaired, it is served: nothing is remembered.

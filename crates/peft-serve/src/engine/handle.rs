@@ -126,7 +126,7 @@ fn work(mut core: Core, todo: &Receiver<Command>) {
 }
 
 impl Handle {
-    /// Asks for a text. The answer's events come as it is made.
+    /// Asks for a text, made of its tokens by the base's tokenizer. The answer's events come as it is made.
     ///
     /// # Errors
     /// A request that the engine cannot run, an adapter that nobody knows, a full queue, an engine that is shutting down.

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
@@ -26,9 +27,16 @@ impl App {
 }
 
 pub(super) async fn list(State(app): Shared) -> Response {
-    let mut all = vec![app.base_object()];
-    all.extend(app.engine.store().list().iter().map(|info| app.adapter_object(info)));
-    Json(json!({"object": "list", "data": all})).into_response()
+    // The first listing reads each adapter's configuration.
+    let listed = tokio::task::spawn_blocking(move || {
+        let mut all = vec![app.base_object()];
+        all.extend(app.engine.store().list().iter().map(|info| app.adapter_object(info)));
+        json!({"object": "list", "data": all})
+    });
+    match listed.await {
+        Ok(listed) => Json(listed).into_response(),
+        Err(_) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "listing the models failed").into_response(),
+    }
 }
 
 pub(super) async fn one(State(app): Shared, Path(id): Path<String>) -> Response {

@@ -37,7 +37,7 @@ pub(super) struct Stamp {
 /// The files of an adapter, read whole.
 #[derive(Debug)]
 pub(super) struct Files {
-    /// Their folder.
+    /// Their folder, below the root: errors name it.
     pub dir: PathBuf,
     pub config: Vec<u8>,
     pub weights: Vec<u8>,
@@ -153,12 +153,17 @@ impl Folder {
         let (config, config_time) = read_file(&dir.join(CONFIG_NAME), CONFIG_LIMIT, &shown(CONFIG_NAME))?;
         let (weights, time) = read_file(&dir.join(WEIGHTS_NAME), self.limit, &shown(WEIGHTS_NAME))?;
         let stamp = Stamp { modified: [config_time, time], len: weights.len() as u64 };
-        Ok(Files { dir, config, weights, stamp })
+        Ok(Files { dir: path, config, weights, stamp })
     }
 
     /// The folder of the adapter at `path`, to read its files of text from.
     pub fn dir(&self, path: &Path) -> Result<PathBuf, String> {
         self.resolve(&self.adapter_at(path).unwrap_or_else(|| path.to_owned()))
+    }
+
+    /// A message without the place where the root lies, which is nobody's business.
+    pub fn hide(&self, message: &str) -> String {
+        message.replace(&format!("{}/", self.root.display()), "")
     }
 
     /// `peft_type` of the adapter at `path`, if its configuration can be read.

@@ -229,7 +229,7 @@ impl Inner {
         };
         let failed = |message: String| ServeError::Adapter { name: name.to_owned(), message };
         let at = folder.dir(&path).map_err(failed)?;
-        let own = base.of_adapter(dir, &at).map_err(|error| failed(error.to_string()))?;
+        let own = base.of_adapter(dir, &at).map_err(|error| failed(folder.hide(&error.to_string())))?;
         let text = own.map_or_else(|| Arc::clone(base), Arc::new);
         if let Some(entry) = self.table().entries.get_mut(name).filter(|entry| entry.path == path) {
             entry.text = Some(Arc::clone(&text));

@@ -53,6 +53,7 @@ impl Entry {
         let Ready { pack, peft_type, charge, stamp } = ready;
         if self.stamp != Some(stamp) {
             self.generation += 1;
+            self.text = None;
         }
         (self.stamp, self.peft_type) = (Some(stamp), Some(peft_type));
         self.resident = Some(Arc::new(Resident { name: Arc::clone(name), generation: self.generation, pack, charge }));

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use llama_burn::{Llama, Text};
@@ -12,10 +12,9 @@ use peft_burn::{
     AdaLoraConfig, AdapterFiles, Ia3Config, InitLoraWeights, LoraConfig, ModuleNames, PeftConfig, PeftModel,
     TargetModules, VeraConfig,
 };
-use peft_serve::http::{HttpConfig, Listening};
+use peft_serve::http::{HttpConfig, serve_until};
 use peft_serve::{Engine, EngineConfig, Handle, Served, Store, StoreConfig};
 use serde_json::Value;
-use tokio::sync::oneshot;
 
 /// The folder of the small model.
 pub fn world() -> PathBuf {
@@ -90,7 +89,7 @@ pub struct Server {
     pub address: SocketAddr,
     pub handle: Handle,
     pub folder: tempfile::TempDir,
-    end: Option<oneshot::Sender<()>>,
+    end: Option<Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
     engine: Option<Engine>,
 }
@@ -113,17 +112,15 @@ impl Server {
         let store = Store::new(&served, store).unwrap();
         let engine = Engine::start(served, store, engine).unwrap();
         let handle = engine.handle().clone();
-        let (end, ended) = oneshot::channel();
+        let (end, ended) = channel::<()>();
         let (ready, address) = channel();
         let served = handle.clone();
         let http = HttpConfig { run_time_loading: true, ..http };
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-            runtime.block_on(async {
-                let listening = Listening::at("127.0.0.1:0", served, "world", http).await.unwrap();
-                ready.send(listening.address().unwrap()).unwrap();
-                listening.run(async { drop(ended.await) }).await.unwrap();
-            });
+            let ready = move |at| ready.send(at).unwrap();
+            // It ends when the sender is gone.
+            let end = move || drop(ended.recv());
+            serve_until("127.0.0.1:0", &served, "world", http, ready, end).unwrap();
         });
         let address = address.recv().unwrap();
         Self { address, handle, folder, end: Some(end), thread: Some(thread), engine: Some(engine) }

@@ -28,7 +28,7 @@ use axum::routing::{get, post};
 
 use crate::engine::Handle;
 pub use error::ApiError;
-pub use run::{Listening, serve};
+pub use run::{Listening, serve, serve_until};
 
 /// How the server is guarded.
 #[derive(Clone, Debug)]

@@ -89,12 +89,42 @@ pub fn serve(
     config: HttpConfig,
     ready: impl FnOnce(SocketAddr),
 ) -> io::Result<()> {
+    on_runtime(address, engine, base, config, ready, signals)
+}
+
+/// As [`serve`], until `end` returns, which has a thread of its own.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_until(
+    address: &str,
+    engine: &Handle,
+    base: &str,
+    config: HttpConfig,
+    ready: impl FnOnce(SocketAddr),
+    end: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    let ended = || {
+        let ended = tokio::task::spawn_blocking(end);
+        Ok(async { drop(ended.await) })
+    };
+    on_runtime(address, engine, base, config, ready, ended)
+}
+
+fn on_runtime<F: Future<Output = ()> + Send + 'static>(
+    address: &str,
+    engine: &Handle,
+    base: &str,
+    config: HttpConfig,
+    ready: impl FnOnce(SocketAddr),
+    end: impl FnOnce() -> io::Result<F>,
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         let listening = Listening::at(address, engine.clone(), base, config).await?;
-        let signals = signals()?;
+        let end = end()?;
         ready(listening.address()?);
-        listening.run(signals).await
+        listening.run(end).await
     });
     runtime.shutdown_timeout(LAST_WORDS);
     done

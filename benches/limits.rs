@@ -19,8 +19,9 @@ use burn::tensor::{DType, Distribution, FloatDType, Tensor, bf16};
 use fused_burn::matrix::{Mat, product};
 use fused_burn::simd::{sum, vectorized};
 use llama_burn::{Generate, GenerateOptions, Llama};
-use peft_burn::{DeviceName, LoraConfig, PeftConfig, PeftModel, TargetModules};
+use peft_burn::{LoraConfig, PeftConfig, PeftModel, TargetModules};
 use peft_learner::bench::peak_rss_mb;
+use peft_learner::device::DeviceName;
 use rayon::prelude::*;
 
 const MIB: f64 = 1024.0 * 1024.0;

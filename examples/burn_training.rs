@@ -1,38 +1,29 @@
-//! A model of one's own in Burn's own training loop, by the method that the argument names: `cargo run --release --example
-//! burn_training -- dora`. The adapter is saved, and loaded in a fresh process: both print the same outputs.
+//! A Burn model of your own in Burn's own training loop, adapted by the method that the argument names (AdaLoRA without
+//! one): `cargo run --release --example burn_training -- dora`. A fresh process loads the adapter and gets the same outputs.
 use burn::data::{dataloader::DataLoaderBuilder, dataloader::batcher::Batcher, dataset::InMemDataset};
-use burn::tensor::{Device, Tensor, activation::tanh};
-use burn::train::{
-    InferenceStep, Learner, RegressionOutput, SupervisedTraining, TrainOutput, TrainStep, metric::LossMetric,
-};
-use burn::{lr_scheduler::constant::ConstantLr, module::Module, nn::LinearConfig, optim::AdamWConfig};
-use peft_burn::*;
-use peft_learner::{adapted::*, report::EpochLines};
+use burn::nn::{Linear, LinearConfig};
+use burn::train::{InferenceStep, Learner, RegressionOutput, SupervisedTraining, metric::LossMetric};
+use burn::{module::Module, optim::AdamWConfig, tensor::Device, tensor::Tensor, tensor::activation::tanh};
+use peft_burn::prelude::*;
+use peft_learner::prelude::*;
 
 #[derive(Module, Debug)]
 struct Net {
-    hidden: PeftLinear,
-    head: PeftLinear,
-    #[module(skip)]
-    adapters: PeftState,
+    hidden: Linear,
+    head: Linear,
 }
-layers!(Net { hidden, head }, adapters);
+
+train_by_loss!(Net);
 impl InferenceStep for Net {
     type Input = Tensor<2>;
     type Output = RegressionOutput;
     fn step(&self, x: Tensor<2>) -> RegressionOutput {
-        let (y, output) = (x.clone().mul_scalar(3.0).sin(), self.head.forward(tanh(self.hidden.forward(x))));
+        let y = x.clone().mul_scalar(3.0).sin();
+        let output = self.head.forward(tanh(self.hidden.forward(x)));
         RegressionOutput::new((output.clone() - y.clone()).powi_scalar(2).mean(), output, y)
     }
 }
-impl TrainStep for Net {
-    type Input = Tensor<2>;
-    type Output = RegressionOutput;
-    fn step(&self, x: Tensor<2>) -> TrainOutput<RegressionOutput> {
-        let item = InferenceStep::step(self, x);
-        TrainOutput::new(self, item.loss.backward(), item)
-    }
-}
+
 #[derive(Clone)]
 struct Column;
 impl Batcher<f32, Tensor<2>> for Column {
@@ -40,47 +31,29 @@ impl Batcher<f32, Tensor<2>> for Column {
         Tensor::<1>::from_floats(xs.as_slice(), device).unsqueeze_dim(1)
     }
 }
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let args: Vec<String> = std::env::args().collect();
-    let (method, device) = (args.get(1).map_or("adalora", String::as_str), Device::flex().autodiff());
-    let (target_modules, dir) = (TargetModules::list(["hidden", "head"]), format!("runs/burn_training/{method}"));
-    let config: PeftConfig = match method {
-        "lora" => LoraConfig { target_modules, ..Default::default() }.into(),
-        "dora" => LoraConfig { target_modules, use_dora: true, ..Default::default() }.into(),
-        "vera" => VeraConfig { target_modules, r: 64, d_initial: 1.0, ..Default::default() }.into(),
-        "ia3" => {
-            Ia3Config { target_modules, feedforward_modules: Some(ModuleNames::list(["head"])), ..Default::default() }
-                .into()
-        }
-        "adalora" => {
-            AdaLoraConfig { target_modules, init_r: 6, target_r: 2, tinit: 20, tfinal: 40, ..Default::default() }.into()
-        }
-        _ => return Err("lora, dora, vera, ia3 or adalora".into()),
-    };
+    let method = std::env::args().nth(1).unwrap_or_else(|| "adalora".into());
+    let (dir, device) = (format!("runs/burn_training/{method}"), Device::flex());
     device.seed(1); // the same base in every process
-    let linear = |inp, out| PeftLinear::from(LinearConfig::new(inp, out).init(&device));
-    let mut net = Net { hidden: linear(1, 64), head: linear(64, 1), adapters: PeftState::default() };
+    let linear = |inputs, outputs| LinearConfig::new(inputs, outputs).with_bias(false).init(&device);
+    let net = Net { hidden: linear(1, 64), head: linear(64, 1) };
     let points: Vec<f32> = (-32..32).map(|i| i as f32 / 32.0).collect();
-    if args.get(2).is_none_or(|word| word != "load") {
-        let loader = || DataLoaderBuilder::new(Column).batch_size(16).build(InMemDataset::new(points.clone()));
-        let config = config.with_total_step(optimizer_steps(&*loader(), 50, 1)?);
-        let adapted = Adapted::new(net.clone(), "default", &config, 42)?.with_max_grad_norm(1.0);
-        let training = SupervisedTraining::<Adapted<Net>>::new(&dir, loader(), loader()).num_epochs(50);
-        let renderer = EpochLines::or_dashboard(training.interrupter());
-        let training = training.renderer(renderer).metrics((LossMetric::new(), StepMetric::live_triplets(&adapted)));
-        let result = training.launch(Learner::new(adapted, AdamWConfig::new().init(), ConstantLr::new(2e-2)));
-        result.model.save_adapter(format!("{dir}/adapter"))?;
-        println!(
-            "trained: {}",
-            InferenceStep::step(result.model.model(), Column.batch(points, &device.inner())).output.to_data()
-        );
-        std::process::Command::new(&args[0]).args([method, "load"]).status()?;
-    } else {
-        net.load_adapter(format!("{dir}/adapter").as_ref(), "default", false)?;
-        println!(
-            "loaded:  {}",
-            InferenceStep::step(&net.valid(), Column.batch(points, &device.inner())).output.to_data()
-        );
+    let x = Column.batch(vec![-0.9, -0.5, -0.1, 0.1, 0.5, 0.9], &device);
+    let outputs = |net: &Net| InferenceStep::step(net, x.clone()).output.into_data().iter::<f32>().collect::<Vec<_>>();
+    if std::env::args().any(|word| word == "load") {
+        let (net, _) = ParamAdapter::load(net, format!("{dir}/adapter"), false)?;
+        println!("loaded:  {:.4?}", outputs(&net.valid()));
+        return Ok(());
     }
+    let data = || DataLoaderBuilder::new(Column).batch_size(16).build(InMemDataset::new(points.clone()));
+    let preset = PeftConfig::preset(&method, optimizer_steps(&*data(), 50, 1)?).ok_or("there is no such method")?;
+    let net = Adapted::on_parameters(net, preset.config.with_target_modules(["hidden", "head"]), 42)?;
+    let training = SupervisedTraining::new(&dir, data(), data()).num_epochs(50).show_epochs();
+    let training = training.metrics((LossMetric::new(), StepMetric::live_triplets(&net)));
+    let net = training.launch(Learner::new(net, AdamWConfig::new().init(), preset.learning_rate)).model;
+    net.save_adapter(format!("{dir}/adapter"))?;
+    println!("trained: {:.4?}", outputs(net.model()));
+    std::process::Command::new(std::env::current_exe()?).args([&method, "load"]).status()?;
     Ok(())
 }

@@ -1,61 +1,55 @@
-//! Fine-tunes the embedded model on rows in memory, with a log of one's own, early stopping and samples of text.
-//!
-//! ```text
-//! cargo run --release --example finetune
-//! ```
+//! Fine-tunes the embedded model on rows in memory, with a log of one's own, early stopping and samples of text:
+//! `cargo run --release --example finetune`.
+use std::error::Error;
 
-use std::path::Path;
+use llama_burn::prelude::*;
+use peft_burn::prelude::*;
+use peft_learner::prelude::*;
 
-use llama_burn::GenerateOptions;
-use peft_burn::{DeviceName, LoraConfig, PeftModel, TargetModules};
-use peft_learner::base::Base;
-use peft_learner::config::TrainingConfig;
-use peft_learner::evaluate::{answer, exact_match};
-use peft_learner::train::{Existing, Finetune, Flow};
+/// Rows of the embedded task. Any other prompts and completions would do.
+fn rows(file: &str, text: &Text) -> Result<Vec<Example>, Box<dyn Error>> {
+    let (_, bytes) = peft_world::TASK.iter().find(|(name, _)| *name == file).ok_or("there is no such file")?;
+    let encode = |line: &str| {
+        let row: serde_json::Value = serde_json::from_str(line)?;
+        let [prompt, completion] = ["prompt", "completion"].map(|key| row[key].as_str().unwrap_or_default());
+        Ok(text.encode_completion(prompt, completion)?.into())
+    };
+    std::str::from_utf8(bytes)?.lines().map(encode).collect()
+}
 
-/// Evaluations without a lower loss after which the run ends.
-const PATIENCE: usize = 2;
-
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let device = DeviceName::take_from(&mut std::env::args().collect())?.open()?;
-    let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/world");
-    let base = Base::load(&world.to_string_lossy(), None, &device)?;
-    let (train, _) = base.examples(&world.join("task-train.jsonl"), 128)?;
-    let (valid, _) = base.examples(&world.join("task-valid.jsonl"), 128)?;
-    let (pad_id, eos) = (base.pad_id(), base.eos_ids());
-    let text = base.text.ok_or("the model has no tokenizer")?;
+    peft_world::write(peft_world::MODEL, "runs/finetune-base")?;
+    let Base { mut model, text, .. } = Base::load("runs/finetune-base", None, &device)?;
+    let text = text.ok_or("the model has no tokenizer")?;
+    let (train, valid) = (rows("task-train.jsonl", &text)?, rows("task-valid.jsonl", &text)?);
     let prompt = text.tokenizer.decode(&valid[0].input_ids[..20], true)?;
 
-    let mut model = base.model;
-    let target_modules = TargetModules::list(["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]);
-    let lora = LoraConfig { r: 16, lora_alpha: 32.0, target_modules, ..LoraConfig::default() };
+    let lora = LoraConfig::new(16).with_alpha(32.0).with_target_modules("all-linear");
     model.add_adapter("default", &lora.into(), 42)?;
     let training = TrainingConfig {
         max_steps: Some(400),
         per_device_train_batch_size: 16,
         learning_rate: 3e-3,
         warmup_steps: 20,
-        eval_steps: 50,
         save_steps: 100,
         ..TrainingConfig::default()
     };
     let (model, report) = Finetune::new(model, "default", training)
         .train(train)
         .valid(valid.clone())
-        .pad_id(pad_id)
         .existing(Existing::Overwrite)
-        .stop_on_signals()
         .samples(&text, [prompt], GenerateOptions { max_new_tokens: 40, ..GenerateOptions::default() })
         .on_step(|step| {
             if step.step % 10 == 0 {
                 println!("{:4} loss {:.4} at {:.0} tokens/s", step.step, step.loss, step.tokens_per_second);
             }
         })
-        .on_evaluation(|evaluated| if evaluated.since_best >= PATIENCE { Flow::Stop } else { Flow::Go })
+        .on_evaluation(|evaluated| if evaluated.since_best >= 2 { Flow::Stop } else { Flow::Go })
         .on_sample(|sample| println!("     {}⟶{}", sample.prompt, sample.text))
         .run("runs/finetune")?;
 
-    let right = exact_match(&answer(&model, &valid, 60, &eos, |_| {})?);
+    let right = exact_match(&answer(&model, &valid, 60, text.stop.ids(), |_| {})?);
     println!("{} steps, stopped early: {}", report.steps, report.stopped_early);
     println!("{:.1}% of the answers are exactly right; the adapter is in runs/finetune/adapter", 100.0 * right);
     Ok(())

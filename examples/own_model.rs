@@ -12,9 +12,10 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use peft_burn::{
-    AdaLoraConfig, DeviceName, Ia3Config, LoraConfig, ModuleNames, ParamAdapter, PeftConfig, PeftLinear, PeftModel,
-    PeftState, TargetModules, TensorRng, VeraConfig, layers,
+    AdaLoraConfig, Ia3Config, LoraConfig, ModuleNames, ParamAdapter, PeftConfig, PeftLinear, PeftModel, PeftState,
+    TargetModules, TensorRng, VeraConfig, layers,
 };
+use peft_learner::device::DeviceName;
 
 const FEATURES: usize = 8;
 const CLASSES: usize = 4;

@@ -11,9 +11,10 @@ mod island;
 use std::process::{Command, Stdio};
 
 use island::Outcome;
+use peft_burn::PeftConfig;
 use peft_burn::methods::Preset;
-use peft_burn::{DeviceName, PeftConfig};
 use peft_learner::bench::peak_rss_mb;
+use peft_learner::device::DeviceName;
 
 /// Optimiser steps, from which AdaLoRA's phases follow.
 const STEPS: usize = 400;

@@ -12,10 +12,10 @@ use std::path::Path;
 
 use burn::tensor::FloatDType;
 use llama_burn::{Llama, LlamaConfig};
-use peft_burn::DeviceName;
 use peft_learner::base::Text;
 use peft_learner::config::{LrSchedulerType, TrainingConfig};
-use peft_learner::data::{EncodeOptions, Example, Rows, encode_rows};
+use peft_learner::data::{EncodeOptions, Examples, Part, Preparation};
+use peft_learner::device::DeviceName;
 use peft_learner::evaluate::evaluate;
 use peft_learner::train::{Existing, Finetune};
 
@@ -32,11 +32,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/world");
     let config = LlamaConfig::from_dir(&world)?;
     let text = Text::from_dir(world)?.ok_or("the world has no tokenizer")?;
-    let read = |file: &str| -> Result<Vec<Example>, Box<dyn std::error::Error>> {
+    let read = |file: &str, part: Part| -> Result<Examples, Box<dyn std::error::Error>> {
         let options = EncodeOptions { max_length: MAX_LENGTH, vocab_size: config.vocab_size };
-        Ok(encode_rows(&Rows::read(corpus.join(file))?, Some(&text), options)?.0)
+        Ok(Preparation::new(Some(&text), options).sources(&[corpus.join(file).into()], part)?.examples)
     };
-    let (train, valid) = (read("corpus.jsonl")?, read("corpus-valid.jsonl")?);
+    let (train, valid) = (read("corpus.jsonl", Part::Train)?, read("corpus-valid.jsonl", Part::Valid)?.to_vec()?);
     let training = TrainingConfig {
         max_steps: Some(steps),
         per_device_train_batch_size: 8,

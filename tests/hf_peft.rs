@@ -6,16 +6,21 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{FloatDType, Int, Tensor, TensorData};
-use llama_burn::Llama;
+use llama_burn::{Llama, merge_into};
 use peft_burn::targets::ModuleInfo;
 use peft_burn::{
     AdaptableModel, AdapterFiles, Combination, LayerMut, LayerRef, PeftLinear, PeftModel, PeftState, Weighting,
     add_weighted_adapter, convert_to_lora,
 };
 use peft_burn_workspace::{
-    Inputs, adapted, as_labels, assert_close, device, golden, goldens, loss, meta, orthogonal, python_with,
-    relative_error, run_script, tensors,
+    Inputs, adapted, as_labels, assert_close, device, fixtures, golden, goldens, json, loss, meta, orthogonal,
+    python_with, relative_error, run_script, tensors,
 };
+use peft_learner::base::Base;
+use peft_learner::config::RunConfig;
+use peft_learner::evaluate::evaluate;
+use peft_learner::from_config::ConfiguredRun;
+use peft_learner::train::Existing;
 use serde_json::json;
 
 /// A Python that can import peft.
@@ -80,7 +85,7 @@ fn peft_opens_adapters_of_a_bf16_base() {
     let Some(python) = python() else { return };
     let dir = tempfile::tempdir().unwrap();
     let inputs = Inputs::load();
-    let methods = ["lora", "dora", "vera", "adalora", "ia3"];
+    let methods = ["lora", "dora", "vera", "adalora", "ia3", "loha"];
     let mut jobs = Vec::new();
     let mut ours = Vec::new();
     for name in methods {
@@ -127,6 +132,8 @@ fn peft_opens_what_we_convert_and_combine() {
         ("vera", "adapter", None),
         ("adalora", "adapter_final", None),
         ("x_lora_biasall", "adapter", None),
+        ("loha", "adapter", None),
+        ("x_loha_pattern", "adapter", Some(8)),
         ("dora", "adapter", Some(8)),
         ("x_dora_emb", "adapter", Some(8)),
         ("ia3", "adapter", Some(8)),
@@ -239,4 +246,41 @@ fn peft_and_we_open_each_others_classifiers() {
         let expected = tensors(&dir.path().join(format!("{name}.out")));
         assert_close(name, &scores, &expected["logits"], 1e-5);
     }
+}
+
+/// A checkpoint in a `.bin` and an adapter that PEFT trained with a larger vocabulary: trained on here, merged, and opened by
+/// Transformers, which computes the same loss.
+#[test]
+fn a_bin_and_a_resized_adapter_are_trained_on_and_merged_for_transformers() {
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let of = |name: &str| fixtures().join("adapters").join(name);
+    let (base, adapter, rows, output) =
+        (of("base_bin"), of("resized"), of("rows_resized.jsonl"), dir.path().join("run"));
+    let text = format!(
+        "output = {output:?}\n[model]\npath = {base:?}\n[adapter]\nfrom = {adapter:?}\n[data]\ntrain = {rows:?}\n[training]\n\
+         max_steps = 3\nlearning_rate = 1e-2\nper_device_train_batch_size = 3\n"
+    );
+    let config = RunConfig::parse("run.toml", &text, &[]).unwrap();
+    let run = ConfiguredRun::load(&config, Existing::Refuse, &[device()], |_| {}).unwrap();
+    let (_, report) = run.finetune.run(&config.output).unwrap();
+    let measured = |base: &Base| {
+        let (examples, _) = base.examples(&rows, usize::MAX).unwrap();
+        evaluate(&base.model, &examples, 3, base.pad_id(), |_| {}).loss
+    };
+    let mut trained = Base::load(base.to_str().unwrap(), None, &device()).unwrap();
+    trained.model.load_adapter(&report.adapter.unwrap(), "default", false).unwrap();
+    let before: f64 = json(&of("expected.json"))["resized"].as_f64().unwrap();
+    let ours = measured(&trained);
+    assert!(ours < before - 0.05, "{before} to {ours}");
+
+    let merged = dir.path().join("merged");
+    merge_into(&base, &output.join("adapter"), &merged, &device()).unwrap();
+    let plain = measured(&Base::load(merged.to_str().unwrap(), None, &device()).unwrap());
+    assert!((plain - ours).abs() < 1e-5, "{plain} and {ours}");
+    let jobs = dir.path().join("jobs.json");
+    std::fs::write(&jobs, json!([{"model": merged, "rows": rows}]).to_string()).unwrap();
+    run_script(&python, "losses.py", &jobs);
+    let theirs = json(&dir.path().join("losses.json"))[0].as_f64().unwrap();
+    assert!((theirs - ours).abs() < 1e-5, "{theirs} and {ours}");
 }

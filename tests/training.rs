@@ -195,7 +195,7 @@ fn accumulation_averages_over_target_tokens() {
         let model = adapted(0.0).train();
         let mut total: Option<Tensor<2>> = None;
         let mut loss = 0.0;
-        for batch in stream.step(0) {
+        for batch in stream.step(0).unwrap() {
             let value = batch_loss(&model, &batch);
             loss += value.clone().into_scalar::<f64>();
             let grads = GradientsParams::from_grads(value.backward(), &model);
@@ -240,7 +240,7 @@ fn the_loss_of_a_file_does_not_depend_on_how_it_is_batched() {
 #[test]
 fn clipping_is_over_all_gradients_together() {
     let model = adapted(0.0).train();
-    let loss = batch_loss(&model, &stream(4, 1, false).step(0)[0]).mul_scalar(100.0);
+    let loss = batch_loss(&model, &stream(4, 1, false).step(0).unwrap()[0]).mul_scalar(100.0);
     let grads = GradientsParams::from_grads(loss.backward(), &model);
     let norm = |grads: &GradientsParams| {
         let params = model.adapter_params("default").unwrap();

@@ -4,16 +4,21 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use peft_burn::{DeviceName, PeftConfig};
+use peft_burn::PeftConfig;
 use peft_learner::base::Base;
-use peft_learner::config::{AdapterSource, DataConfig, Dtype, ModelConfig, RunConfig, TrainingConfig};
+use peft_learner::config::{AdapterSource, DataConfig, LoadDtype, ModelConfig, RunConfig, TrainingConfig};
 use peft_learner::data::Example;
+use peft_learner::device::DeviceName;
 use peft_learner::evaluate::{answer, exact_match};
 use peft_learner::from_config::ConfiguredRun;
 use peft_learner::report::Metrics;
 use peft_learner::train::Existing;
 use serde::{Deserialize, Serialize};
 
+/// The folder of the embedded model.
+pub const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/datasets/world");
+/// Optimiser steps of a run.
+pub const STEPS: usize = 400;
 /// Rows that are answered at a time.
 const BATCH: usize = 60;
 
@@ -33,6 +38,7 @@ pub struct Outcome {
 }
 
 /// How well the base does on its own: on the new task, and on what it knows.
+#[allow(dead_code, reason = "serve_many asks another thing")]
 pub fn base_scores(device: &Device) -> Result<(f64, f64), Box<dyn std::error::Error>> {
     let base = load(device)?;
     Ok((score(&base, "task-valid.jsonl")?, score(&base, "world-valid.jsonl")?))
@@ -49,29 +55,26 @@ pub fn fine_tune(
     let config = RunConfig {
         output: output.clone(),
         seed: 42,
-        model: ModelConfig { path: world("").to_string_lossy().into_owned(), dtype: Dtype::F32 },
+        model: ModelConfig { path: BASE.to_owned(), dtype: LoadDtype::default() },
         adapter: AdapterSource::Config(adapter.to_json()),
         data: DataConfig {
-            train: world("task-train.jsonl"),
-            valid: Some(world("task-valid.jsonl")),
             max_length: 128,
-            shuffle: true,
-            packing: false,
+            ..DataConfig::files(world("task-train.jsonl"), Some(world("task-valid.jsonl")))
         },
         training: TrainingConfig {
-            max_steps: Some(400),
+            max_steps: Some(STEPS),
             per_device_train_batch_size: 16,
             learning_rate,
             warmup_steps: 20,
             eval_steps: 100,
-            save_steps: 400,
+            save_steps: STEPS,
             ..TrainingConfig::default()
         },
     };
     let ConfiguredRun { finetune, text, dir, .. } =
         ConfiguredRun::new(&config, load(device)?, Existing::Overwrite, &[], |_| {})?;
     let (model, report) = finetune.run(&output)?;
-    let base = Base { model, text, dir };
+    let base = Base { model, text, dir, warnings: Vec::new() };
     let mut seconds: Vec<f64> = (report.metrics.iter())
         .filter_map(|line| match line {
             Metrics::Train(step) => Some(step.tokens as f64 / step.tokens_per_second),
@@ -90,7 +93,7 @@ pub fn fine_tune(
 }
 
 /// [`fine_tune`] for a program of one method, on the device that its `--device` names: prints what it came to.
-#[allow(dead_code, reason = "side_by_side prints a table instead")]
+#[allow(dead_code, reason = "side_by_side prints a table instead, serve_many answers")]
 pub fn run(method: &str, adapter: &PeftConfig, learning_rate: f64) -> Result<(), Box<dyn std::error::Error>> {
     let device = DeviceName::take_from(&mut std::env::args().collect())?.open()?;
     let (task, kept) = base_scores(&device)?;
@@ -103,11 +106,11 @@ pub fn run(method: &str, adapter: &PeftConfig, learning_rate: f64) -> Result<(),
 }
 
 fn world(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/world").join(file)
+    Path::new(BASE).join(file)
 }
 
 fn load(device: &Device) -> Result<Base, Box<dyn std::error::Error>> {
-    Ok(Base::load(&world("").to_string_lossy(), Some(Dtype::F32.into()), device)?)
+    Ok(Base::load(BASE, LoadDtype::default().into(), device)?)
 }
 
 fn score(base: &Base, file: &str) -> Result<f64, Box<dyn std::error::Error>> {

@@ -10,7 +10,7 @@ use llama_burn::Llama;
 use peft_burn::adalora::{
     Allocation, keep_gradients, live_triplets, orthogonal_regularization, rank_pattern, update_and_allocate,
 };
-use peft_burn::methods::{AdaLora, Method};
+use peft_burn::methods::{AdaLora, Method, MethodLayer};
 use peft_burn::{AdaptableModel, AdapterFiles, LayerRef, PeftConfig, PeftModel};
 use peft_burn_workspace::{Inputs, adapted, as_labels, assert_close, base, golden, json, loss, meta, tensors};
 use rstest::rstest;
@@ -40,7 +40,7 @@ fn layers(model: &Llama) -> Vec<(String, &AdaLora)> {
             Method::AdaLora(adalora) => Some((path, adalora)),
             _ => None,
         },
-        LayerRef::Embedding(_) => None,
+        LayerRef::Embedding(_) | LayerRef::Norm(_) => None,
     });
     found.collect()
 }

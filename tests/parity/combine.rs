@@ -14,9 +14,9 @@ use peft_burn::{
 use peft_burn_workspace::{Inputs, adapted, assert_close, base, golden, relative_error, tensors};
 use rstest::rstest;
 
-const METHODS: [&str; 5] = ["lora", "dora", "vera", "adalora", "ia3"];
+const METHODS: [&str; 6] = ["lora", "dora", "vera", "adalora", "ia3", "loha"];
 
-/// The five goldens' trained adapters by name, and a second DoRA adapter.
+/// The goldens' trained adapters by name, and a second DoRA adapter.
 fn all() -> Llama {
     let mut model = base("base");
     for name in METHODS {
@@ -71,7 +71,8 @@ fn two_active_adapters_of_one_method_are_what_peft_makes_of_them(
 #[case(&["dora", "dora2"])]
 #[case(&["dora2", "dora"])]
 #[case(&["adalora", "dora", "lora"])]
-#[case(&["vera", "adalora", "ia3", "dora", "lora", "dora2"])]
+#[case(&["loha", "ia3", "lora"])]
+#[case(&["vera", "adalora", "ia3", "dora", "lora", "loha", "dora2"])]
 fn any_active_set_is_its_merge_and_unmerging_gives_the_base_to_the_bit(#[case] names: &[&str]) {
     let mut model = all();
     let original = weights(&model);

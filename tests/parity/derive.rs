@@ -4,9 +4,10 @@ use burn::tensor::{Tensor, TensorData};
 use llama_burn::Llama;
 use peft_burn::methods::Method;
 use peft_burn::{
-    AdaptableModel, AdapterFiles, Combination, LayerRef, PeftModel, Weighting, add_weighted_adapter, convert_to_lora,
+    AdaptableModel, AdapterFiles, Combination, LayerMut, LayerRef, PeftModel, Weighting, add_weighted_adapter,
+    convert_to_lora,
 };
-use peft_burn_workspace::{Inputs, assert_close, base, golden, meta, relative_error, tensors};
+use peft_burn_workspace::{Inputs, adapted, assert_close, base, golden, meta, relative_error, tensors};
 use rstest::rstest;
 
 fn logits(model: &Llama) -> TensorData {
@@ -62,7 +63,7 @@ fn combinations_are_pefts(#[case] name: &str, #[case] combination: Combination) 
 /// PEFT's combination of DoRA adapters leaves out the magnitudes.
 #[rstest]
 fn an_adapter_with_weight_one_is_itself(
-    #[values("lora", "rslora", "dora", "vera", "adalora", "ia3", "x_lora_emb", "x_dora_emb")] name: &str,
+    #[values("lora", "rslora", "dora", "vera", "adalora", "ia3", "loha", "x_lora_emb", "x_dora_emb")] name: &str,
     #[values(Combination::Linear, Combination::Cat)] combination: Combination,
 ) {
     if name == "ia3" && combination == Combination::Cat {
@@ -98,12 +99,12 @@ fn dora_combinations_move_the_norms_as_far_as_their_weights() {
 #[test]
 fn methods_with_low_rank_updates_combine_with_each_other() {
     let mut model = base("base");
-    for name in ["lora", "vera", "adalora"] {
+    for name in ["lora", "vera", "adalora", "loha"] {
         model.load_adapter(&golden(name).join("adapter"), name, false).unwrap();
     }
-    let parts = [("lora", 1.0), ("vera", 1.0), ("adalora", 1.0)];
+    let parts = [("lora", 1.0), ("vera", 1.0), ("adalora", 1.0), ("loha", 1.0)];
     add_weighted_adapter(&mut model, "all", &parts, Weighting::new(Combination::Cat)).unwrap();
-    model.set_adapter(&["lora", "vera", "adalora"]).unwrap();
+    model.set_adapter(&["lora", "vera", "adalora", "loha"]).unwrap();
     let expected = logits(&model);
     model.set_adapter(&["all"]).unwrap();
     assert_close("the sum", &logits(&model), &expected, 1e-5);
@@ -165,6 +166,9 @@ fn converted(name: &str, folder: &str, rank: Option<usize>) -> (TensorData, Tens
 #[case("x_lora_tokens", "adapter")]
 #[case("x_lora_mts", "adapter")]
 #[case("x_lora_biasall", "adapter")]
+#[case("loha", "adapter")]
+#[case("loha", "adapter_final")]
+#[case("x_loha_pattern", "adapter")]
 fn low_rank_updates_convert_exactly(#[case] name: &str, #[case] folder: &str) {
     let (found, expected, error) = converted(name, folder, None);
     assert_eq!(error, 0.0);
@@ -207,6 +211,49 @@ fn the_reported_error_is_that_of_the_update() {
 fn relative_norm(whole: &Tensor<2>, near: &Tensor<2>) -> f64 {
     let norm = |t: Tensor<2>| t.powi_scalar(2).sum().into_scalar::<f64>().sqrt();
     norm(whole.clone() - near.clone()) / norm(whole.clone())
+}
+
+/// New adapters of these methods change nothing, or nothing but by rounding.
+#[rstest]
+fn what_changes_nothing_converts_to_what_changes_nothing(#[values("lora", "dora", "vera", "ia3", "loha")] name: &str) {
+    let mut model = base("base");
+    let config = adapted(name, "adapter").adapter_config("default").unwrap().clone();
+    model.add_adapter("a", &config, 3).unwrap();
+    for rank in [1, 4, 200] {
+        let conversion = convert_to_lora(&mut model, "a", "new", Some(rank)).unwrap();
+        assert!(conversion.errors.values().all(|error| error.is_finite()), "{:?}", conversion.errors);
+        model.set_adapter(&["new"]).unwrap();
+        assert_close(name, &logits(&model), &logits(&base("base")), 1e-5);
+        model.delete_adapter("new").unwrap();
+    }
+}
+
+#[test]
+fn the_reported_error_does_not_depend_on_how_large_the_change_is() {
+    let mut model = base("base");
+    model.load_adapter(&golden("lora/adapter"), "a", false).unwrap();
+    let errors = |model: &Llama| convert_to_lora(&mut model.clone(), "a", "new", Some(1)).unwrap().errors;
+    let expected = errors(&model);
+    for scale in [1e-25, 1e-10, 1e10, 1e25] {
+        // Changes that are far below the weights' precision have no digits left beside them: they are measured alone.
+        let zero = |model: &mut Llama| {
+            for (_, layer) in model.layers_mut() {
+                if let LayerMut::Linear(linear) = layer {
+                    let base = linear.base_mut();
+                    base.weight = base.weight.clone().map(|weight| weight.zeros_like());
+                }
+            }
+        };
+        let mut scaled = model.rescale_adapter_scale(scale).unwrap();
+        zero(&mut scaled);
+        for (path, error) in errors(&scaled) {
+            assert!(
+                (error - expected[&path]).abs() < 1e-3,
+                "{path} times {scale}: {error} and not {}",
+                expected[&path]
+            );
+        }
+    }
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn f16_base(#[values("lora", "dora", "vera", "adalora", "ia3")] name: &str) {
 /// Rounding on the way, and nothing else, keeps the gradients from those in f32 of the same weights.
 #[rstest]
 fn half_gradients_are_those_of_f32(
-    #[values("lora", "dora", "vera", "adalora", "ia3")] name: &str,
+    #[values("lora", "dora", "vera", "adalora", "ia3", "loha")] name: &str,
     #[values(FloatDType::BF16, FloatDType::F16)] dtype: FloatDType,
 ) {
     if !device().supports_dtype(DType::from(dtype)) {

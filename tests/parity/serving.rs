@@ -21,7 +21,7 @@ fn with(which: &str, names: &[&str]) -> Llama {
 
 /// Adapters of all methods, one with a trained copy of the head and one on the embedding.
 fn all() -> Llama {
-    with("base", &["lora", "dora", "vera", "adalora", "ia3", "x_lora_mts", "x_lora_emb", "x_vera_noproj"])
+    with("base", &["lora", "dora", "vera", "adalora", "ia3", "loha", "x_lora_mts", "x_lora_emb", "x_vera_noproj"])
 }
 
 fn logits(model: &Llama, rows: &[Vec<u32>]) -> TensorData {
@@ -37,7 +37,7 @@ fn of_text(logits: &TensorData, text: usize) -> TensorData {
 
 /// All methods, heads and embeddings of their own, PiSSA's and OLoRA's residuals, trained biases.
 #[rstest]
-#[case("base", &["dora", BASE, "lora", "x_lora_mts", "ia3", "vera", "dora", "adalora", BASE, "x_lora_emb", "x_vera_noproj"])]
+#[case("base", &["dora", BASE, "lora", "x_lora_mts", "ia3", "vera", "loha", "dora", "adalora", BASE, "x_lora_emb", "x_loha_pattern", "x_vera_noproj"])]
 #[case("base", &["x_init_pissa", BASE, "x_dora_emb", "x_init_olora", "x_ia3_all", "x_lora_emb", "x_lora_pattern"])]
 #[case("base_bias", &["x_lora_biasall", BASE, "x_ia3_bias", "x_lora_biasonly", "x_dora_bias", "x_lora_lorabias"])]
 fn a_mixed_batch_is_each_text_alone(#[case] which: &str, #[case] names: &[&str]) {
@@ -124,6 +124,9 @@ fn what_cannot_be_mixed_is_an_error() {
 #[case("adalora", "ia3")]
 #[case("ia3", "adalora")]
 #[case("x_lora_mts", "lora")]
+#[case("loha", "x_loha_pattern")]
+#[case("lora", "loha")]
+#[case("loha", "adalora")]
 fn a_swapped_adapter_is_a_freshly_loaded_one(#[case] old: &str, #[case] new: &str) {
     let inputs = Inputs::load();
     let folder = golden(new).join("adapter_final");
@@ -161,7 +164,9 @@ fn a_swap_that_fails_leaves_the_old_adapter() {
 }
 
 #[rstest]
-fn rescaling_changes_the_scaling_alone(#[values("lora", "rslora", "dora", "adalora", "x_dora_emb")] name: &str) {
+fn rescaling_changes_the_scaling_alone(
+    #[values("lora", "rslora", "dora", "adalora", "loha", "x_dora_emb")] name: &str,
+) {
     let inputs = Inputs::load();
     let mut model = base("base");
     model.load_adapter(&golden(name).join("adapter"), "a", false).unwrap();

@@ -2,7 +2,7 @@
 
 usage: adapter_cases.py OUTPUT, a folder that is made or replaced. Made with torch 2.12.1, transformers 5.23.0, peft 0.21.2.
 
-`base` is a small tied Llama, `bias` one with biases of its own. Each other folder is an adapter; `expected.json` holds the mean loss over target
+`base` is a small tied Llama, `base_bin` the same as a `pytorch_model.bin`, `bias` one with biases of its own. Each other folder is an adapter; `expected.json` holds the mean loss over target
 tokens of rows.jsonl (`resized`: of rows_resized.jsonl).
 """
 import json, os, shutil, sys, warnings
@@ -12,6 +12,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from small_llama import mean_loss, write_rows
 
 torch.set_num_threads(1)
 out = os.path.abspath(sys.argv[1])
@@ -19,6 +20,7 @@ shutil.rmtree(out, ignore_errors=True)
 os.makedirs(out)
 os.chdir(out)
 VOCAB, ADDED = 64, 6
+prefix = "base_model.model."
 
 
 def base(name, **more):
@@ -35,28 +37,8 @@ def base(name, **more):
     os.remove(os.path.join(name, "generation_config.json"))
 
 
-def rows(name, vocab):
-    torch.manual_seed(5)
-    with open(name, "w") as file:
-        for length in (9, 12, 7):
-            ids = [1] + torch.randint(3, vocab, (length,)).tolist() + [2]
-            labels = [-100] * 3 + ids[3:]
-            file.write(json.dumps({"input_ids": ids, "labels": labels}) + "\n")
-
-
 def load(name="base"):
     return AutoModelForCausalLM.from_pretrained(name, attn_implementation="eager", dtype=torch.float32)
-
-
-def loss(model, file="rows.jsonl"):
-    total, count = 0.0, 0
-    with torch.no_grad():
-        for row in map(json.loads, open(file)):
-            logits = model.eval()(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1]
-            labels = torch.tensor(row["labels"])[1:]
-            total += torch.nn.functional.cross_entropy(logits, labels, ignore_index=-100, reduction="sum").item()
-            count += (labels != -100).sum().item()
-    return round(total / count, 6)
 
 
 def train(model, seed=3):
@@ -83,7 +65,7 @@ def case(name, of="base", save=None, prepare=None, keep=True, **config):
     if os.path.exists(f"{name}/README.md"):
         os.remove(f"{name}/README.md")
     if keep:
-        expected[name] = loss(model, "rows_resized.jsonl" if name.startswith("resized") else "rows.jsonl")
+        expected[name] = mean_loss(model, "rows_resized.jsonl" if name.startswith("resized") else "rows.jsonl")
     return model
 
 
@@ -101,10 +83,14 @@ def copy(name, source, change_config=None, rename=None):
 
 
 base("base")
+# The same base as `torch.save` writes it.
+os.makedirs("base_bin")
+shutil.copy("base/config.json", "base_bin")
+torch.save(load_file("base/model.safetensors"), "base_bin/pytorch_model.bin")
 base("bias", tie_word_embeddings=False, attention_bias=True, mlp_bias=True)
-rows("rows.jsonl", VOCAB)
-rows("rows_resized.jsonl", VOCAB + ADDED)
-expected["base"] = loss(load())
+write_rows("rows.jsonl", VOCAB)
+write_rows("rows_resized.jsonl", VOCAB + ADDED)
+expected["base"] = mean_loss(load(), "rows.jsonl")
 
 # How it was made no longer matters.
 case("plain")
@@ -150,15 +136,26 @@ first = get_peft_model(load(), LoraConfig(r=4, lora_alpha=8, target_modules=["q_
 first.peft_config["default"].init_lora_weights = True
 first.save_pretrained("first")
 model = train(first)
-expected["pissa_niter_4"] = loss(model)
+expected["pissa_niter_4"] = mean_loss(model, "rows.jsonl")
 model.save_pretrained("pissa_niter_4_as_lora", path_initial_model_for_weight_conversion="first")
 expected["pissa_niter_4_as_lora"] = expected["pissa_niter_4"]
 os.remove("pissa_niter_4_as_lora/README.md")
+# What the decomposition left of the base, as a base.
+residual = {key.removeprefix(prefix).replace(".base_layer", ""): value for key, value in model.state_dict().items() if "lora_" not in key}
+os.makedirs("pissa_niter_4_base")
+shutil.copy("base/config.json", "pissa_niter_4_base")
+save_file({key: value.contiguous() for key, value in residual.items() if key != "lm_head.weight"}, "pissa_niter_4_base/model.safetensors", {"format": "pt"})
 shutil.rmtree("first")
 
 # Other files and other spellings.
 case("bin", save={"safe_serialization": False})
-prefix = "base_model.model."
+trained = torch.load("bin/adapter_model.bin")
+for name, dtype, zipped in (("bin_legacy", torch.float32, False), ("bin_bf16", torch.bfloat16, True), ("bin_f16_legacy", torch.float16, False)):
+    os.makedirs(name)
+    shutil.copy("bin/adapter_config.json", name)
+    tensors = {key: value.to(dtype) for key, value in trained.items()}
+    torch.save(tensors, f"{name}/adapter_model.bin", _use_new_zipfile_serialization=zipped)
+    expected[name] = mean_loss(PeftModel.from_pretrained(load(), name), "rows.jsonl")
 copy("without_prefix", "plain", rename=lambda key: key.removeprefix(prefix))
 copy("with_adapter_name", "plain", rename=lambda key: key.replace(".weight", ".default.weight"))
 copy("vllm", "plain", rename=lambda key: key.removeprefix(prefix).replace("lora_A.weight", "lora_A").replace("lora_B.weight", "lora_B"))
@@ -186,7 +183,7 @@ for name in sorted(os.listdir(".")):
         continue
     try:
         of = "bias" if name in ("projection_with_bias", "all_biases") else "base"
-        again[name] = loss(PeftModel.from_pretrained(load(of), name))
+        again[name] = mean_loss(PeftModel.from_pretrained(load(of), name), "rows.jsonl")
     except Exception as error:
         again[name] = f"{type(error).__name__}: {error}"[:200]
 for name, value in again.items():

@@ -109,7 +109,7 @@ fn accumulated_steps_are_one_step_with_one_allocation() {
     let mut model = adapted(AdaLoraConfig { total_step: Some(STEPS), ..config() }).train();
     for (at, reported) in steps(&report).iter().enumerate() {
         let orthogonal = orthogonal_regularization(&model, NAME).unwrap();
-        let batches = stream.step(at);
+        let batches = stream.step(at).unwrap();
         assert_eq!(batches.len(), 2);
         let task = batches.iter().map(|batch| batch_loss(&model, batch)).reduce(|a, b| a + b).unwrap();
         let values = [task.clone(), orthogonal.clone()].map(|t| t.into_scalar::<f64>());
@@ -261,7 +261,7 @@ fn an_optimiser_whose_state_cannot_be_cut_is_refused_and_nothing_changes() {
     let config = AdaLoraConfig { tinit: 0, tfinal: 0, delta_t: 5, total_step: Some(3), ..config() };
     let (mut model, mut optim) = (adapted(config).train(), AdafactorConfig::new().init());
     for step in 1..=3 {
-        let loss = batch_loss(&model, &stream(4, 1, false).step(step)[0]);
+        let loss = batch_loss(&model, &stream(4, 1, false).step(step).unwrap()[0]);
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         let kept = keep_gradients(&model, NAME, &grads).unwrap();
         model = optim.step(1e-2, model, grads);

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder, batcher::Batcher};
 use burn::data::dataset::InMemDataset;
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
-use burn::module::Module;
-use burn::nn::{BatchNorm, BatchNormConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::nn::{BatchNorm, BatchNormConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::activation::tanh;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::LossMetric;
 use burn::train::metric::store::{Aggregate, Direction, Split};
@@ -21,8 +21,8 @@ use burn::train::{
 };
 use peft_burn::adalora::{keep_gradients, orthogonal_regularization, update_and_allocate};
 use peft_burn::{
-    AdaLoraConfig, AdapterFiles, Ia3Config, LoraConfig, ModuleNames, ParamAdapter, PeftConfig, PeftLinear, PeftModel,
-    PeftState, TargetModules, TensorRng, VeraConfig, layers,
+    AdaLoraConfig, AdapterFiles, Ia3Config, LoHaConfig, LoraConfig, ModuleNames, ParamAdapter, PeftConfig, PeftLinear,
+    PeftModel, PeftState, TargetModules, TensorRng, VeraConfig, layers,
 };
 use peft_burn_workspace::{assert_close, device};
 use peft_learner::LearnerError;
@@ -59,12 +59,17 @@ struct Own {
 
 layers!(Own { first, second, unused }, adapters);
 
+/// Nothing is drawn: it would disturb the dropout of a run in another test.
+fn zeros(inp: usize, out: usize) -> Linear {
+    LinearConfig::new(inp, out).with_bias(false).with_initializer(Initializer::Zeros).init(&device())
+}
+
 impl Plain {
     fn new() -> Self {
         let device = device();
         let numbers = |name: &str, n| TensorRng::new(1, name).normal(n, 0.5);
         let linear = |name: &str, inp, out| {
-            let mut linear = LinearConfig::new(inp, out).with_bias(false).init(&device);
+            let mut linear = zeros(inp, out);
             let weight = TensorData::new(numbers(name, inp * out), [inp, out]);
             linear.weight = linear.weight.map(|_| Tensor::from_data(weight, &device));
             linear
@@ -82,7 +87,7 @@ impl Own {
     fn new(norm: bool) -> Self {
         let Plain { first, scale, second } = Plain::new();
         let device = device();
-        let unused = LinearConfig::new(2, 2).init(&device).into();
+        let unused = zeros(2, 2).into();
         let norm = norm.then(|| BatchNormConfig::new(8).init(&device));
         Self { first: first.into(), scale, norm, second: second.into(), unused, adapters: PeftState::default() }
     }
@@ -155,6 +160,10 @@ fn config(method: &str, accumulation: usize, dropout: f64) -> PeftConfig {
         "ia3" => {
             let feedforward_modules = Some(ModuleNames::list(["second"]));
             Ia3Config { target_modules, feedforward_modules, ..Default::default() }.into()
+        }
+        "loha" => {
+            let (rank_dropout, module_dropout) = (dropout, dropout);
+            LoHaConfig { r: 2, rank_dropout, module_dropout, target_modules, ..Default::default() }.into()
         }
         _ => {
             let (init_r, target_r, tinit, tfinal, delta_t) = (4, 2, 1, 2, 2);
@@ -247,7 +256,7 @@ fn by_hand(method: &str, accumulation: usize, clip_at: f64) -> Own {
 
 #[rstest]
 fn every_method_trains_as_by_hand_and_on_plain_layers_too_and_loads_again(
-    #[values("lora", "dora", "vera", "ia3", "adalora")] method: &str,
+    #[values("lora", "dora", "vera", "ia3", "loha", "adalora")] method: &str,
     #[values(1, 4)] accumulation: usize,
     #[values(0.0, 0.05)] clip_at: f64,
 ) {
@@ -291,18 +300,61 @@ where
     [straight, resumed]
 }
 
+/// What a record of `module` holds, by path. Ids of parameters are left out: they differ between models.
+fn record<M: Module>(module: &M) -> Tensors {
+    #[derive(Default)]
+    struct Collect {
+        path: Vec<String>,
+        found: Tensors,
+    }
+    impl Collect {
+        fn add(&mut self, data: TensorData) {
+            assert!(self.found.insert(self.path.join("."), data).is_none(), "{:?} twice", self.path);
+        }
+    }
+    impl ModuleVisitor for Collect {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.add(param.val().into_data());
+        }
+        fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+            self.add(param.val().into_data());
+        }
+    }
+    let mut collect = Collect::default();
+    module.visit(&mut collect);
+    assert_eq!(collect.found.len(), module.clone().into_record().len());
+    collect.found
+}
+
+/// Names all that differ.
+fn equal(found: &Tensors, expected: &Tensors) {
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    let differ: Vec<_> = expected.iter().filter(|(path, data)| found[*path] != **data).map(|(path, _)| path).collect();
+    assert!(differ.is_empty(), "these differ: {differ:#?}");
+}
+
 #[rstest]
-fn a_resumed_run_is_the_uninterrupted_one_to_the_bit(#[values("lora", "dora", "vera", "ia3")] method: &str) {
+fn a_resumed_run_is_the_uninterrupted_one_to_the_bit(
+    #[values("lora", "dora", "vera", "ia3", "loha", "adalora")] method: &str,
+) {
     let _turn = super::DROPOUT.lock();
     // With dropout, and running statistics of the base.
     let make = || Adapted::new(Own::new(true), NAME, &config(method, 1, 0.2), 7).unwrap();
     let [straight, resumed] = resumed(make);
-    assert!(contents(straight.model()) == contents(resumed.model()));
+    equal(&record(&resumed), &record(&straight));
+    equal(&contents(resumed.model()), &contents(straight.model()));
     let x = Tensor::<2>::from_floats([[0.3, -0.2, 0.9], [-1.0, 0.4, 0.2]], &device());
     let outputs = [&straight, &resumed].map(|net| net.model().forward(x.clone()).into_data());
     assert_eq!(outputs[0], outputs[1]);
 
     let [straight, resumed] = self::resumed(|| plain(method, 1));
+    equal(&record(&resumed), &record(&straight));
     let outputs = [&straight, &resumed].map(|net| net.model().forward(x.clone()).into_data());
     assert_eq!(outputs[0], outputs[1]);
 }
@@ -347,7 +399,7 @@ fn what_cannot_be_trained_is_refused_and_what_fails_is_told() {
 
     // A layer that takes no part in the model's output has no gradients.
     let config = AdaLoraConfig { target_modules: TargetModules::list(["first", "unused"]), ..config };
-    let net = Adapted::new(Own::new(false), NAME, &config.into(), 7).unwrap();
+    let net = Adapted::new(Own::new(false), NAME, config, 7).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let training = training(dir.path(), EPOCHS, 1);
     let net = net.with_interrupter(training.interrupter());

@@ -235,7 +235,7 @@ fn a_replica_whose_rows_have_no_target_takes_part() {
         seed: 5,
     };
     let stream = Stream::new(Arc::new(examples), config).unwrap();
-    assert_eq!(stream.step(0)[1].num_targets(), 0);
+    assert_eq!(stream.step(0).unwrap()[1].num_targets(), 0);
     let mut options = options(dir.path(), 2);
     options.training.gradient_accumulation_steps = 1;
     let run = finetune(adapted(&lora(0.0)), stream, &options).valid([]).devices(devices());

@@ -144,6 +144,26 @@ pub fn rows(tensor: &FlexTensor, width: usize) -> Mat<'_> {
     }
 }
 
+/// The same `[a, b, n, width]`, copied only if some `[n, width]` of it is not one stretch of memory: that of the first `n`
+/// columns of a longer cache is.
+pub fn in_blocks(tensor: FlexTensor) -> FlexTensor {
+    let width = tensor.shape()[3] as isize;
+    let in_place = matches!(tensor.layout().strides(), [a, b, row, 1] if *a >= 0 && *b >= 0 && *row == width);
+    if in_place { tensor } else { contiguous(tensor) }
+}
+
+/// The matrix `[n, width]` at `[a, b]` of a tensor of f32 or bf16 [`in_blocks`].
+pub fn block(tensor: &FlexTensor, [a, b]: [usize; 2]) -> Mat<'_> {
+    let (shape, layout) = (tensor.shape(), tensor.layout());
+    let offset = |dim: usize, at: usize| at * layout.strides()[dim].unsigned_abs();
+    let start = layout.start_offset() + offset(0, a) + offset(1, b);
+    if tensor.dtype() == DType::BF16 {
+        Mat::half(tensor.storage::<bf16>().get(start..).unwrap_or_default(), shape[2], shape[3])
+    } else {
+        Mat::new(tensor.storage::<f32>().get(start..).unwrap_or_default(), shape[2], shape[3])
+    }
+}
+
 /// A tensor whose values can be written through [`values_mut`]: `tensor` itself if nothing else holds its memory, else a
 /// copy.
 pub fn owned(tensor: FlexTensor) -> FlexTensor {

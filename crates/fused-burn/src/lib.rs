@@ -1,16 +1,6 @@
-//! Operations for [Burn](https://burn.dev) with backward passes of their own, which train and decode faster and in less
-//! memory than the same mathematics composed from tensor operations.
+#![doc = include_str!("../README.md")]
 //!
-//! ```
-//! use burn::tensor::{Device, Tensor};
-//! use fused_burn::{linear, rms_norm, swiglu};
-//!
-//! let device = Device::flex();
-//! let x = Tensor::<2>::ones([3, 8], &device);
-//! let x = rms_norm(x, Tensor::ones([8], &device), 1e-5);
-//! let [gate, up] = [(); 2].map(|()| linear(x.clone(), Tensor::ones([16, 8], &device)));
-//! assert_eq!(swiglu(gate, up).dims(), [3, 16]);
-//! ```
+//! # How it is built
 //!
 //! Each operation has a folder. Its trait is a Burn backend extension: the default body composes ordinary tensor
 //! operations (`composed.rs`), so that every backend has it. `Autodiff` implements the trait with a backward that keeps

@@ -53,9 +53,9 @@ pub enum LlamaError {
         /// The dtype, such as `bf16`.
         dtype: String,
     },
-    /// A weight file that is truncated or otherwise not safetensors.
-    #[error("{}: not a usable safetensors file: {message}", path.display())]
-    Safetensors {
+    /// Weights that cannot be used: an index that names no files, or another format.
+    #[error("{}: not usable as weights: {message}", path.display())]
+    Weights {
         /// The weight file or its index.
         path: PathBuf,
         /// What is wrong with it.
@@ -106,21 +106,6 @@ pub enum LlamaError {
         /// What is wrong.
         message: String,
     },
-    /// A tokenizer that makes ids the model has no embedding for.
-    #[error(
-        "{origin} does not belong to this model: its highest token id is {highest_id} ({token:?}), \
-         but config.json has vocab_size {vocab_size}; take both from the same model"
-    )]
-    Vocabulary {
-        /// The tokenizer's file.
-        origin: String,
-        /// The highest id the tokenizer can make.
-        highest_id: u32,
-        /// The token with that id.
-        token: String,
-        /// `vocab_size` of the model.
-        vocab_size: usize,
-    },
     /// A chat template that is missing, malformed or refuses the conversation.
     #[error("chat template: {message}")]
     Template {
@@ -148,6 +133,14 @@ pub enum LlamaError {
     NoPlaceForBias {
         /// The layers.
         paths: Vec<String>,
+    },
+    /// A data set that is neither here nor could be had from the hub.
+    #[error("data set {name:?}: {message}")]
+    HubDataset {
+        /// The data set as it was asked for.
+        name: String,
+        /// What went wrong and the way out.
+        message: String,
     },
     /// A model that is neither a directory nor could be had from the hub.
     #[error("model {model:?}: {message}")]

@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use peft_burn::tensor_file::write_atomic;
 use peft_burn::{AdapterFiles, PeftModel};
 
+use crate::config::LlamaConfig;
 use crate::error::{LlamaError, Result};
 use crate::model::Llama;
 use crate::text::adapter::{TEMPLATE, TOKENIZER, own_files};
@@ -24,7 +25,8 @@ pub struct MergeReport {
     pub parameters: usize,
     /// Layers that the adapter changed.
     pub merged_modules: usize,
-    /// Whether the head was tied to the embedding and is not any more, because the adapter makes the two differ.
+    /// Whether config.json said that the head is tied to the embedding and does not any more, because the two differ: by the
+    /// adapter, or in the base's own files.
     pub untied: bool,
     /// What the user should know.
     pub warnings: Vec<String>,
@@ -39,13 +41,21 @@ pub struct MergeReport {
 /// # Errors
 /// An `output` that is not empty; a base or an adapter that cannot be loaded; weights that would not be finite, or
 /// biases that the model's configuration has no place for; a file that cannot be written. `output` is then as it was.
-pub fn merge_into(base: &Path, adapter: &Path, output: &Path, device: &Device) -> Result<MergeReport> {
+pub fn merge_into(
+    base: impl AsRef<Path>,
+    adapter: impl AsRef<Path>,
+    output: impl AsRef<Path>,
+    device: &Device,
+) -> Result<MergeReport> {
+    let (base, adapter, output) = (base.as_ref(), adapter.as_ref(), output.as_ref());
     let part = part_of(output)?;
-    let mut model = Llama::from_dir(base, None, device)?;
-    let mut warnings = model.load_adapter(adapter, ADAPTER, false)?;
-    warnings.sort();
+    let (mut model, mut warnings) = Llama::from_dir_with_warnings(base, None, device)?;
+    let mut of_adapter = model.load_adapter(adapter, ADAPTER, false)?;
+    of_adapter.sort();
+    warnings.extend(of_adapter);
     let merged_modules = model.adapted_modules(ADAPTER)?.len();
-    let tied = model.config().tie_word_embeddings;
+    // What the file says: a head that is stored with other values is not tied.
+    let tied = LlamaConfig::from_dir(base)?.tie_word_embeddings;
     let vocab_size = model.config().vocab_size;
     model.merge_and_unload(true)?;
     let untied = tied && !model.config().tie_word_embeddings;
@@ -157,7 +167,7 @@ mod tests {
     use peft_burn::{AdaLoraConfig, Ia3Config, LoraConfig, PeftConfig, TargetModules, TensorRng, VeraConfig};
 
     use super::*;
-    use crate::{Input, LlamaConfig};
+    use crate::Input;
 
     const CONFIG: &str = r#"{"model_type": "llama", "vocab_size": 24, "hidden_size": 16, "intermediate_size": 20,
         "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 32,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::config::LlamaConfig;
 use crate::error::{LlamaError, Result};
 use crate::text::{ChatTemplate, Tokenizer};
-use crate::weights::{Checkpoint, check};
+use crate::weights::{Checkpoint, fit};
 
 /// A model directory at a glance. Only headers of weight files are read.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,6 +27,8 @@ pub struct ModelSummary {
     pub tokenizer: Option<TokenizerSummary>,
     /// What does not fit together; empty for a good model.
     pub problems: Vec<String>,
+    /// What loading would say.
+    pub warnings: Vec<String>,
 }
 
 /// A model's tokenizer at a glance.
@@ -51,10 +53,18 @@ impl ModelSummary {
         let config = LlamaConfig::from_dir(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
         let mut problems = Vec::new();
-        problems.extend(check(dir, &config, &checkpoint).err().map(|error| error.to_string()));
+        let mut warnings = Vec::new();
+        let mut config = config;
+        match fit(dir, config.clone(), &checkpoint) {
+            Ok(fit) => (config, warnings) = (fit.config, fit.warnings),
+            Err(error) => problems.push(error.to_string()),
+        }
         let tokenizer = if dir.join("tokenizer.json").exists() {
             match TokenizerSummary::read(dir, config.vocab_size) {
-                Ok(tokenizer) => Some(tokenizer),
+                Ok((tokenizer, beyond)) => {
+                    warnings.extend(beyond);
+                    Some(tokenizer)
+                }
                 Err(error) => {
                     problems.push(error.to_string());
                     None
@@ -71,19 +81,21 @@ impl ModelSummary {
             }
         }
         let (parameters, files) = (config.num_parameters(), checkpoint.files.len());
-        Ok(Self { config, parameters, dtypes, bytes, files, tokenizer, problems })
+        Ok(Self { config, parameters, dtypes, bytes, files, tokenizer, problems, warnings })
     }
 }
 
 impl TokenizerSummary {
-    fn read(dir: &Path, vocab_size: usize) -> Result<Self, LlamaError> {
+    /// The tokenizer, and a warning where it has tokens that the model has no embedding for.
+    fn read(dir: &Path, vocab_size: usize) -> Result<(Self, Option<String>), LlamaError> {
         let tokenizer = Tokenizer::from_dir(dir)?;
-        tokenizer.check_vocabulary(vocab_size)?;
-        Ok(Self {
+        let beyond = tokenizer.beyond(vocab_size);
+        let summary = Self {
             vocab_size: tokenizer.vocab_size(),
             chat_template: ChatTemplate::find(dir)?.is_some(),
             eos_token: tokenizer.special_tokens().get("eos_token").map(str::to_owned),
-        })
+        };
+        Ok((summary, beyond))
     }
 }
 
@@ -114,6 +126,7 @@ mod tests {
         std::fs::write(&path, config.replace("\"vocab_size\": 1024", "\"vocab_size\": 1000")).unwrap();
         let problems = ModelSummary::read(dir.path()).unwrap().problems.join("\n");
         assert!(problems.contains("model.embed_tokens.weight") && problems.contains("[1000, 128]"), "{problems}");
-        assert!(problems.contains("highest token id is 1023"), "{problems}");
+        let warnings = ModelSummary::read(dir.path()).unwrap().warnings.join("\n");
+        assert!(warnings.contains("24 tokens of") && warnings.contains("(id 1023)"), "{warnings}");
     }
 }

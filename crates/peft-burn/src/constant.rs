@@ -1,30 +1,69 @@
 //! Tensors that a module carries along and does not train: constants, and values derived from its parameters.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use burn::module::{Content, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor};
 use burn::tensor::{Device, Tensor};
 
-/// A tensor that is no parameter and stays out of the autodiff graph, in training too. Clones share its storage; it
-/// follows device moves and is in no record.
+/// A tensor that is no parameter and stays out of the autodiff graph, in training too. Clones share its storage, also
+/// after each of them was moved to another device; it is in no record.
 #[derive(Clone, Debug)]
-pub struct Constant<const D: usize>(Tensor<D>);
+pub struct Constant<const D: usize> {
+    value: Arc<Tensor<D>>,
+    copies: Copies<Tensor<D>>,
+}
 
 impl<const D: usize> Constant<D> {
     /// Holds `tensor` as it is now.
     pub fn new(tensor: Tensor<D>) -> Self {
-        Self(tensor.detach().inner())
+        let (value, copies) = (Arc::new(tensor.detach().inner()), Copies::default());
+        copies.add(&value);
+        Self { value, copies }
     }
 
     /// The tensor.
     pub fn val(&self) -> Tensor<D> {
-        self.0.clone()
+        (*self.value).clone()
+    }
+}
+
+/// The same value in several places, one for each. It keeps none of them in memory.
+#[derive(Debug)]
+struct Copies<T>(Arc<Mutex<Vec<Weak<T>>>>);
+
+impl<T> Clone for Copies<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Default for Copies<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T> Copies<T> {
+    fn add(&self, copy: &Arc<T>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(copy));
+    }
+
+    /// The copy that `is` there, or else the one that `make` makes.
+    fn get_or(&self, is: impl Fn(&T) -> bool, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut copies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        copies.retain(|copy| copy.strong_count() > 0);
+        let known = copies.iter().filter_map(Weak::upgrade).find(|copy| is(copy));
+        known.unwrap_or_else(|| {
+            let copy = Arc::new(make());
+            copies.push(Arc::downgrade(&copy));
+            copy
+        })
     }
 }
 
 impl<const D: usize> Module for Constant<D> {
     fn collect_devices(&self, devices: Vec<Device>) -> Vec<Device> {
-        self.0.collect_devices(devices)
+        self.value.collect_devices(devices)
     }
 
     fn fork(self, device: &Device) -> Self {
@@ -32,7 +71,9 @@ impl<const D: usize> Module for Constant<D> {
     }
 
     fn to_device(self, device: &Device) -> Self {
-        Self(self.0.to_device(device).inner())
+        let there = device.clone().inner();
+        let value = self.copies.get_or(|copy| copy.device() == there, || self.val().to_device(&there));
+        Self { value, ..self }
     }
 
     fn train(self) -> Self {
@@ -161,6 +202,29 @@ mod tests {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             param.map(|t| t.mul_scalar(2.0))
         }
+    }
+
+    #[test]
+    fn clones_that_are_moved_one_by_one_share_the_copy_that_the_first_made() {
+        let copies = Copies::default();
+        let home = Arc::new(0);
+        copies.add(&home);
+        let made = std::cell::Cell::new(0);
+        let moved = |place| {
+            copies.get_or(
+                |copy| *copy == place,
+                || {
+                    made.set(made.get() + 1);
+                    place
+                },
+            )
+        };
+        let there = [moved(1), moved(1)];
+        assert!(Arc::ptr_eq(&there[0], &there[1]) && Arc::ptr_eq(&moved(0), &home));
+        assert_eq!(made.get(), 1);
+        drop(there);
+        moved(1);
+        assert_eq!(made.get(), 2, "nobody had the copy any more");
     }
 
     #[test]

@@ -39,6 +39,35 @@ pub enum PeftError {
         message: String,
     },
 
+    /// A file is not one that `torch.save` writes, or is cut short.
+    #[error("{} is not a readable PyTorch file: {message}", path.display())]
+    Pytorch {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+
+    /// A file is none of tensors at all.
+    #[error("{} is {what}", path.display())]
+    NotTensors {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what to do.
+        what: String,
+    },
+
+    /// An adapter that another program wrote.
+    #[error("{} is of {program}, not of PEFT; {way_out}", path.display())]
+    AnotherProgram {
+        /// The adapter's configuration.
+        path: PathBuf,
+        /// Who wrote it.
+        program: &'static str,
+        /// What to do.
+        way_out: &'static str,
+    },
+
     /// A configuration is wrong; every problem is listed.
     #[error("{origin}: {}", Problems(problems))]
     Config {

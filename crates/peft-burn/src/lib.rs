@@ -1,24 +1,9 @@
-//! Parameter-efficient fine-tuning for Burn: LoRA, DoRA, VeRA, AdaLoRA and IA3, with Hugging Face PEFT's configurations
-//! and files.
-//!
-//! ```
-//! use peft_burn::targets::{ModuleInfo, resolve};
-//! use peft_burn::{LoraConfig, PeftConfig, TargetModules};
-//!
-//! # fn main() -> Result<(), peft_burn::PeftError> {
-//! let target_modules = TargetModules::list(["q_proj"]);
-//! let config = PeftConfig::Lora(LoraConfig { r: 16, target_modules, ..LoraConfig::default() });
-//! let modules = [ModuleInfo::linear("layers.0.q_proj", 64, 64), ModuleInfo::linear("layers.0.o_proj", 64, 64)];
-//! assert_eq!(resolve(&config, &modules, "llama")?.adapted[0].path, "layers.0.q_proj");
-//! # Ok(())
-//! # }
-//! ```
+#![doc = include_str!("../README.md")]
 
 pub mod adalora;
 mod combine;
 mod config;
 mod constant;
-mod device;
 mod error;
 pub mod files;
 mod layers;
@@ -28,18 +13,22 @@ mod mixed;
 mod model;
 mod modules;
 mod param;
+pub mod prelude;
 mod random;
 mod reparam;
 mod serve;
 mod svd;
 pub mod targets;
 pub mod tensor_file;
+#[cfg(test)]
+mod testing;
 
-pub use combine::{Combination, Conversion, MajoritySign, Weighting, add_weighted_adapter, convert_to_lora};
+pub use combine::{
+    Combination, Conversion, Extraction, MajoritySign, Weighting, add_weighted_adapter, convert_to_lora, extract_lora,
+};
 pub use config::*;
-pub use device::{DeviceError, DeviceName};
 pub use error::{PeftError, Result};
-pub use files::{AdaptedModule, AdapterBytes, AdapterFiles, AdapterSummary, CONFIG_NAME};
+pub use files::{AdaptedModule, AdapterBytes, AdapterFiles, AdapterSummary, CONFIG_NAME, Rewritten, rewrite_adapter};
 pub use layers::*;
 pub use low_rank::LowRank;
 pub use methods::configs::*;

@@ -2,7 +2,7 @@
 
 use crate::error::{PeftError, Result};
 use crate::layers::layer::LayerRef;
-use crate::model::PeftModel;
+use crate::model::{PeftModel, one_vocabulary};
 
 /// The name for "no adapter" in a mixed batch, as in PEFT.
 pub const BASE: &str = "__base__";
@@ -18,7 +18,8 @@ pub trait MixedBatch: PeftModel {
     ///
     /// # Errors
     /// No name at all, names that are not attached, adapters that are merged or switched off, and adapters with
-    /// `trainable_token_indices`, which a tied head would need for each row.
+    /// `trainable_token_indices`, which a tied head would need for each row, with trained norms, or with vocabularies of
+    /// several sizes.
     ///
     /// # Panics
     /// The returned model panics on a batch that has not one text for each name.
@@ -43,14 +44,19 @@ pub trait MixedBatch: PeftModel {
         }
         let own_rows = |name: &str, layer: LayerRef<'_>| match layer {
             LayerRef::Embedding(layer) => layer.adapters().get(name).is_some_and(|a| a.tokens.is_some()),
+            LayerRef::Norm(layer) => layer.adapters().get(name).is_some(),
             LayerRef::Linear(_) => false,
         };
         let layers = self.layers();
         let owners: Vec<&str> =
             names.into_iter().filter(|name| layers.iter().any(|(_, layer)| own_rows(name, *layer))).collect();
         if !owners.is_empty() {
-            return refuse(format!("{} with trainable_token_indices: use it in batches of its own", owners.join(", ")));
+            return refuse(format!(
+                "{} with trainable_token_indices or trained norms: use it in batches of its own",
+                owners.join(", ")
+            ));
         }
+        one_vocabulary(layers, adapter_names)?;
         let mut model = self.valid();
         model.set_by_row(adapter_names);
         Ok(model)

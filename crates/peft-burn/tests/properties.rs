@@ -14,7 +14,7 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{TensorData, Tolerance};
 use common::{Classifier, VOCAB};
 use peft_burn::{
-    AdaLoraConfig, AdapterFiles, Bias, Ia3Config, LoraConfig, ModuleNames, ParamMut, PeftConfig, PeftModel,
+    AdaLoraConfig, AdapterFiles, Bias, Ia3Config, LoHaConfig, LoraConfig, ModuleNames, ParamMut, PeftConfig, PeftModel,
     TargetModules, TaskType, TensorRng, VeraConfig,
 };
 use proptest::prelude::*;
@@ -47,6 +47,7 @@ fn configs(r: usize, key: u64, bias: Bias, init_weights: bool) -> Vec<(&'static 
             "adalora",
             AdaLoraConfig { init_r: r, target_r: 1, target_modules: both(), ..AdaLoraConfig::default() }.into(),
         ),
+        ("loha", LoHaConfig { r, init_weights, target_modules: both(), ..LoHaConfig::default() }.into()),
         ("ia3", Ia3Config { target_modules: both(), ..Ia3Config::default() }.into()),
         (
             "ia3_output",
@@ -166,7 +167,7 @@ fn pefts_own_classifier_adapter_loads() {
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/goldens/x_seq_cls/adapter");
     let mut model = Classifier::random(1, [64, 64], 3, false);
     let before = scores(&model);
-    model.load_adapter(golden.as_ref(), "default", false).unwrap();
+    model.load_adapter(golden, "default", false).unwrap();
     assert_ne!(scores(&model), before);
 }
 

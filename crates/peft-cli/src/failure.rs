@@ -4,9 +4,10 @@ use std::error::Error;
 use std::io;
 
 use llama_burn::LlamaError;
-use peft_burn::{DeviceError, PeftError};
+use peft_burn::PeftError;
 use peft_learner::LearnerError;
 use peft_learner::bench::BenchError;
+use peft_learner::device::DeviceError;
 
 /// The error of a command, as it is shown.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -75,14 +76,18 @@ impl From<BenchError> for Failure {
         match error {
             BenchError::Model(error) => error.into(),
             BenchError::Adapter(error) => error.into(),
-            BenchError::Method { .. } | BenchError::Size(_) => from_library(&error, None),
+            _ => from_library(&error, None),
         }
     }
 }
 
 impl From<DeviceError> for Failure {
     fn from(error: DeviceError) -> Self {
-        Self::new(error.cause(), error.way_out())
+        let way_out = match error {
+            DeviceError::Absent { .. } => format!("{}; `peft devices` lists what is present", error.way_out()),
+            _ => error.way_out(),
+        };
+        Self::new(error.cause(), way_out)
     }
 }
 
@@ -100,7 +105,7 @@ fn learner_way_out(error: &LearnerError) -> Option<&'static str> {
         LearnerError::Config { .. } => {
             "correct these in the file or in --set; `peft train --help` shows a complete file"
         }
-        LearnerError::Data { .. } => "correct or remove these lines",
+        LearnerError::Data { .. } => "correct or remove these rows",
         LearnerError::Checkpoint { .. } => {
             "remove this checkpoint's folder: --resume then goes on from the one before it"
         }

@@ -29,7 +29,7 @@ struct Cli {
 }
 
 const EXAMPLE: &str = "\
-Begin here; it takes two minutes and needs no files:
+Begin here; it takes some 20 seconds and needs no files:
   peft quickstart";
 
 fn main() -> ExitCode {
@@ -56,9 +56,14 @@ fn main() -> ExitCode {
 mod tests {
     use super::*;
 
+    /// The repository's, which is not in the package.
+    fn readme() -> String {
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap_or_default()
+    }
+
     #[test]
     fn the_commands_of_the_documentation_are_accepted() {
-        let documentation = [include_str!("main.rs"), include_str!("../../../README.md")];
+        let documentation = [include_str!("main.rs"), include_str!("../README.md"), &readme()];
         let lines = documentation.iter().flat_map(|text| text.lines());
         let commands = lines.filter_map(|line| {
             let line = line.trim_start_matches("//! ");

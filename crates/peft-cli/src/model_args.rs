@@ -2,11 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, FloatDType};
-use clap::{Args, ValueEnum};
-use peft_burn::{AdapterFiles, DeviceName};
+use burn::tensor::Device;
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use llama_burn::LoadDtype;
+use peft_burn::AdapterFiles;
 use peft_learner::base::Base;
+use peft_learner::device::DeviceName;
 use peft_learner::from_config::ADAPTER;
+use serde_json::{Map, Value};
 
 use crate::failure::{Failure, Result};
 use crate::output::warn;
@@ -20,9 +24,8 @@ pub struct ModelArgs {
     /// An adapter on it: a Hugging Face PEFT directory
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
-    /// What the model's weights are held in
-    #[arg(long, value_enum, default_value = "f32")]
-    pub dtype: DtypeName,
+    #[command(flatten)]
+    pub dtype: DtypeArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
 }
@@ -42,22 +45,17 @@ impl DeviceArgs {
     }
 }
 
-/// A dtype by its name on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DtypeName {
-    F32,
-    Bf16,
-    F16,
+/// What the model's weights are held in.
+#[derive(Debug, Args)]
+pub struct DtypeArgs {
+    /// What the model's weights are held in; `auto` is what its files have
+    #[arg(long, default_value = "f32", value_parser = dtype_parser())]
+    pub dtype: LoadDtype,
 }
 
-impl From<DtypeName> for FloatDType {
-    fn from(name: DtypeName) -> Self {
-        match name {
-            DtypeName::F32 => Self::F32,
-            DtypeName::Bf16 => Self::BF16,
-            DtypeName::F16 => Self::F16,
-        }
-    }
+fn dtype_parser() -> impl TypedValueParser<Value = LoadDtype> {
+    let of = |name: String| LoadDtype::ALL.into_iter().find(|dtype| dtype.name() == name).unwrap_or_default();
+    PossibleValuesParser::new(LoadDtype::ALL.map(LoadDtype::name)).map(of)
 }
 
 impl ModelArgs {
@@ -67,19 +65,26 @@ impl ModelArgs {
         if let Some(adapter) = &self.adapter {
             check_adapter_dir(adapter)?;
         }
-        let mut base = Base::load(&self.model, Some(self.dtype.into()), &device)?;
+        let mut base = Base::load(&self.model, self.dtype.dtype.into(), &device)?;
+        base.warnings.iter().for_each(warn);
         if let Some(adapter) = &self.adapter {
             base.model.load_adapter(adapter, ADAPTER, false)?.iter().for_each(warn);
             if let Some(text) = &mut base.text {
                 let own = text.take_from_adapter(&base.dir, adapter)?;
                 if !own.is_empty() {
-                    text.tokenizer.check_vocabulary(base.model.config().vocab_size)?;
                     warn(format_args!("the adapter's own {} take the place of the model's", own.join(", ")));
                 }
             }
         }
+        base.beyond_vocabulary().iter().for_each(warn);
         Ok(base)
     }
+}
+
+/// A JSON object on the command line.
+pub fn object(text: &str) -> std::result::Result<Map<String, Value>, String> {
+    serde_json::from_str(text)
+        .map_err(|error| format!("it must be a JSON object, such as '{{\"enable_thinking\": false}}': {error}"))
 }
 
 /// Refuses a directory without an adapter in it, before a model is loaded for nothing.
@@ -90,8 +95,11 @@ pub fn check_adapter_dir(dir: &Path) -> Result {
     let inner = dir.join("adapter");
     let way_out = if inner.join("adapter_config.json").exists() {
         format!("this folder is a run's; its adapter is `{}`", inner.display())
+    } else if dir.join("config.json").exists() {
+        "this folder is a model's: give it as --model, or make an adapter of what it learned with `peft convert --from-model`"
+            .to_owned()
     } else {
-        "give a folder with adapter_config.json and adapter_model.safetensors".to_owned()
+        "give a folder with adapter_config.json and adapter_model.safetensors (or adapter_model.bin)".to_owned()
     };
     Err(Failure::new(format!("`{}` is not an adapter: it has no adapter_config.json", dir.display()), way_out))
 }

@@ -70,9 +70,24 @@ pub fn bytes(number: usize) -> DecimalBytes {
     DecimalBytes(number as u64)
 }
 
+/// Paths in the order of their numbers: layer 2 before layer 10.
+pub fn in_order<'a, T>(modules: impl IntoIterator<Item = (&'a String, T)>) -> Vec<(&'a str, T)> {
+    let mut modules: Vec<_> = modules.into_iter().map(|(path, module)| (path.as_str(), module)).collect();
+    let key = |path: &str| path.split('.').map(|part| (part.parse::<u64>().ok(), part.to_owned())).collect::<Vec<_>>();
+    modules.sort_by_cached_key(|(path, _)| key(path));
+    modules
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn layer_two_comes_before_layer_ten() {
+        let paths = ["layers.10.q", "layers.2.v", "head", "layers.2.q"].map(str::to_owned);
+        let found: Vec<_> = in_order(paths.iter().zip(0..)).into_iter().map(|(path, _)| path).collect();
+        assert_eq!(found, ["head", "layers.2.q", "layers.2.v", "layers.10.q"]);
+    }
 
     #[test]
     fn a_shell_reads_a_quoted_word_as_it_was() {

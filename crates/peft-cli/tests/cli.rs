@@ -7,14 +7,35 @@ mod support;
 #[path = "cli/adapters.rs"]
 mod adapters;
 
+#[path = "cli/cases.rs"]
+mod cases;
+
+#[path = "cli/checkpoints.rs"]
+mod checkpoints;
+
 #[path = "cli/commands.rs"]
 mod commands;
 
 #[path = "cli/convert.rs"]
 mod convert;
 
+#[path = "cli/extract.rs"]
+mod extract;
+
+#[path = "cli/other_files.rs"]
+mod other_files;
+
+#[path = "cli/plain_lora.rs"]
+mod plain_lora;
+
+#[path = "cli/ways_out.rs"]
+mod ways_out;
+
 #[path = "cli/bad_input.rs"]
 mod bad_input;
+
+#[path = "cli/data.rs"]
+mod data;
 
 #[path = "cli/interrupted.rs"]
 mod interrupted;

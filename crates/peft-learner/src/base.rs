@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
 pub use llama_burn::Text;
-use llama_burn::{CausalModel, Conversation, Encoded, Llama, LlamaConfig, Message, hub};
+use llama_burn::{CausalModel, Conversation, Encoded, Llama, Message, hub};
 
-use crate::config::Dtype;
-use crate::data::{ChatMessage, EncodeError, EncodeOptions, EncodeReport, Example, Rows, TextEncoder, encode_rows};
+use crate::data::{
+    EncodeError, EncodeOptions, EncodeReport, Example, IGNORE_INDEX, Part, Preparation, Prepared, TextEncoder,
+};
 use crate::error::Result;
 
 impl TextEncoder for Text {
@@ -19,9 +20,32 @@ impl TextEncoder for Text {
         Ok(Text::encode_completion(self, prompt, completion)?)
     }
 
-    fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Encoded, EncodeError> {
-        let messages = messages.iter().map(|m| Message::new(&m.role, &m.content));
-        Ok(Text::encode_chat(self, &Conversation::new(messages))?)
+    fn encode_chat(&self, chat: &Conversation) -> Result<Encoded, EncodeError> {
+        Ok(Text::encode_chat(self, chat)?)
+    }
+
+    fn encode_chat_completion(&self, prompt: &Conversation, completion: &[Message]) -> Result<Encoded, EncodeError> {
+        Ok(Text::encode_chat_completion(self, prompt, completion)?)
+    }
+
+    fn mentions(&self, word: &str) -> bool {
+        self.template.as_ref().is_none_or(|template| template.mentions(word))
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        Some(Text::fingerprint(self))
+    }
+
+    fn token(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+}
+
+impl From<Encoded> for Example {
+    fn from(Encoded { ids, targets, .. }: Encoded) -> Self {
+        let learned = |at: usize| targets.get(at) == Some(&true);
+        let label = |(at, &id): (usize, &u32)| if learned(at) { id as i32 } else { IGNORE_INDEX };
+        Self { labels: ids.iter().enumerate().map(label).collect(), input_ids: ids }
     }
 }
 
@@ -34,6 +58,8 @@ pub struct Base {
     pub text: Option<Text>,
     /// Where it was read from.
     pub dir: PathBuf,
+    /// What the user should know of how the weights were read.
+    pub warnings: Vec<String>,
 }
 
 impl Base {
@@ -44,19 +70,22 @@ impl Base {
     /// What [`Llama::from_dir`] and [`Text::from_dir`] report.
     pub fn load(model: &str, dtype: Option<FloatDType>, device: &Device) -> Result<Self> {
         let dir = hub::resolve(model, None)?;
-        let config = LlamaConfig::from_dir(&dir)?;
+        // Before the weights: a tokenizer that is broken is known at once.
         let text = Text::from_dir(&dir)?;
-        if let Some(text) = &text {
-            text.tokenizer.check_vocabulary(config.vocab_size)?;
-        }
-        let model = Llama::from_dir(&dir, dtype, device)?;
-        Ok(Self { model, text, dir })
+        let (model, warnings) = Llama::from_dir_with_warnings(&dir, dtype, device)?;
+        Ok(Self { model, text, dir, warnings })
     }
 
-    /// What fills up a batch.
+    /// What to say of a tokenizer with tokens that the model, as it is now, has no embedding for.
+    pub fn beyond_vocabulary(&self) -> Option<String> {
+        self.text.as_ref()?.tokenizer.beyond(self.model.spec().vocab_size)
+    }
+
+    /// What fills up a batch: the pad token where the model has an embedding for it. Nothing is learned of it or sees it.
     pub fn pad_id(&self) -> u32 {
         let of_text = self.text.as_ref().and_then(|t| t.tokenizer.pad_token_id());
-        self.model.config().pad_token_id.or(of_text).unwrap_or(0)
+        let known = |id: &u32| (*id as usize) < self.model.spec().vocab_size;
+        self.model.config().pad_token_id.filter(known).or(of_text.filter(known)).unwrap_or(0)
     }
 
     /// The tokens that end a text.
@@ -67,23 +96,20 @@ impl Base {
         }
     }
 
-    /// Reads and encodes a data file.
+    /// What makes examples of data files for this model, of at most `max_length` tokens each.
+    pub fn preparation(&self, max_length: usize) -> Preparation<'_> {
+        let encoder = self.text.as_ref().map(|text| text as &dyn TextEncoder);
+        let options = EncodeOptions { max_length, vocab_size: self.model.spec().vocab_size };
+        Preparation::new(encoder, options).stop(self.eos_ids())
+    }
+
+    /// The examples of a data file, in memory.
     ///
     /// # Errors
-    /// Everything that [`Rows::read`] and [`encode_rows`] report.
-    pub fn examples(&self, file: &Path, max_length: usize) -> Result<(Vec<Example>, EncodeReport)> {
-        let encoder = self.text.as_ref().map(|t| t as &dyn TextEncoder);
-        let options = EncodeOptions { max_length, vocab_size: self.model.spec().vocab_size };
-        encode_rows(&Rows::read(file)?, encoder, options)
-    }
-}
-
-impl From<Dtype> for FloatDType {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F32 => Self::F32,
-            Dtype::F16 => Self::F16,
-            Dtype::Bf16 => Self::BF16,
-        }
+    /// What [`Preparation::sources`] reports.
+    pub fn examples(&self, file: impl AsRef<Path>, max_length: usize) -> Result<(Vec<Example>, EncodeReport)> {
+        let Prepared { examples, report, .. } =
+            self.preparation(max_length).sources(&[file.as_ref().into()], Part::Valid)?;
+        Ok((examples.to_vec()?, report))
     }
 }

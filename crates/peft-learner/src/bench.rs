@@ -83,6 +83,7 @@ impl FromStr for BenchMethod {
 
 /// Why a measurement could not be made.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BenchError {
     /// An unknown name.
     #[error("there is no bench method `{name}` (known: {known})")]
@@ -188,7 +189,7 @@ pub fn run(config: &BenchConfig) -> Result<BenchReport, BenchError> {
     if let Some(adapter) = &adapter {
         model.add_adapter(NAME, adapter, 0)?;
     }
-    let adalora = matches!(adapter, Some(PeftConfig::AdaLora(_)));
+    let prunes = adapter.as_ref().is_some_and(|adapter| adapter.prunes());
     model.set_gradient_checkpointing(config.gradient_checkpointing);
     if config.method == BenchMethod::Full {
         model.set_base_trainable(true);
@@ -210,11 +211,11 @@ pub fn run(config: &BenchConfig) -> Result<BenchReport, BenchError> {
     for index in 0..total {
         let start = Instant::now();
         let mut loss = batch.loss(&model);
-        if adalora {
+        if prunes {
             loss = loss + orthogonal_regularization(&model, NAME)?;
         }
         if training {
-            model = step(&mut optimizer, model, &loss, adalora.then_some(index))?;
+            model = step(&mut optimizer, model, &loss, prunes.then_some(index))?;
         }
         losses.push(loss.into_scalar::<f64>());
         times.push(start.elapsed().as_secs_f64() * 1e3);

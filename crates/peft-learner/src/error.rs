@@ -1,14 +1,16 @@
 //! What can go wrong on the host side of a run, each with the file it happened in and the way out.
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+
+pub use crate::problems::Problems;
 
 /// `Result` with this crate's error.
 pub type Result<T, E = LearnerError> = std::result::Result<T, E>;
 
 /// An error of configuring, reading data for, or reporting on a run.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LearnerError {
     /// The file system refused.
     #[error("cannot {action} `{}`: {source}", path.display())]
@@ -36,32 +38,43 @@ pub enum LearnerError {
         /// Every unknown key, missing key and impossible value.
         problems: Problems,
     },
-    /// Lines of a data file cannot be used.
-    #[error("`{}` has lines that cannot be used:{problems}", file.display())]
+    /// Rows of a data file cannot be used.
+    #[error("`{}` has rows that cannot be used:{problems}", file.display())]
     Data {
-        /// The JSON Lines file.
+        /// The data file.
         file: PathBuf,
         /// The first offending lines, and how many there are.
         problems: Problems,
     },
+    /// A data file that is not read, or a name that stands for none.
+    #[error("`{}` cannot be used as data: {message}", file.display())]
+    DataFile {
+        /// The file, folder or pattern.
+        file: PathBuf,
+        /// What is wrong with it, and what to do.
+        message: String,
+    },
+    /// A data set failed to give an example.
+    #[error("cannot read an example: {0}")]
+    Dataset(String),
     /// A data file without a row.
     #[error("`{}` has no rows; it should hold one JSON object a line", file.display())]
     NoRows {
-        /// The JSON Lines file.
+        /// The data file.
         file: PathBuf,
     },
     /// No row of a data file has anything to learn from.
     #[error(
-        "no row of `{}` has a target token (line {first_line} to line {last_line}): {reason}",
+        "no row of `{}` has a target token ({first} to {last}): {reason}",
         file.display()
     )]
     NoTarget {
-        /// The JSON Lines file.
+        /// The data file.
         file: PathBuf,
-        /// Line number of the first row, from 1.
-        first_line: usize,
-        /// Line number of the last row.
-        last_line: usize,
+        /// Where the first row is, such as `line 1`.
+        first: String,
+        /// Where the last row is.
+        last: String,
         /// Why, for the first of them, and what to change.
         reason: String,
     },
@@ -72,10 +85,10 @@ pub enum LearnerError {
         file.display()
     )]
     NoTokenizer {
-        /// The JSON Lines file.
+        /// The data file.
         file: PathBuf,
-        /// The shape of its rows.
-        shape: crate::data::RowShape,
+        /// The shape of its rows, by its keys.
+        shape: String,
     },
     /// An exact match was asked for where there is nothing to prompt with.
     #[error(
@@ -347,68 +360,5 @@ impl LearnerError {
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Self::Io { action, path, source }
-    }
-}
-
-/// Offenders found in one pass: the first [`Problems::SHOWN`] are kept, all are counted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Problems {
-    shown: Vec<String>,
-    total: usize,
-}
-
-impl Problems {
-    /// How many offenders are listed by name.
-    pub const SHOWN: usize = 20;
-
-    /// Adds an offender.
-    pub fn push(&mut self, problem: impl Into<String>) {
-        if self.shown.len() < Self::SHOWN {
-            self.shown.push(problem.into());
-        }
-        self.total += 1;
-    }
-
-    /// Adds the offenders of another pass.
-    pub fn extend(&mut self, other: Self) {
-        self.total += other.total;
-        let room = Self::SHOWN - self.shown.len();
-        self.shown.extend(other.shown.into_iter().take(room));
-    }
-
-    /// Whether nothing was found.
-    pub fn is_empty(&self) -> bool {
-        self.total == 0
-    }
-
-    /// How many were found, listed or not.
-    pub fn total(&self) -> usize {
-        self.total
-    }
-}
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in &self.shown {
-            write!(f, "\n  - {problem}")?;
-        }
-        match self.total - self.shown.len() {
-            0 => Ok(()),
-            more => write!(f, "\n  … and {more} more ({} in all)", self.total),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn problems_list_the_first_twenty_and_count_the_rest() {
-        let mut problems = Problems::default();
-        (1..=23).for_each(|line| problems.push(format!("line {line}")));
-        let text = problems.to_string();
-        assert!(text.contains("line 20") && !text.contains("line 21"), "{text}");
-        assert!(text.ends_with("… and 3 more (23 in all)"), "{text}");
     }
 }

@@ -1,6 +1,6 @@
 //! A run as a configuration file describes it: the front of [`Finetune`] that `peft train` uses.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use burn::tensor::Device;
 use llama_burn::{GenerateOptions, Llama};
@@ -8,9 +8,9 @@ use peft_burn::{AdapterFiles, PeftConfig, PeftModel};
 
 use crate::base::{Base, Text};
 use crate::config::{AdapterSource, RunConfig};
-use crate::data::{EncodeReport, Stream, StreamConfig};
+use crate::data::{EncodeReport, Examples, Part, Prepared, Source, Stream, StreamConfig, Valid};
 use crate::error::{LearnerError, Problems, Result};
-use crate::train::{Existing, Finetune, check_output, of_examples, of_files, restart};
+use crate::train::{Existing, Finetune, check_output, of_files, restart};
 
 /// The name of the adapter that a configuration file's run trains.
 pub const ADAPTER: &str = "default";
@@ -26,7 +26,7 @@ pub struct ConfiguredRun {
     pub dir: PathBuf,
     /// What encoding the training rows came to.
     pub train: EncodeReport,
-    /// What encoding the validation rows came to.
+    /// What encoding the validation rows came to; `None` where they are a share of the training rows.
     pub valid: Option<EncodeReport>,
     /// What the user should know.
     pub warnings: Vec<String>,
@@ -45,7 +45,7 @@ impl ConfiguredRun {
             // What is wrong with it is known before a model is loaded for nothing.
             PeftConfig::from_map(map.clone())?;
         }
-        let base = Base::load(&config.model.path, Some(config.model.dtype.into()), first)?;
+        let base = Base::load(&config.model.path, config.model.dtype.into(), first)?;
         Self::new(config, base, existing, devices, note)
     }
 
@@ -62,29 +62,41 @@ impl ConfiguredRun {
     ) -> Result<Self> {
         check_output(&config.output, existing)?;
         // First, for an adapter may bring a vocabulary of another size.
-        let mut warnings = match &config.adapter {
+        let mut warnings = base.warnings.clone();
+        let mut of_adapter = match &config.adapter {
             AdapterSource::From(dir) => base.model.load_adapter(dir, ADAPTER, true)?,
             AdapterSource::Config(map) => {
                 let adapter = PeftConfig::from_map(map.clone())?.for_causal_lm(&config.model.path);
                 base.model.add_adapter(ADAPTER, &adapter, config.seed)?
             }
         };
-        warnings.sort();
-        let mut read = |file: &Path| {
-            let read = base.examples(file, config.data.max_length)?;
-            note(&read.1.describe(file));
-            Ok::<_, LearnerError>(read)
+        of_adapter.sort();
+        warnings.extend(of_adapter);
+        warnings.extend(base.beyond_vocabulary());
+        let data = &config.data;
+        let preparation =
+            base.preparation(data.max_length).rows(data.rows.clone()).cache(data.cache.clone()).seed(config.seed);
+        let mut prepare = |sources: &[Source], part: Part| {
+            let prepared = preparation.sources(sources, part)?;
+            let names: Vec<_> = sources.iter().map(ToString::to_string).collect();
+            note(&prepared.report.describe(names.join(", ")));
+            Ok::<_, LearnerError>(prepared)
         };
-        let (examples, train) = read(&config.data.train)?;
-        let (valid_examples, valid) = match &config.data.valid {
-            Some(file) => read(file).map(|(examples, report)| (examples, Some(report)))?,
-            None => (Vec::new(), None),
+        let mut train = prepare(&data.train, Part::Train)?;
+        warnings.extend(train.report.warnings());
+        let (valid_examples, valid) = match &data.valid {
+            None => (Examples::default(), None),
+            Some(Valid::Share(share)) => (train.set_apart(*share, config.seed)?, None),
+            Some(Valid::Sources(sources)) => {
+                let valid = prepare(sources, Part::Valid)?;
+                (valid.examples, Some(valid.report))
+            }
         };
         let pad_id = base.pad_id();
-        let data = of_examples(&examples);
-        let stream = Stream::new(examples.into(), stream_config(config, pad_id, devices.len().max(1)))?;
+        let Prepared { examples, report: train, digest } = train;
+        let stream = Stream::new(examples, stream_config(config, pad_id, devices.len().max(1)))?;
         let total_steps = config.training.total_steps(stream.rows_per_epoch(), devices.len().max(1));
-        let Base { mut model, text, dir } = base;
+        let Base { mut model, text, dir, .. } = base;
         if let AdapterSource::From(_) = &config.adapter {
             // The schedule in an adapter's file is that of the run that made it.
             restart(&mut model, ADAPTER, total_steps)?;
@@ -92,13 +104,13 @@ impl ConfiguredRun {
         note(&model.trainable_parameters().to_string());
         let finetune = Finetune::new(model, ADAPTER, config.training.clone())
             .stream(stream)
-            .valid(valid_examples)
+            .valid(valid_examples.to_vec()?)
             .pad_id(pad_id)
             .seed(config.seed)
             .existing(existing)
             .devices(devices.to_vec())
             .settings(config.to_table()?)
-            .contents("data", data)
+            .contents("data", digest)
             .contents("base", of_files(&dir, is_weights)?)
             .contents("tokenizer", of_files(&dir, is_tokenizer)?);
         let prompts = &config.training.sample_prompts;

@@ -1,5 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+use std::path::Path;
+use std::{fs, io};
+
 macro_rules! files {
     ($($name:literal),*) => {
         &[$(($name, include_bytes!(concat!("../", $name)))),*]
@@ -17,3 +20,21 @@ pub const TASK: &[File] = files!("task-train.jsonl", "task-valid.jsonl");
 
 /// Questions that the base model can answer: what fine-tuning should not make it forget.
 pub const QUESTIONS: &[File] = files!("world-valid.jsonl");
+
+/// Writes files into a folder, which is made if it is not there.
+///
+/// ```
+/// # let dir = std::env::temp_dir().join(format!("peft-world-doc-{}", std::process::id()));
+/// peft_world::write(peft_world::MODEL, &dir)?;
+/// assert!(dir.join("config.json").exists());
+/// # std::fs::remove_dir_all(dir)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// A folder or file that cannot be written.
+pub fn write(files: &[File], dir: impl AsRef<Path>) -> io::Result<()> {
+    let dir = dir.as_ref();
+    fs::create_dir_all(dir)?;
+    files.iter().try_for_each(|(name, bytes)| fs::write(dir.join(name), bytes))
+}

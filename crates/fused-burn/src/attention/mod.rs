@@ -88,7 +88,12 @@ impl<B: AttentionOps> Backward<B, 3> for AttentionBackward {
     }
 }
 
-/// Causal attention of q (`[batch·seq, heads·d]`) to k and v (`[batch·seq, kv_heads·d]`): `[batch·seq, heads·d]`.
+/// Causal attention of q to k and v: each position sees itself and those before it in its own text.
+///
+/// # Shapes
+/// - q: `[batch·seq, heads·d]`
+/// - k, v: `[batch·seq, kv_heads·d]`
+/// - result: `[batch·seq, heads·d]`
 pub fn causal_attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: AttentionShape) -> Tensor<2> {
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
     let (out, _) = <Dispatch as AttentionOps>::causal_attention(q, k, v, shape);

@@ -76,7 +76,12 @@ impl<B: ColumnOps> Backward<B, 2> for ColumnsBackward {
     }
 }
 
-/// `x ∘ c` for x `[n, m]` and c `[m]`, in x's dtype; c may be in f32 where x is in less.
+/// `x ∘ c`, in x's dtype: each column of x times its number of c. c may be in f32 where x is in less.
+///
+/// # Shapes
+/// - x: `[n, m]`
+/// - c: `[m]`
+/// - result: `[n, m]`
 pub fn scale_columns(x: Tensor<2>, c: Tensor<1>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as ColumnOps>::scale_columns(x.into_dispatch(), c.into_dispatch()))
 }

@@ -72,10 +72,16 @@ impl<B: CrossEntropyOps> Backward<B, 2> for CrossEntropyBackward {
     }
 }
 
-/// The summed negative log-likelihood (nats) of `targets` (`[n]`) given `hidden` (`[n, width]`) and the head's `weight`
-/// (`[vocab, width]`, of the same dtype), times `scale`: one element, in f32 at least.
+/// The summed negative log-likelihood (nats) of `targets` given `hidden` and the head's `weight`, which is of the same
+/// dtype, times `scale`; in f32 at least.
 ///
 /// A slice of the logits exists at a time and none is kept: the gradient is worked out in the same pass as the loss.
+///
+/// # Shapes
+/// - hidden: `[n, width]`
+/// - weight: `[vocab, width]`
+/// - targets: `[n]`
+/// - result: `[1]`
 pub fn cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>, scale: f64) -> Tensor<1> {
     let (hidden, weight, targets) = (hidden.into_dispatch(), weight.into_dispatch(), targets.into_dispatch());
     let (loss, ..) = <Dispatch as CrossEntropyOps>::cross_entropy(hidden, weight, targets, scale, [false; 2]);

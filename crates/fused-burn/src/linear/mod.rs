@@ -66,12 +66,22 @@ impl<B: ProjectionOps> Backward<B, 2> for LinearBackward {
     }
 }
 
-/// `x·Wᵀ` for x `[n, in]` and W `[out, in]` of one dtype.
+/// `x·Wᵀ`, of one dtype.
+///
+/// # Shapes
+/// - x: `[n, in]`
+/// - weight: `[out, in]`
+/// - result: `[n, out]`
 pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as ProjectionOps>::project(x.into_dispatch(), weight.into_dispatch()))
 }
 
 /// Whether `x·Wᵀ` and an update made of `factors` can be one operation: their dtypes fit, and W is not trained.
+///
+/// # Shapes
+/// - x: `[n, in]`
+/// - weight: `[out, in]`
+/// - factors: any
 pub fn can_join(x: &Tensor<2>, weight: &Tensor<2>, factors: &[&Tensor<2>]) -> bool {
     let mut dtypes = factors.iter().map(|factor| factor.dtype());
     let dtype = dtypes.next().unwrap_or(DType::F32);

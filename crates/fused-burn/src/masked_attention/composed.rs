@@ -35,8 +35,10 @@ impl Sizes {
         let scores = B::float_matmul(cast::<B>(q, precise), B::float_swap_dims(cast::<B>(k, precise), 2, 3));
         let scores = B::float_reshape(B::float_mul_scalar(scores, self.scale().into()), self.unfolded(self.keys));
         let hidden = B::bool_expand(hidden, self.unfolded(self.keys));
-        let scores = B::float_mask_fill(scores, hidden, f32::NEG_INFINITY.into());
-        B::float_reshape(B::softmax(scores, 3), self.folded(self.keys))
+        let scores = B::float_mask_fill(scores, hidden.clone(), f32::NEG_INFINITY.into());
+        // A query that sees no key has no weights.
+        let weights = B::float_mask_fill(B::softmax(scores, 3), hidden, 0.0.into());
+        B::float_reshape(weights, self.folded(self.keys))
     }
 }
 

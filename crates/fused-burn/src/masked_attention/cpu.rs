@@ -7,17 +7,21 @@ use rayon::prelude::*;
 
 use super::sizes::Sizes;
 use super::{MaskedAttentionOps, composed};
-use crate::flex::{self, all_bf16, all_f32, contiguous, narrowed, values, widened};
+use crate::flex::{self, all_bf16, all_f32, contiguous, in_blocks, narrowed, values, widened};
 use crate::matrix::{Mat, MatMut, Product, compute};
 use crate::simd::{exp, max, sum, vectorized};
 
 /// Multiply-adds of all scores below which they stay on one thread.
 const PARALLEL_WORK: usize = 1 << 18;
 
-/// Scores become weights.
+/// Scores become weights. A query that sees no key has no weights.
 #[inline(always)]
 fn softmax(scores: &mut [f32]) {
     let largest = max(scores);
+    if largest == f32::NEG_INFINITY {
+        scores.fill(0.0);
+        return;
+    }
     for s in scores.iter_mut() {
         *s = exp(*s - largest);
     }
@@ -59,7 +63,7 @@ impl MaskedAttentionOps for Flex {
             let at = [(mask[0], row), (mask[2], query), (mask[3], key)];
             hidden[at.into_iter().fold(0, |sum, (size, i)| sum * size + i % size)]
         };
-        let (q, k, v) = (contiguous(widened(q)), contiguous(k), contiguous(v));
+        let (q, k, v) = (contiguous(widened(q)), in_blocks(k), in_blocks(v));
         let (group, rows) = (s.group(), s.group() * s.queries);
         let head = |row: usize, kv: usize| {
             // The queries of the heads that share this key head, head by head.
@@ -67,8 +71,7 @@ impl MaskedAttentionOps for Flex {
                 .flat_map(|h| (0..s.queries).map(move |t| ((row * s.queries + t) * s.heads + h) * s.d));
             let mut queries = Vec::with_capacity(rows * s.d);
             places.clone().for_each(|at| queries.extend_from_slice(&values(&q)[at..][..s.d]));
-            let first = (row * s.kv_heads + kv) * s.keys;
-            let [keys, vals] = [&k, &v].map(|t| flex::rows(t, s.d).rows(first, first + s.keys));
+            let [keys, vals] = [&k, &v].map(|t| flex::block(t, [row, kv]));
             let mut scores = flex::buffer(rows * s.keys);
             let product = Product::of(Mat::new(&queries, rows, s.d), keys.t()).times(s.scale());
             compute(MatMut::new(&mut scores, rows, s.keys), &[product]);

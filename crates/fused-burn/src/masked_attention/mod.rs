@@ -81,8 +81,13 @@ impl<B: MaskedAttentionOps> Backward<B, 3> for MaskedAttentionBackward {
     }
 }
 
-/// Attention of q (`[batch·queries, heads·d]`) to k and v (`[batch, kv_heads, keys, d]`): `[batch·queries, heads·d]`.
-/// `hidden` (`[1 or batch, 1, 1 or queries, 1 or keys]`) hides where it is true.
+/// Attention of q to k and v, where `hidden` hides a key from a query where it is true.
+///
+/// # Shapes
+/// - q: `[batch·queries, heads·d]`
+/// - k, v: `[batch, kv_heads, keys, d]`
+/// - hidden: `[1 or batch, 1, 1 or queries, 1 or keys]`
+/// - result: `[batch·queries, heads·d]`
 pub fn masked_attention(q: Tensor<2>, k: Tensor<4>, v: Tensor<4>, hidden: Tensor<4, Bool>) -> Tensor<2> {
     let (q, k, v, hidden) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch(), hidden.into_dispatch());
     Tensor::from_dispatch(<Dispatch as MaskedAttentionOps>::masked_attention(q, k, v, hidden))

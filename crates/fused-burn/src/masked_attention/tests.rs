@@ -36,6 +36,19 @@ fn positions(s: Sizes) -> impl Iterator<Item = (usize, usize, usize)> {
 }
 
 #[test]
+fn a_query_that_sees_nothing_gets_nothing_and_hands_on_nothing() {
+    let device = test_device();
+    let hidden = Tensor::<4, Bool>::from_data(TensorData::new(vec![true, true, false, false], [1, 1, 2, 2]), &device);
+    for dtype in [DType::F32, DType::F64] {
+        let [q, v] = [(1, [2, 4]), (2, [4, 2])].map(|(seed, shape)| random(seed, shape));
+        let (q, k, v) =
+            (q.cast(dtype), v.clone().reshape([1, 1, 2, 4]).cast(dtype), v.reshape([1, 1, 2, 4]).cast(dtype));
+        let out = masked_attention(q, k, v, hidden.clone()).into_data().iter::<f64>().collect::<Vec<_>>();
+        assert!(out[..4].iter().all(|&x| x == 0.0) && out[4..].iter().all(|&x| x.is_finite() && x != 0.0), "{out:?}");
+    }
+}
+
+#[test]
 fn fused_and_composed_are_the_definition() {
     // One query of one row; several of each, with groups; enough for all threads.
     for (batch, queries, heads, kv_heads, keys, d) in
@@ -60,8 +73,16 @@ fn fused_and_composed_are_the_definition() {
                 let expected = reference(&q, &k, &v, rows);
                 let tolerance = if dtype == DType::BF16 { 0.03 } else { 1e-5 };
                 let tracked = masked_attention(q.clone(), k.clone(), v.clone(), hidden.clone());
-                let plain = masked_attention(q.inner(), k.inner(), v.inner(), hidden.clone());
-                for found in [tracked, plain] {
+                let plain = masked_attention(q.clone().inner(), k.clone().inner(), v.clone().inner(), hidden.clone());
+                // The first keys of a longer cache.
+                let first = |t: Tensor<4>| Tensor::cat(vec![t.clone(), t.mul_scalar(7.0)], 2).narrow(2, 0, keys);
+                let cached = masked_attention(
+                    q.clone().inner(),
+                    first(k.clone().inner()),
+                    first(v.clone().inner()),
+                    hidden.clone(),
+                );
+                for found in [tracked, plain, cached] {
                     let found = found.into_data().convert::<f64>();
                     found.assert_approx_eq::<f64>(&expected, Tolerance::rel_abs(tolerance, tolerance));
                 }

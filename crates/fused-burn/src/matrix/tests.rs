@@ -1,3 +1,6 @@
+use half::bf16;
+
+use super::target::with_gemm;
 use super::*;
 use crate::testing::normal;
 
@@ -14,12 +17,12 @@ fn naive(a: Mat<'_>, b: Mat<'_>) -> Vec<f32> {
     (0..a.rows).flat_map(|i| (0..b.cols).map(move |j| (i, j))).map(|(i, j)| cell(i, j)).collect()
 }
 
-/// The product by each kernel that this processor has, and by what others take.
+/// The product by each kind of tiles that this processor has, and by what others take.
 fn every_way(a: Mat<'_>, b: Mat<'_>) -> Vec<Vec<f32>> {
     let (rows, cols, products) = (a.rows, b.cols, [Product::of(a, b)]);
-    let mut found = vec![vec![0.0; rows * cols]];
+    let mut found = vec![vec![f32::NAN; rows * cols]];
     #[allow(unsafe_code)]
-    // SAFETY: there is room for the product, and the kernels are this processor's.
+    // SAFETY: there is room for the product, and the tiles are this processor's.
     unsafe {
         with_gemm(found[0].as_mut_ptr(), cols, &products[0]);
         #[cfg(target_arch = "x86_64")]
@@ -158,5 +161,7 @@ fn parts_of_buffers_and_sums() {
 #[test]
 fn empty_sizes() {
     assert!(product(Mat::new(&[], 0, 3), Mat::new(&[0.0; 6], 3, 2)).is_empty());
-    assert_eq!(product(Mat::new(&[], 2, 0), Mat::new(&[], 0, 2)), [0.0; 4]);
+    let (a, b) = (Mat::new(&[], 2, 0), Mat::new(&[], 0, 2));
+    assert_eq!(product(a, b), [0.0; 4]);
+    every_way(a, b).iter().for_each(|found| assert_eq!(found, &[0.0; 4]));
 }

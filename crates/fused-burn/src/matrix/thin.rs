@@ -1,6 +1,7 @@
 //! Products of a few rows, as of a token that is generated: the right factor is read once, as fast as memory gives it.
 
-use super::{Product, Values};
+use super::mat::Values;
+use super::product::Product;
 use crate::simd::{vectorized, widen};
 
 /// Up to so many rows a product is thin.

@@ -68,7 +68,12 @@ impl<B: RmsNormOps> Backward<B, 2> for RmsNormBackward {
     }
 }
 
-/// `x / √(mean(x²) + ε) · g` on the rows of x (`[n, width]`) with gain g (`[width]`) of x's dtype.
+/// `x / √(mean(x²) + ε) · g` on the rows of x, with a gain g of x's dtype.
+///
+/// # Shapes
+/// - x: `[n, width]`
+/// - gain: `[width]`
+/// - result: `[n, width]`
 pub fn rms_norm(x: Tensor<2>, gain: Tensor<1>, eps: f64) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as RmsNormOps>::rms_norm(x.into_dispatch(), gain.into_dispatch(), eps))
 }

@@ -54,8 +54,12 @@ impl<B: RopeOps> Backward<B, 1> for RopeBackward {
     }
 }
 
-/// Turns the heads of x (`[n, heads·d]`) by the angles whose cosines and sines are given (`[m, d/2]`; row r of x takes
-/// row `r mod m`).
+/// Turns the heads of x by the angles whose cosines and sines are given: row r of x takes their row `r mod m`.
+///
+/// # Shapes
+/// - x: `[n, heads·d]`
+/// - cos, sin: `[m, d/2]`
+/// - result: `[n, heads·d]`
 pub fn rope(x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<2> {
     let (cos, sin) = (cos.into_dispatch(), sin.into_dispatch());
     Tensor::from_dispatch(<Dispatch as RopeOps>::rope(x.into_dispatch(), cos, sin, false))

@@ -117,9 +117,15 @@ impl<B: ScaledProjectionOps> Backward<B, 2> for ScaledBackward {
     }
 }
 
-/// `c ∘ (x·Wᵀ)` for x `[n, in]` and W `[out, in]` of one dtype and c `[out]` of the same or of f32. W gets no gradient.
+/// `c ∘ (x·Wᵀ)` for x and W of one dtype and c of the same or of f32. W gets no gradient.
 ///
 /// The result is in x's dtype if `rounded`, else in c's.
+///
+/// # Shapes
+/// - x: `[n, in]`
+/// - weight: `[out, in]`
+/// - c: `[out]`
+/// - result: `[n, out]`
 pub fn scaled_linear(x: Tensor<2>, weight: Tensor<2>, c: Tensor<1>, rounded: bool) -> Tensor<2> {
     let (y, _) = <Dispatch as ScaledProjectionOps>::scaled_linear(
         x.into_dispatch(),

@@ -17,7 +17,11 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
-/// `silu(gate)·up` for tensors of one shape and dtype.
+/// `silu(gate)·up`, of one dtype.
+///
+/// # Shapes
+/// - gate, up: `[n, m]`
+/// - result: `[n, m]`
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
 pub trait SwigluOps: ColumnOps {
     /// `gate·σ(gate)·up`.
@@ -118,7 +122,12 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as SwigluOps>::swiglu(gate.into_dispatch(), up.into_dispatch()))
 }
 
-/// `silu(gate)·up ∘ l` for gate and up `[n, m]` of one dtype and l `[m]` of the same or of f32, in gate's dtype.
+/// `silu(gate)·up ∘ l` for gate and up of one dtype and l of the same or of f32, in gate's dtype.
+///
+/// # Shapes
+/// - gate, up: `[n, m]`
+/// - l: `[m]`
+/// - result: `[n, m]`
 pub fn scaled_swiglu(gate: Tensor<2>, up: Tensor<2>, l: Tensor<1>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as SwigluOps>::scaled_swiglu(
         gate.into_dispatch(),

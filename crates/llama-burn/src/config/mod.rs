@@ -8,31 +8,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+pub use crate::dtype::{Dtype, LoadDtype};
 use crate::error::{LlamaError, Result};
 pub use rope::{RopeConfig, RopeScaling};
-
-/// The dtype that a checkpoint is stored in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// IEEE single precision, `float32`.
-    F32,
-    /// IEEE half precision, `float16`.
-    F16,
-    /// Brain floating point, `bfloat16`.
-    Bf16,
-}
-
-impl Dtype {
-    /// The name torch and transformers use, such as `"bfloat16"`.
-    pub fn torch_name(self) -> &'static str {
-        match self {
-            Dtype::F32 => "float32",
-            Dtype::F16 => "float16",
-            Dtype::Bf16 => "bfloat16",
-        }
-    }
-}
 
 /// The shape of a Llama model, under transformers' names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +39,8 @@ pub struct LlamaConfig {
     pub attention_bias: bool,
     /// Whether `gate_proj`, `up_proj` and `down_proj` have a bias.
     pub mlp_bias: bool,
+    /// Probability with which a weight of attention is dropped in training.
+    pub attention_dropout: f64,
     /// Whether `lm_head` is the embedding.
     pub tie_word_embeddings: bool,
     /// Standard deviation of randomly initialised weights.
@@ -71,7 +51,7 @@ pub struct LlamaConfig {
     pub eos_token_ids: Vec<u32>,
     /// The token that fills up a batch.
     pub pad_token_id: Option<u32>,
-    /// The dtype the file names; [`Dtype::F32`] where it names none. The stored tensors have the last word.
+    /// The dtype the file names; [`Dtype::F32`] where it names none, or `auto`. The stored tensors have the last word.
     pub dtype: Dtype,
 }
 
@@ -80,7 +60,8 @@ impl LlamaConfig {
     ///
     /// # Errors
     /// As [`from_json`](Self::from_json), and [`LlamaError::Io`].
-    pub fn from_file(path: &Path) -> Result<Self> {
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
         Self::from_json(&std::fs::read_to_string(path).map_err(LlamaError::io(path))?, path)
     }
 
@@ -88,9 +69,17 @@ impl LlamaConfig {
     /// at that file's `eos_token_id` (as in transformers), which also supplies a pad token that `config.json` lacks.
     ///
     /// # Errors
-    /// As [`from_file`](Self::from_file), for either file.
+    /// As [`from_file`](Self::from_file), for either file; a folder that holds an adapter instead.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
-        let mut config = Self::from_file(&dir.as_ref().join("config.json"))?;
+        let path = dir.as_ref().join("config.json");
+        if !path.exists() && dir.as_ref().join("adapter_config.json").exists() {
+            let message =
+                "it holds an adapter and no model: give the model it was trained on as the model, and this folder as \
+                           the adapter"
+                    .to_owned();
+            return Err(LlamaError::Weights { path: dir.as_ref().to_owned(), message });
+        }
+        let mut config = Self::from_file(&path)?;
         let path = dir.as_ref().join("generation_config.json");
         match std::fs::read_to_string(&path) {
             Ok(text) => read::generation_config(&mut config, &text, &path)?,
@@ -108,8 +97,26 @@ impl LlamaConfig {
     /// [`LlamaError::Json`], [`LlamaError::UnsupportedArchitecture`], or [`LlamaError::Config`] with every problem
     /// of the file: missing or mistyped keys, sizes that contradict each other, and settings that would change the
     /// model's output but are not supported (`hidden_act` other than SiLU, other `rope_type`s, quantised weights, ...).
-    pub fn from_json(text: &str, origin: &Path) -> Result<Self> {
+    pub fn from_json(text: &str, origin: impl AsRef<Path>) -> Result<Self> {
+        let origin = origin.as_ref();
         read::config(text, origin)
+    }
+
+    /// What makes a model of this shape compute something else than one of the shape `other` with the same weights, a line each.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let mut all = Vec::new();
+        let mut compare = |key: &str, ours: Value, theirs: Value| {
+            if ours != theirs {
+                all.push(format!("{key} is {theirs} in the one and {ours} in the other"));
+            }
+        };
+        compare("num_attention_heads", json!(self.num_attention_heads), json!(other.num_attention_heads));
+        compare("num_key_value_heads", json!(self.num_key_value_heads), json!(other.num_key_value_heads));
+        compare("head_dim", json!(self.head_dim), json!(other.head_dim));
+        compare("rms_norm_eps", json!(self.rms_norm_eps), json!(other.rms_norm_eps));
+        compare("rope_theta", json!(self.rope.theta), json!(other.rope.theta));
+        compare("rope_scaling", json!(self.rope.scaling), json!(other.rope.scaling));
+        all
     }
 
     /// A `config.json` of this model, in the spelling that transformers v4 and v5 both read.
@@ -126,7 +133,7 @@ impl LlamaConfig {
         json!({
             "architectures": ["LlamaForCausalLM"],
             "attention_bias": self.attention_bias,
-            "attention_dropout": 0.0,
+            "attention_dropout": self.attention_dropout,
             "bos_token_id": self.bos_token_id,
             "eos_token_id": eos_token_id,
             "head_dim": self.head_dim,
@@ -220,6 +227,14 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_change_the_products_is_read_and_auto_is_the_files_dtype() {
+        let config =
+            read(v4_with(json!({"pretraining_tp": 4, "attention_dropout": 0.1, "torch_dtype": "auto"}))).unwrap();
+        assert_eq!((config.attention_dropout, config.dtype), (0.1, Dtype::F32));
+        assert_eq!(read(config.to_hf_json()).unwrap(), config);
+    }
+
+    #[test]
     fn null_and_minus_one_mean_no_such_token() {
         let mut config = v4();
         config["bos_token_id"] = Value::Null;
@@ -277,7 +292,7 @@ mod tests {
     #[test]
     fn every_problem_is_in_one_error() {
         let error = problems(json!({
-            "hidden_size": null, "vocab_size": "big", "num_hidden_layers": 0, "hidden_act": "gelu", "pretraining_tp": 2,
+            "hidden_size": null, "vocab_size": "big", "num_hidden_layers": 0, "hidden_act": "gelu", "pretraining_tp": 0, "attention_dropout": 1.5,
             "rms_norm_eps": -1, "num_key_value_heads": 5, "mlp_bias": "yes", "torch_dtype": "int8", "eos_token_id": "x",
             "rope_scaling": {"type": "dynamic", "factor": 2.0}, "quantization_config": {"bits": 4},
         }));
@@ -286,7 +301,8 @@ mod tests {
             "vocab_size: must be a whole number from 1 to 268435456, but is \"big\"",
             "num_hidden_layers: must be a whole number from 1 to 268435456, but is 0",
             "hidden_act: is \"gelu\"; only \"silu\" is supported",
-            "pretraining_tp: is 2; only 1 is supported",
+            "pretraining_tp: must be a whole number from 1 to 268435456, but is 0",
+            "attention_dropout: is 1.5; it is a probability, from 0 to below 1",
             "rms_norm_eps: must be a number above 0, but is -1",
             "num_attention_heads: 32 is not a multiple of num_key_value_heads 5",
             "mlp_bias: must be true or false, but is \"yes\"",

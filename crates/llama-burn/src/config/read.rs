@@ -34,6 +34,7 @@ pub(super) fn config(text: &str, origin: &Path) -> Result<LlamaConfig> {
         rope: rope(&mut keys),
         attention_bias: keys.flag("attention_bias"),
         mlp_bias: keys.flag("mlp_bias"),
+        attention_dropout: keys.probability("attention_dropout"),
         tie_word_embeddings: keys.flag("tie_word_embeddings"),
         initializer_range: keys.positive("initializer_range", Some(0.02)),
         bos_token_id: keys.ids("bos_token_id").map_or(Some(1), |ids| ids.first().copied()),
@@ -128,7 +129,7 @@ fn dtype(keys: &mut Keys<'_>) -> Dtype {
     let name = if keys.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
     let Some(value) = keys.get(name) else { return Dtype::F32 };
     match value.as_str().map(|text| text.trim_start_matches("torch.")) {
-        Some("float32" | "float") => Dtype::F32,
+        Some("float32" | "float" | "auto") => Dtype::F32,
         Some("float16" | "half") => Dtype::F16,
         Some("bfloat16") => Dtype::Bf16,
         _ => {
@@ -186,6 +187,15 @@ impl<'a> Keys<'a> {
         1.0
     }
 
+    /// A probability below 1, which is 0 unless set.
+    fn probability(&mut self, key: &str) -> f64 {
+        let Some(value) = self.get(key) else { return 0.0 };
+        value.as_f64().filter(|p| (0.0..1.0).contains(p)).unwrap_or_else(|| {
+            self.problem(key, format_args!("is {value}; it is a probability, from 0 to below 1"));
+            0.0
+        })
+    }
+
     /// A flag that is false unless set.
     fn flag(&mut self, key: &str) -> bool {
         let Some(value) = self.get(key) else { return false };
@@ -225,8 +235,8 @@ impl<'a> Keys<'a> {
     fn check_unsupported(&mut self) {
         let silu = |value: &Value| matches!(value.as_str(), Some("silu" | "swish"));
         self.require("hidden_act", silu, "only \"silu\" is supported");
-        self.require("pretraining_tp", |v| v.as_u64() == Some(1), "only 1 is supported");
-        self.require("attention_dropout", |v| v.as_f64() == Some(0.0), "only 0.0 is supported");
+        // The slices that pretraining was done in: the products are the same.
+        self.size("pretraining_tp", Some(1));
         self.require("partial_rotary_factor", |v| v.as_f64() == Some(1.0), "only 1.0 is supported");
         if self.get("quantization_config").is_some() {
             self.problem("quantization_config", "quantised weights are not supported; take the original checkpoint");

@@ -8,10 +8,11 @@ use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use indicatif::ProgressBar;
 
-use super::files::{CONFIG, INDEX, OPTIONAL, WEIGHTS, missing, shards};
+use super::files::{CONFIG, OPTIONAL, WEIGHTS, is_index, missing};
 use super::hub_error;
 use super::patience::{Watched, within};
 use crate::error::{LlamaError, Result};
+use crate::weights::{SINGLE, shards};
 
 /// A hub and the cache its files are kept in.
 #[derive(Clone, Debug)]
@@ -90,10 +91,10 @@ impl Hub {
         let download = Download { repo, dir: cache.repo(commit).pointer_path(&info.sha), timeout: self.timeout };
         let available: Vec<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
         let has = |name: &str| available.contains(&name);
-        let weights = if has(WEIGHTS) { WEIGHTS } else { INDEX };
+        let weights = WEIGHTS.iter().copied().find(|name| has(name)).unwrap_or(SINGLE);
         let absent: Vec<_> = [CONFIG, weights].into_iter().filter(|name| !has(name)).collect();
         if !absent.is_empty() {
-            let absent = absent.join(" and ").replace(INDEX, WEIGHTS);
+            let absent = absent.join(" and ");
             let message = format!("the hub has it, but without {absent}; it has: {}", available.join(", "));
             return Err(hub_error(model, message));
         }
@@ -101,8 +102,8 @@ impl Hub {
         for name in names {
             download.file(name).map_err(failed)?;
         }
-        if weights == INDEX {
-            for shard in shards(&download.dir.join(INDEX))? {
+        if is_index(weights) {
+            for shard in shards(&download.dir.join(weights))? {
                 download.file(&shard).map_err(failed)?;
             }
         }
@@ -141,7 +142,7 @@ impl Hub {
 }
 
 /// The HTTP status of an answer that was none of success.
-fn status(error: &ApiError) -> Option<u16> {
+pub(super) fn status(error: &ApiError) -> Option<u16> {
     match error {
         ApiError::RequestError(error) => match **error {
             ureq::Error::StatusCode(code) => Some(code),
@@ -152,14 +153,14 @@ fn status(error: &ApiError) -> Option<u16> {
 }
 
 /// One commit of a repository, and the directory its files are put into.
-struct Download {
-    repo: Arc<ApiRepo>,
-    dir: PathBuf,
-    timeout: Duration,
+pub(super) struct Download {
+    pub repo: Arc<ApiRepo>,
+    pub dir: PathBuf,
+    pub timeout: Duration,
 }
 
 impl Download {
-    fn file(&self, name: &str) -> Result<(), ApiError> {
+    pub fn file(&self, name: &str) -> Result<(), ApiError> {
         if self.dir.join(name).exists() {
             return Ok(());
         }
@@ -286,10 +287,10 @@ mod tests {
 
     #[test]
     fn a_model_that_lacks_files_is_refused_before_anything_is_downloaded() {
-        let server = Server::start(&[("owner/old", &[("pytorch_model.bin", b"x" as &[u8]), ("README.md", b"y")])]);
+        let server = Server::start(&[("owner/old", &[("model.gguf", b"x" as &[u8]), ("README.md", b"y")])]);
         let dir = tempfile::tempdir().unwrap();
         let error = hub(&server, dir.path()).fetch("owner/old", "main").unwrap_err().to_string();
-        let expected = "without config.json and model.safetensors; it has: README.md, pytorch_model.bin";
+        let expected = "without config.json and model.safetensors; it has: README.md, model.gguf";
         assert!(error.contains(expected), "{error}");
         assert!(!dir.path().join("hub").exists());
     }

@@ -1,6 +1,8 @@
 //! Where a model is: a directory, or a repository of the Hugging Face hub (Cargo feature `hub`).
 
 #[cfg(feature = "hub")]
+mod dataset;
+#[cfg(feature = "hub")]
 mod download;
 #[cfg(feature = "hub")]
 mod files;
@@ -33,6 +35,45 @@ pub fn resolve(model: &str, revision: Option<&str>) -> Result<PathBuf> {
     }
 }
 
+/// Files of the data set `name` on the hub, in the cache: those that `wanted` chooses from the names of all of its files.
+/// `revision` is a branch, a tag or a commit; `main` without. The environment is honoured as by [`resolve`].
+///
+/// # Errors
+/// [`LlamaError::HubDataset`]: no such data set, no file that is wanted, the hub out of reach and the files not in the cache; or
+/// this build is without the feature `hub`.
+pub fn resolve_dataset(
+    name: &str,
+    revision: Option<&str>,
+    wanted: impl Fn(&[String]) -> Vec<String>,
+) -> Result<Vec<PathBuf>> {
+    download_dataset(name, revision, wanted)
+}
+
+/// Whether `name` looks like a data set of the hub: `owner/name`.
+pub fn is_dataset_id(name: &str) -> bool {
+    name.contains('/') && is_hub_id(name)
+}
+
+#[cfg(feature = "hub")]
+fn download_dataset(
+    name: &str,
+    revision: Option<&str>,
+    wanted: impl Fn(&[String]) -> Vec<String>,
+) -> Result<Vec<PathBuf>> {
+    Hub::from_env().fetch_dataset(name, revision.unwrap_or("main"), wanted)
+}
+
+#[cfg(not(feature = "hub"))]
+fn download_dataset(
+    name: &str,
+    _revision: Option<&str>,
+    _wanted: impl Fn(&[String]) -> Vec<String>,
+) -> Result<Vec<PathBuf>> {
+    let message = "there is no such file or directory, and this build cannot fetch data sets from the Hugging Face hub; \
+                   build it with `--features hub`, or download the files and give their directory";
+    Err(LlamaError::HubDataset { name: name.to_string(), message: message.to_string() })
+}
+
 #[cfg(feature = "hub")]
 fn download(model: &str, revision: Option<&str>) -> Result<PathBuf> {
     Hub::from_env().fetch(model, revision.unwrap_or("main"))
@@ -41,7 +82,7 @@ fn download(model: &str, revision: Option<&str>) -> Result<PathBuf> {
 #[cfg(not(feature = "hub"))]
 fn download(model: &str, _revision: Option<&str>) -> Result<PathBuf> {
     let message = "there is no such directory, and this build cannot fetch models from the Hugging Face hub; build it \
-                   with `--features hub`, or download the model and give its directory";
+                   with the Cargo feature `hub`, or download the model and give its directory";
     Err(hub_error(model, message))
 }
 
@@ -113,6 +154,6 @@ mod tests {
     #[test]
     fn without_the_feature_the_error_says_how_to_get_it() {
         let error = resolve("owner/name", None).unwrap_err().to_string();
-        assert!(error.contains("--features hub"), "{error}");
+        assert!(error.contains("Cargo feature `hub`"), "{error}");
     }
 }

@@ -121,7 +121,8 @@ impl State {
     fn find(&self, path: &str, range: Option<&str>, allowed: bool) -> (&'static str, String, Vec<u8>) {
         let missing = ("404 Not Found", String::new(), b"not found".to_vec());
         let visible = |name: &str| allowed || !name.starts_with("private/");
-        if let Some((name, _)) = path.strip_prefix("/api/models/").and_then(|rest| rest.split_once("/revision/")) {
+        let api = path.strip_prefix("/api/models/").or_else(|| path.strip_prefix("/api/datasets/"));
+        if let Some((name, _)) = api.and_then(|rest| rest.split_once("/revision/")) {
             let Some(files) = self.repositories.get(name).filter(|_| visible(name)) else {
                 // The hub says so of what does not exist, too.
                 return ("401 Unauthorized", String::new(), b"no".to_vec());
@@ -130,6 +131,7 @@ impl State {
             let info = serde_json::json!({"id": name, "sha": COMMIT, "siblings": siblings});
             return ("200 OK", "Content-Type: application/json\r\n".into(), info.to_string().into_bytes());
         }
+        let path = path.strip_prefix("/datasets").unwrap_or(path);
         let Some((name, file)) = path[1..].split_once(&format!("/resolve/{COMMIT}/")) else { return missing };
         let Some(file) = self.repositories.get(name).filter(|_| visible(name)).and_then(|files| files.get(file)) else {
             return missing;

@@ -16,21 +16,21 @@ impl AdaptableModel for Llama {
     }
 
     fn layers(&self) -> Vec<(String, LayerRef<'_>)> {
-        let layer = |(path, part)| match part {
-            PartRef::Embedding(embedding) => Some((path, LayerRef::Embedding(embedding))),
-            PartRef::Linear(linear) => Some((path, LayerRef::Linear(linear))),
-            PartRef::Norm(_) => None,
+        let layer = |part| match part {
+            PartRef::Embedding(embedding) => LayerRef::Embedding(embedding),
+            PartRef::Linear(linear) => LayerRef::Linear(linear),
+            PartRef::Norm(norm) => LayerRef::Norm(norm.gain()),
         };
-        self.parts().into_iter().filter_map(layer).collect()
+        self.parts().into_iter().map(|(path, part)| (path, layer(part))).collect()
     }
 
     fn layers_mut(&mut self) -> Vec<(String, LayerMut<'_>)> {
-        let layer = |(path, part)| match part {
-            PartMut::Embedding(embedding) => Some((path, LayerMut::Embedding(embedding))),
-            PartMut::Linear(linear) => Some((path, LayerMut::Linear(linear))),
-            PartMut::Norm(_) => None,
+        let layer = |part| match part {
+            PartMut::Embedding(embedding) => LayerMut::Embedding(embedding),
+            PartMut::Linear(linear) => LayerMut::Linear(linear),
+            PartMut::Norm(norm) => LayerMut::Norm(norm.gain_mut()),
         };
-        self.parts_mut().into_iter().filter_map(layer).collect()
+        self.parts_mut().into_iter().map(|(path, part)| (path, layer(part))).collect()
     }
 
     fn modules(&self) -> Vec<ModuleInfo> {
@@ -103,6 +103,10 @@ impl CausalModel for Llama {
 
     fn head_weight(&self) -> Option<Tensor<2>> {
         self.head_weight()
+    }
+
+    fn dropout(&self) -> f64 {
+        self.config().attention_dropout
     }
 
     fn set_gradient_checkpointing(&mut self, on: bool) {

@@ -1,14 +1,14 @@
 //! Grouped-query attention.
 
-use std::sync::Arc;
-
 use burn::module::Module;
-use burn::tensor::{Bool, Tensor};
+use burn::tensor::Tensor;
 use fused_burn::{AttentionShape, block_attention, causal_attention, masked_attention};
 use peft_burn::PeftLinear;
 
+use super::dropped_attention::dropped_attention;
 use super::layer::{Memory, Surroundings};
 use super::parts::{Builder, Source, parts};
+use super::pattern::Pattern;
 use super::served::{alone, together};
 
 /// Projections and sizes of one layer's attention.
@@ -25,16 +25,8 @@ pub struct Attention {
     heads: usize,
     kv_heads: usize,
     head_dim: usize,
-}
-
-/// Who sees whom in a forward pass.
-#[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant)] // one exists for each forward pass
-pub(crate) enum Pattern {
-    /// Causal within a text, from column 0: the fused operation. For packed rows, where each column's text starts.
-    Causal(Option<Arc<Vec<usize>>>),
-    /// Any other; `true` hides, `[1 or batch, 1, 1 or queries, 1 or keys]`.
-    Masked(Tensor<4, Bool>),
+    /// Probability with which a weight of attention is dropped in training.
+    dropout: f64,
 }
 
 parts!(Attention { q_proj, k_proj, v_proj, o_proj });
@@ -50,6 +42,7 @@ impl Attention {
             heads: config.num_attention_heads,
             kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
+            dropout: config.attention_dropout,
         })
     }
 
@@ -72,6 +65,11 @@ impl Attention {
             Memory::None => None,
         };
         let out = match pattern {
+            // A model in training mode, as Transformers' `model.train()`: its tensors are autodiff's.
+            _ if self.dropout > 0.0 && q.is_autodiff() => {
+                let (k, v) = seen.unwrap_or_else(|| (split(k, self.kv_heads), split(v, self.kv_heads)));
+                dropped_attention(q, k, v, pattern, self.dropout)
+            }
             Pattern::Causal(starts) => {
                 let (heads, kv_heads, head_dim) = (self.heads, self.kv_heads, self.head_dim);
                 let shape = AttentionShape { batch, seq, heads, kv_heads, head_dim, starts: starts.clone() };

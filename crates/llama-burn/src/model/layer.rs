@@ -7,11 +7,12 @@ use burn::tensor::Tensor;
 use fused_burn::{BlockRows, BlockShape};
 use peft_burn::Plan;
 
-use super::attention::{Attention, Pattern};
+use super::attention::Attention;
 use super::cache::LayerCache;
 use super::mlp::Mlp;
 use super::norm::RmsNorm;
 use super::parts::{Builder, Source, parts};
+use super::pattern::Pattern;
 use super::rotary::Rotation;
 
 /// One decoder layer: attention and a feedforward block, each after a norm and added to the residual stream.

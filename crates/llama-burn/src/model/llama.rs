@@ -98,7 +98,8 @@ impl Llama {
     /// Whether decoder layers keep nothing but their input for backward and run again there: memory hardly grows with
     /// the number of layers, and each layer's forward pass is paid twice. The gradients are the same to the bit.
     ///
-    /// An adapter with dropout draws other numbers when it runs again, so that models with one run as if this were off.
+    /// Dropout, of an adapter or of attention, draws other numbers when it runs again, so that models with it run as if this
+    /// were off.
     pub fn set_gradient_checkpointing(&mut self, on: bool) {
         self.gradient_checkpointing = on;
     }
@@ -106,7 +107,8 @@ impl Llama {
     /// Whether a pass without a cache is one whose layers run again in backward.
     pub(crate) fn recomputes(&self) -> bool {
         let dropout = |name: &str| self.adapter_config(name).map_or(0.0, |config| config.dropout());
-        self.gradient_checkpointing && self.active_adapters().iter().all(|name| dropout(name) == 0.0)
+        let own = self.config.attention_dropout;
+        self.gradient_checkpointing && own == 0.0 && self.active_adapters().iter().all(|name| dropout(name) == 0.0)
     }
 
     /// Gives a tied head a weight of its own: the one it reads at present, adapters of its own left aside.

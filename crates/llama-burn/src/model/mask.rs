@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
-use super::attention::Pattern;
+use super::pattern::Pattern;
 
 /// The attention pattern of a batch. Queries never see later columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,7 +16,8 @@ pub enum AttentionMask {
     Causal,
     /// Columns that no query may see, a row a batch entry: `true` hides. Transformers' `attention_mask`, inverted.
     Hidden(Vec<Vec<bool>>),
-    /// Several texts packed in one row: a query sees its own segment alone.
+    /// Several texts packed in one row: a query sees its own segment alone. A token of segment −1 is padding: before a text it
+    /// sees nothing at all, as in Transformers, and after the last one it does not matter.
     Segments(Vec<Vec<i32>>),
 }
 
@@ -52,7 +53,7 @@ impl AttentionMask {
                         || match self {
                             Self::Causal => false,
                             Self::Hidden(h) => h[row].get(key).copied().unwrap_or(false),
-                            Self::Segments(s) => s[row][key] != s[row][query],
+                            Self::Segments(s) => s[row][key] != s[row][query] || s[row][query] < 0,
                         }
                 }));
             }
@@ -61,7 +62,7 @@ impl AttentionMask {
     }
 }
 
-/// The first column of each column's segment; `None` if a segment lies in pieces.
+/// The first column of each column's segment; `None` if a segment lies in pieces, or padding before a text.
 fn starts(rows: &[Vec<i32>]) -> Option<Vec<usize>> {
     let mut all = Vec::with_capacity(rows.iter().map(Vec::len).sum());
     for row in rows {
@@ -70,7 +71,7 @@ fn starts(rows: &[Vec<i32>]) -> Option<Vec<usize>> {
         for (column, id) in row.iter().enumerate() {
             if column == 0 || row[column - 1] != *id {
                 start = column;
-                if !seen.insert(id) {
+                if !seen.insert(id) || (column > 0 && row[column - 1] < 0) {
                     return None;
                 }
             }
@@ -88,5 +89,6 @@ mod tests {
     fn segments_begin_where_their_id_does() {
         assert_eq!(starts(&[vec![0, 0, 1, 1, 1], vec![3, 4, 4, -1, -1]]), Some(vec![0, 0, 2, 2, 2, 0, 1, 1, 3, 3]));
         assert_eq!(starts(&[vec![0, 1, 0]]), None);
+        assert_eq!(starts(&[vec![-1, 0, 0]]), None);
     }
 }

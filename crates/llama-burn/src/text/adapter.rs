@@ -62,7 +62,12 @@ impl Text {
     ///
     /// # Errors
     /// [`LlamaError`] for files that are there but broken.
-    pub fn take_from_adapter(&mut self, base: &Path, adapter: &Path) -> Result<Vec<&'static str>> {
+    pub fn take_from_adapter(
+        &mut self,
+        base: impl AsRef<Path>,
+        adapter: impl AsRef<Path>,
+    ) -> Result<Vec<&'static str>> {
+        let (base, adapter) = (base.as_ref(), adapter.as_ref());
         let own = own_files(base, adapter)?;
         if own.is_empty() {
             return Ok(own);

@@ -6,6 +6,7 @@
 pub(crate) mod adapter;
 mod chat;
 mod encode;
+mod fingerprint;
 mod message;
 mod special;
 mod stop;

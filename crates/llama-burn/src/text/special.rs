@@ -12,7 +12,7 @@ const KEYS: &[&str] = &["bos_token", "eos_token", "unk_token", "sep_token", "pad
 /// The named special tokens of a tokenizer, such as `eos_token`; chat templates see them under these names.
 ///
 /// Of two that files give under one name the first counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SpecialTokens(Vec<(&'static str, String)>);
 
 impl SpecialTokens {

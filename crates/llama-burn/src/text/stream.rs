@@ -24,6 +24,13 @@ pub struct TextStream<T> {
     returned: usize,
 }
 
+impl Tokenizer {
+    /// A decoder for ids that come one by one, as in generation.
+    pub fn stream(&self, skip_special_tokens: bool) -> TextStream<&Self> {
+        TextStream::new(self, skip_special_tokens)
+    }
+}
+
 impl<T: Deref<Target = Tokenizer>> TextStream<T> {
     /// A stream of nothing yet; special tokens are left out if `skip_special_tokens`.
     pub fn new(tokenizer: T, skip_special_tokens: bool) -> Self {

@@ -1,10 +1,10 @@
 //! Text to token ids and back, from the `tokenizer.json` of a model directory.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::path::Path;
 
 use super::special::SpecialTokens;
-use super::stream::TextStream;
 use crate::error::{LlamaError, Result};
 
 /// A token of a text.
@@ -27,6 +27,8 @@ pub struct Tokenizer {
     pub(crate) inner: tokenizers::Tokenizer,
     special: SpecialTokens,
     origin: String,
+    /// Of the bytes of `tokenizer.json`.
+    digest: u64,
 }
 
 impl Tokenizer {
@@ -63,6 +65,8 @@ impl Tokenizer {
             origin: origin.clone(),
             message: format!("not a usable tokenizer: {error}"),
         };
+        // The tokenizers crate panics where the text of its decoder is no JSON.
+        serde_json::from_slice::<serde::de::IgnoredAny>(tokenizer_json).map_err(|error| failed(error.into()))?;
         let mut inner = tokenizers::Tokenizer::from_bytes(tokenizer_json).map_err(failed)?;
         inner.with_truncation(None).map_err(failed)?;
         inner.with_padding(None);
@@ -70,7 +74,15 @@ impl Tokenizer {
         let new = special.iter().filter(|(_, token)| !added.contains_key(*token));
         let new: Vec<_> = new.map(|(_, token)| tokenizers::AddedToken::from(token, true)).collect();
         inner.add_special_tokens(new).map_err(failed)?;
-        Ok(Self { inner, special, origin })
+        let mut digest = DefaultHasher::new();
+        tokenizer_json.hash(&mut digest);
+        Ok(Self { inner, special, origin, digest: digest.finish() })
+    }
+
+    /// Adds what the tokens of a text depend on.
+    pub(super) fn hash_source(&self, hash: &mut impl Hasher) {
+        self.digest.hash(hash);
+        self.special.hash(hash);
     }
 
     /// The ids of `text`. Special tokens that stand in the text are recognised; `add_special_tokens` also frames it
@@ -101,11 +113,6 @@ impl Tokenizer {
     /// [`LlamaError::Tokenizer`], where the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
         self.inner.decode(ids, skip_special_tokens).map_err(|error| self.error(error))
-    }
-
-    /// A decoder for ids that come one by one, as in generation.
-    pub fn stream(&self, skip_special_tokens: bool) -> TextStream<&Self> {
-        TextStream::new(self, skip_special_tokens)
     }
 
     /// How many tokens there are, added ones included (`len(tokenizer)` of transformers). A model's `vocab_size` is
@@ -172,20 +179,29 @@ impl Tokenizer {
         self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
     }
 
-    /// Checks that a model with `model_vocab_size` embeddings has one for every id this tokenizer can make.
-    ///
-    /// # Errors
-    /// [`LlamaError::Vocabulary`] with the highest id.
-    pub fn check_vocabulary(&self, model_vocab_size: usize) -> Result<()> {
-        match self.inner.get_vocab(true).into_iter().max_by_key(|(_, id)| *id) {
-            Some((token, id)) if id as usize >= model_vocab_size => Err(LlamaError::Vocabulary {
-                origin: self.origin.clone(),
-                highest_id: id,
-                token,
-                vocab_size: model_vocab_size,
-            }),
-            _ => Ok(()),
-        }
+    /// A warning where this tokenizer has tokens that a model with `model_vocab_size` embeddings has none for: only text that
+    /// uses them cannot be computed, which is found out row by row.
+    pub fn beyond(&self, model_vocab_size: usize) -> Option<String> {
+        let mut beyond: Vec<(u32, String)> = self
+            .inner
+            .get_vocab(true)
+            .into_iter()
+            .map(|(token, id)| (id, token))
+            .filter(|(id, _)| *id as usize >= model_vocab_size)
+            .collect();
+        beyond.sort();
+        let (id, token) = beyond.last()?;
+        Some(format!(
+            "{} tokens of {} are beyond the model's {model_vocab_size} embeddings, up to {token:?} (id {id}): text that uses \
+             one of them is refused",
+            beyond.len(),
+            self.origin
+        ))
+    }
+
+    /// The token of an id.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
     }
 
     pub(crate) fn error(&self, error: tokenizers::Error) -> LlamaError {
@@ -245,14 +261,14 @@ mod tests {
     }
 
     #[test]
-    fn a_vocabulary_larger_than_the_model_is_refused() {
+    fn tokens_beyond_the_models_embeddings_are_said() {
         let tokenizer = Tokenizer::from_bytes(JSON, Some(CONFIG)).unwrap();
-        assert!(tokenizer.check_vocabulary(tokenizer.vocab_size()).is_ok());
-        assert!(tokenizer.check_vocabulary(1000).is_ok());
-        let error = tokenizer.check_vocabulary(320).unwrap_err().to_string();
-        let expected = "tokenizer.json does not belong to this model: its highest token id is 320 (\"<pad>\"), but \
-                        config.json has vocab_size 320";
-        assert!(error.starts_with(expected), "{error}");
+        assert_eq!(tokenizer.beyond(tokenizer.vocab_size()), None);
+        assert_eq!(tokenizer.beyond(1000), None);
+        let said = tokenizer.beyond(320).unwrap();
+        assert!(said.starts_with("1 tokens of tokenizer.json are beyond the model's 320 embeddings"), "{said}");
+        assert!(said.contains("\"<pad>\" (id 320)"), "{said}");
+        assert_eq!(tokenizer.id_to_token(320).as_deref(), Some("<pad>"));
     }
 
     #[test]
@@ -269,6 +285,9 @@ mod tests {
         std::fs::write(dir.path().join("tokenizer.model"), "").unwrap();
         assert!(error(dir.path()).contains("save_pretrained"), "{}", error(dir.path()));
         std::fs::write(dir.path().join("tokenizer.json"), &JSON[..JSON.len() / 2]).unwrap();
+        assert!(error(dir.path()).contains("tokenizer.json: not a usable tokenizer: "), "{}", error(dir.path()));
+        let text = String::from_utf8(JSON.to_vec()).unwrap();
+        std::fs::write(dir.path().join("tokenizer.json"), text.replace("\"decoder\":", "\"decoder\": \\")).unwrap();
         assert!(error(dir.path()).contains("tokenizer.json: not a usable tokenizer: "), "{}", error(dir.path()));
         std::fs::write(dir.path().join("tokenizer.json"), JSON).unwrap();
         assert!(Tokenizer::from_dir(dir.path()).is_ok());

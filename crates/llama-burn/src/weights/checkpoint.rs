@@ -1,14 +1,21 @@
-//! The files of a checkpoint, and whether their tensors are those of a model.
+//! The files of a checkpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, Device, FloatDType, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use peft_burn::tensor_file::TensorFile;
 
-use super::{INDEX, SINGLE};
-use crate::config::LlamaConfig;
 use crate::error::{LlamaError, Result};
+
+/// The file of a checkpoint that is not split.
+pub(crate) const SINGLE: &str = "model.safetensors";
+/// Which file of a split checkpoint holds which tensor.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
+/// As [`SINGLE`], of `torch.save`.
+pub(crate) const BIN: &str = "pytorch_model.bin";
+/// As [`INDEX`], of `torch.save`.
+pub(crate) const BIN_INDEX: &str = "pytorch_model.bin.index.json";
 
 /// The open files of one checkpoint.
 pub(crate) struct Checkpoint {
@@ -18,22 +25,15 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Opens the weights in `dir`: the first there is of what Transformers looks for.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
-        let single = dir.join(SINGLE);
-        let index = dir.join(INDEX);
-        let paths: Vec<PathBuf> = if single.exists() || !index.exists() {
-            vec![single]
-        } else {
-            let text = std::fs::read_to_string(&index).map_err(LlamaError::io(&index))?;
-            let json: serde_json::Value =
-                serde_json::from_str(&text).map_err(|source| LlamaError::Json { path: index.clone(), source })?;
-            let map = json.get("weight_map").and_then(|m| m.as_object());
-            let names: BTreeSet<&str> = map.into_iter().flatten().filter_map(|(_, file)| file.as_str()).collect();
-            if names.is_empty() {
-                return Err(LlamaError::Safetensors { path: index, message: "it has no weight_map".into() });
-            }
-            names.into_iter().map(|name| dir.join(name)).collect()
+        let at = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
+        let whole = |name: &str| -> Option<Result<Vec<PathBuf>>> { at(name).map(|path| Ok(vec![path])) };
+        let split = |name: &str| -> Option<Result<Vec<PathBuf>>> {
+            at(name).map(|index| Ok(shards(&index)?.into_iter().map(|name| dir.join(name)).collect()))
         };
+        let found = whole(SINGLE).or_else(|| split(INDEX)).or_else(|| whole(BIN)).or_else(|| split(BIN_INDEX));
+        let paths = found.unwrap_or_else(|| Err(no_weights(dir)))?;
         let missing: Vec<_> = paths.iter().filter(|p| !p.exists()).map(|p| p.display().to_string()).collect();
         if !missing.is_empty() {
             return Err(LlamaError::MissingFiles { files: missing });
@@ -46,8 +46,27 @@ impl Checkpoint {
         Ok(Self { files, place })
     }
 
-    fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.place.get(name).and_then(|&i| self.files[i].shape(name))
+    /// The names of all tensors, as the files have them.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.place.keys().map(String::as_str)
+    }
+
+    /// The file that holds the tensor `name`.
+    pub(super) fn file_of(&self, name: &str) -> Option<&TensorFile> {
+        self.place.get(name).map(|&i| &self.files[i])
+    }
+
+    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.file_of(name).and_then(|file| file.shape(name))
+    }
+
+    /// The values of a tensor by its name in the files, in `dtype` or their own.
+    pub(super) fn data(&self, name: &str, dtype: Option<DType>) -> Result<TensorData> {
+        let file = self.file_of(name).ok_or_else(|| LlamaError::MissingFiles { files: vec![name.into()] })?;
+        Ok(match dtype {
+            Some(dtype) => file.read_as(name, dtype)?,
+            None => file.read(name)?,
+        })
     }
 
     pub(super) fn read<const D: usize>(
@@ -56,15 +75,50 @@ impl Checkpoint {
         dtype: Option<FloatDType>,
         device: &Device,
     ) -> Result<Tensor<D>> {
-        let file = self.place.get(name).map(|&i| &self.files[i]);
-        let file = file.ok_or_else(|| LlamaError::MissingFiles { files: vec![name.into()] })?;
-        let data = match dtype {
-            Some(dtype) => file.read_as(name, dtype.into())?,
-            None => file.read(name)?,
-        };
+        let data = self.data(name, dtype.map(Into::into))?;
         let dtype = data.dtype();
         check_dtype(dtype, device)?;
         Ok(Tensor::from_data(data, (device, dtype)))
+    }
+}
+
+/// The shards that an index names.
+///
+/// # Errors
+/// An index that cannot be read, names no file, or one in another folder.
+pub(crate) fn shards(index: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(index).map_err(LlamaError::io(index))?;
+    let json: serde_json::Value = serde_json::from_str(&text).map_err(LlamaError::json(index))?;
+    let map = json.get("weight_map").and_then(|map| map.as_object());
+    let names: BTreeSet<&str> = map.into_iter().flatten().filter_map(|(_, file)| file.as_str()).collect();
+    // A shard lies beside its index: a name with a directory in it could point anywhere.
+    let strange = names.iter().any(|name| name.contains(['/', '\\']) || name.starts_with('.'));
+    if names.is_empty() || strange {
+        let message = "its weight_map must give every tensor the name of a file in the same directory".to_string();
+        return Err(LlamaError::Weights { path: index.to_path_buf(), message });
+    }
+    Ok(names.into_iter().map(str::to_string).collect())
+}
+
+/// A folder without weights that can be read; of weights in another format it says which.
+fn no_weights(dir: &Path) -> LlamaError {
+    let names = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names: Vec<String> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    let others = [
+        (".gguf", "GGUF, which holds quantised weights: take the model in safetensors"),
+        (".pth", "Meta's own format: convert it with Transformers (convert_llama_weights_to_hf.py)"),
+        (".h5", "TensorFlow's: load it in Transformers with from_tf=True and save it again"),
+        (".msgpack", "Flax's: load it in Transformers with from_flax=True and save it again"),
+        (".npz", "mlx's older format: save it again with mlx_lm.convert, which writes safetensors"),
+    ];
+    let other = names.iter().find_map(|name| {
+        let (_, what) = others.iter().find(|(end, _)| name.ends_with(end))?;
+        Some((name, what))
+    });
+    match other {
+        Some((name, what)) => LlamaError::Weights { path: dir.join(name), message: format!("it is {what}") },
+        None => LlamaError::MissingFiles { files: vec![format!("{} (or {BIN})", dir.join(SINGLE).display())] },
     }
 }
 
@@ -74,29 +128,6 @@ pub(crate) fn check_dtype(dtype: DType, device: &Device) -> Result<()> {
         return Ok(());
     }
     Err(LlamaError::UnsupportedDtype { device: format!("{device:?}"), dtype: dtype.name().to_owned() })
-}
-
-/// Compares names and shapes with what the configuration asks for, before anything is read.
-pub(crate) fn check(dir: &Path, config: &LlamaConfig, checkpoint: &Checkpoint) -> Result<()> {
-    let expected = config.tensor_shapes();
-    let mut missing = Vec::new();
-    let mut misshapen = Vec::new();
-    for (name, shape) in &expected {
-        match checkpoint.shape(name) {
-            None => missing.push(name.clone()),
-            Some(found) if found != shape => misshapen.push(format!("{name} is {found:?}, expected {shape:?}")),
-            Some(_) => {}
-        }
-    }
-    // Old checkpoints carry the rotary table, and tied ones may repeat the head.
-    let known =
-        |name: &str| name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight");
-    let unexpected: Vec<_> =
-        checkpoint.place.keys().filter(|n| !expected.contains_key(*n) && !known(n)).cloned().collect();
-    if missing.is_empty() && misshapen.is_empty() && unexpected.is_empty() {
-        return Ok(());
-    }
-    Err(LlamaError::Tensors { path: dir.to_owned(), missing, unexpected, misshapen })
 }
 
 #[cfg(test)]
@@ -111,5 +142,15 @@ mod tests {
         }
         let error = check_dtype(DType::Flex32, &device).map_err(|e| e.to_string());
         assert!(matches!(error, Err(text) if text.contains("does not support flex32; load the model as f32")));
+    }
+
+    #[test]
+    fn weights_in_another_format_are_named_with_the_way_out() {
+        let Ok(dir) = tempfile::tempdir() else { return };
+        let error = |dir: &Path| Checkpoint::open(dir).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(error(dir.path()).contains("model.safetensors (or pytorch_model.bin)"), "{}", error(dir.path()));
+        let _ = std::fs::write(dir.path().join("model-Q4_K_M.gguf"), "GGUF");
+        let said = error(dir.path());
+        assert!(said.contains("model-Q4_K_M.gguf") && said.contains("take the model in safetensors"), "{said}");
     }
 }

@@ -1,12 +1,10 @@
-//! Checkpoints in Hugging Face's layout: one safetensors file, or shards with an index.
+//! Checkpoints in Hugging Face's layout: one file of weights, or shards with an index, in safetensors or as `torch.save`
+//! writes them.
 
 mod checkpoint;
+mod fit;
 mod load;
 mod save;
 
-pub(crate) use checkpoint::{Checkpoint, check};
-
-/// The file of a checkpoint that is not split.
-const SINGLE: &str = "model.safetensors";
-/// Which file of a split checkpoint holds which tensor.
-const INDEX: &str = "model.safetensors.index.json";
+pub(crate) use checkpoint::{BIN, BIN_INDEX, Checkpoint, INDEX, SINGLE, shards};
+pub(crate) use fit::fit;

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::{DType, FloatDType, TensorData};
 use peft_burn::tensor_file::{write_atomic, write_tensors};
 
-use super::{INDEX, SINGLE};
+use super::checkpoint::{INDEX, SINGLE};
 use crate::config::{Dtype, LlamaConfig};
 use crate::error::{LlamaError, Result};
 use crate::model::Llama;
@@ -25,7 +25,7 @@ impl Llama {
                 PartRef::Embedding(embedding) => {
                     all.push((format!("{path}.weight"), embedding.base().val().into_data()));
                 }
-                PartRef::Norm(norm) => all.push((format!("{path}.weight"), norm.gain().val().into_data())),
+                PartRef::Norm(norm) => all.push((format!("{path}.weight"), norm.gain().base().val().into_data())),
                 PartRef::Linear(linear) => {
                     let base = linear.base();
                     all.push((format!("{path}.weight"), base.weight.val().into_data()));

@@ -78,7 +78,7 @@ pub fn update_and_agree<M: PeftModel>(
         for (layer, grads) in layers_mut(model, name).into_iter().zip(observed) {
             let values = [&layer.lora_a, &layer.lora_e, &layer.lora_b].map(|p| p.val().inner());
             if let (Some(importance), Some(grads)) = (&mut layer.importance, grads) {
-                importance.observe(values, grads, &config);
+                importance.observe(values, grads, [config.beta1, config.beta2]);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! AdaLoRA's phases: full rank, a budget of triplets that falls with the cube, and final ranks.
 
+use super::layers::layers;
 use crate::error::{PeftError, Result};
 use crate::methods::{AdaLoraConfig, PeftConfig};
 use crate::model::PeftModel;
@@ -63,13 +64,19 @@ pub fn set_total_step<M: PeftModel>(model: &mut M, name: &str, steps: usize) -> 
     Ok(())
 }
 
+/// The step of the last mask of the AdaLoRA adapter `name`, after which its ranks are final.
+///
+/// # Errors
+/// A name that is not attached, an adapter of another method, or one without `total_step`.
+pub fn last_mask<M: PeftModel>(model: &M, name: &str) -> Result<usize> {
+    layers(model, name)?.0.last_mask()
+}
+
 impl PeftConfig {
     /// Sets the number of optimiser steps of the run, AdaLoRA's `total_step`; other methods have no such key and stay as
     /// they are.
     pub fn with_total_step(mut self, steps: usize) -> Self {
-        if let Self::AdaLora(config) = &mut self {
-            config.total_step = Some(steps);
-        }
+        self.set_total_step(steps);
         self
     }
 }

@@ -14,7 +14,7 @@ mod shrink;
 pub use allocator::{
     Allocation, RankMask, keep_gradients, kept_triplets, live_triplets, update_and_agree, update_and_allocate,
 };
-pub use budget::{BudgetSchedule, set_total_step};
+pub use budget::{BudgetSchedule, last_mask, set_total_step};
 pub use orthogonality::orthogonal_regularization;
 pub(crate) use rank_pattern::cut_to_live;
 pub use rank_pattern::{KeptRank, kept_ranks, rank_pattern};

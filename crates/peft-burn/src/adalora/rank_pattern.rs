@@ -6,9 +6,8 @@ use burn::tensor::TensorData;
 
 use super::layers::layers;
 use crate::error::Result;
-use crate::methods::AdaLora;
-use crate::methods::AdaLoraConfig;
 use crate::methods::adalora::triplets::select;
+use crate::methods::{AdaLora, PeftConfig};
 use crate::model::{PeftModel, file_key};
 
 /// Which triplets of the adapter `name` live, by `<path>.lora_E` as in `adapter_config.json`; `None` while none is gone.
@@ -46,14 +45,16 @@ pub fn kept_ranks<M: PeftModel>(model: &M, name: &str) -> Result<Vec<KeptRank>> 
     Ok(layers.into_iter().map(|(path, layer)| KeptRank { path, rank: rank(layer), of: config.init_r }).collect())
 }
 
-/// Cuts an adapter's tensors and configuration down to the live triplets, as they are saved.
+/// Cuts an adapter's tensors and configuration down to the live triplets, as they are saved. Adapters of other methods stay as
+/// they are.
 pub(crate) fn cut_to_live<M: PeftModel>(
     model: &M,
     name: &str,
-    config: &mut AdaLoraConfig,
+    config: &mut PeftConfig,
     tensors: &mut BTreeMap<String, TensorData>,
 ) -> Result<()> {
-    config.rank_pattern = rank_pattern(model, name)?;
+    let PeftConfig::AdaLora(adalora) = config else { return Ok(()) };
+    adalora.rank_pattern = rank_pattern(model, name)?;
     for (path, layer) in layers(model, name)?.1 {
         let live = layer.live();
         for (suffix, axis) in [("lora_A", 0), ("lora_E", 0), ("lora_B", 1)] {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{DType, Tensor, TensorData};
 
 use super::new_lora::{NewLayer, add_lora};
+use super::plain_lora::on_the_base;
 use crate::config::{Bias, Patterns, TargetModules};
 use crate::error::{PeftError, Result};
 use crate::layers::embedding::PeftEmbedding;
@@ -30,8 +31,8 @@ impl Conversion {
 
 /// Adds the LoRA adapter `new_name`, which does what `name` does, or comes nearest to it at `rank`. It is not activated.
 ///
-/// VeRA, AdaLoRA and LoRA are low-rank updates and are converted exactly, at their own ranks, unless `rank` is below
-/// those. DoRA and IA3 change the whole weight: their updates are decomposed and cut to `rank`. Trained modules, biases
+/// VeRA, AdaLoRA and LoRA are low-rank updates and are converted exactly, at their own ranks (PiSSA and OLoRA at twice that),
+/// unless `rank` is below those. DoRA and IA3 change the whole weight: their updates are decomposed and cut to `rank`. Trained modules, biases
 /// and tokens are taken over.
 ///
 /// # Errors
@@ -54,6 +55,7 @@ pub fn convert_to_lora<M: PeftModel>(
         let found = match layer {
             LayerRef::Linear(linear) => linear_update(linear, name, &path, rank)?,
             LayerRef::Embedding(embedding) => embedding_update(embedding, name, &path, rank)?,
+            LayerRef::Norm(_) => None,
         };
         if let Some((layer, error)) = found {
             errors.insert(path.clone(), error);
@@ -96,10 +98,9 @@ fn linear_update(linear: &PeftLinear, name: &str, path: &str, rank: Option<usize
     }
     let bias = bias_change(linear, adapter, method);
     let update = method.update().filter(|update| update.magnitude.is_none()).map(|update| update.low_rank);
-    // A residual of the base has the rank of what was taken out of it.
-    let own_rank = update.as_ref().map(|u| if adapter.weight.is_some() { 2 * u.rank() } else { u.rank() });
-    let exact = update.filter(|_| adapter.weight.is_none());
-    let exact = exact.filter(|update| rank.is_none_or(|rank| update.rank() <= rank));
+    let update = update.map(|update| on_the_base(linear, name, update));
+    let own_rank = update.as_ref().map(LowRank::rank);
+    let exact = update.filter(|update| rank.is_none_or(|rank| update.rank() <= rank));
     let (update, error) = match exact {
         Some(update) => (update, 0.0),
         None => {
@@ -150,7 +151,8 @@ fn nearest(delta: Tensor<2>, rank: Option<usize>, path: &str) -> Result<(LowRank
         )));
     };
     let update = LowRank::nearest(delta.clone(), rank);
-    let norm = |t: Tensor<2>| t.powi_scalar(2).sum().into_scalar::<f64>().sqrt();
+    // The squares of large and small numbers leave f32's range.
+    let norm = |t: Tensor<2>| t.into_data().iter::<f64>().map(|v| v * v).sum::<f64>().sqrt();
     let (missing, whole) = (norm(delta.clone() - update.delta()), norm(delta));
     Ok((update, if whole > 0.0 { missing / whole } else { 0.0 }))
 }

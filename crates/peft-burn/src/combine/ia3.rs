@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Tensor;
 
-use super::{Combination, Weighting, refuse};
+use super::kinds::{Combination, Weighting, refuse};
 use crate::config::{ModuleNames, TargetModules};
 use crate::error::Result;
-use crate::methods::{Ia3Config, Method, PeftConfig};
+use crate::methods::{Ia3Config, PeftConfig};
 use crate::model::PeftModel;
 
 /// l = Σ w·l.
@@ -25,10 +25,10 @@ pub(super) fn add_ia3<M: PeftModel>(
     for (path, layer) in model.layers() {
         for (adapter, weight) in adapters {
             let Some(found) = layer.linear().and_then(|linear| linear.adapters().get(adapter)) else { continue };
-            let Some(Method::Ia3(ia3)) = &found.method else {
+            let Some(scale) = found.method.as_ref().and_then(|method| method.scale()) else {
                 return Err(refuse(&format!("`{adapter}` has a weight of its own for {path}")));
             };
-            let (role, scaled) = (ia3.is_feedforward(), ia3.ia3_l.val().detach().inner().mul_scalar(*weight));
+            let (role, scaled) = (scale.of_input, scale.values.val().detach().inner().mul_scalar(*weight));
             let sum = match sums.remove(&path) {
                 Some((other, _)) if other != role => {
                     return Err(refuse(&format!("{path} is a feedforward module of one adapter and not of another")));

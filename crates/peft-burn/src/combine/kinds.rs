@@ -1,8 +1,12 @@
 //! How adapters are combined.
 
-use super::refuse;
-use crate::combine::task_arithmetic::{MajoritySign, Pruning, Rule};
-use crate::error::Result;
+use super::task_arithmetic::{MajoritySign, Pruning, Rule};
+use crate::error::{PeftError, Result};
+
+/// The error of adapters that do not combine.
+pub(super) fn refuse(reason: &str) -> PeftError {
+    PeftError::Unsupported(format!("combining adapters: {reason}"))
+}
 
 /// How adapters are combined; the names are PEFT's.
 ///

@@ -1,12 +1,16 @@
 //! New adapters from weighted combinations of others (PEFT's `add_weighted_adapter`).
 
 mod convert;
+mod extract;
 mod ia3;
 mod kinds;
 mod new_lora;
+mod plain_lora;
 mod task_arithmetic;
 
 pub use convert::{Conversion, convert_to_lora};
+pub use extract::{Extraction, extract_lora};
+pub(crate) use plain_lora::as_plain_lora;
 pub use task_arithmetic::MajoritySign;
 
 use std::collections::BTreeMap;
@@ -17,12 +21,13 @@ use ia3::add_ia3;
 pub use kinds::{Combination, Weighting};
 
 use crate::config::{Bias, TargetModules};
-use crate::error::{PeftError, Result};
+use crate::error::Result;
 use crate::layers::layer::LayerRef;
 use crate::low_rank::LowRank;
 use crate::methods::{Change, LoraConfig, Magnitude};
 use crate::model::PeftModel;
 use crate::random::TensorRng;
+use kinds::refuse;
 use new_lora::{NewLayer, add_lora};
 use task_arithmetic::{Pruning, Rule, combine};
 
@@ -112,10 +117,6 @@ pub fn add_weighted_adapter<M: PeftModel>(
     add_lora(model, name, config, new, BTreeMap::new())
 }
 
-fn refuse(reason: &str) -> PeftError {
-    PeftError::Unsupported(format!("combining adapters: {reason}"))
-}
-
 /// The updates of one adapter, by path.
 fn parts<M: PeftModel>(model: &M, name: &str, weight: f64) -> Result<Vec<(String, Part)>> {
     let config = model.adapter_config(name)?;
@@ -141,6 +142,10 @@ fn parts<M: PeftModel>(model: &M, name: &str, weight: f64) -> Result<Vec<(String
                 };
                 (Some(lora.low_rank()), lora.norms(), embedding.original().transpose())
             }
+            LayerRef::Norm(norm) if norm.adapters().get(name).is_some() => {
+                return Err(refuse(&format!("`{name}` has a weight of its own for {path}")));
+            }
+            LayerRef::Norm(_) => continue,
         };
         let Some(update) = update else {
             return Err(refuse(&format!("`{name}` changes {path} by more than a low-rank update (lora_bias)")));

@@ -1,9 +1,15 @@
 //! Checks that several methods share. Each returns a line that names the key and the way out, or nothing.
 
-use super::{Bias, ModuleNames, OneOrMany, TargetModules, patterns};
+use super::{Bias, ModuleNames, OneOrMany, Patterns, TargetModules, patterns};
+
+/// No tensor of an adapter has more numbers: 8 GiB in f32, and what GPUs can count.
+pub(crate) const MOST_NUMBERS: usize = 1 << 31;
 
 pub(crate) fn rank(key: &str, r: usize) -> Option<String> {
-    (r == 0).then(|| format!("{key} = 0: a rank is 1 or more"))
+    match r {
+        0 => Some(format!("{key} = 0: a rank is 1 or more")),
+        _ => (r > MOST_NUMBERS).then(|| format!("{key} = {r}: no model holds an adapter of that rank")),
+    }
 }
 
 pub(crate) fn dropout(key: &str, p: f64) -> Option<String> {
@@ -61,8 +67,22 @@ pub(crate) fn names(key: &str, names: Option<&ModuleNames>) -> Option<String> {
     }
 }
 
-pub(crate) fn modules_to_save(names: Option<&[String]>) -> Vec<String> {
-    names.unwrap_or_default().iter().filter_map(|name| regex("modules_to_save", name)).collect()
+pub(crate) fn modules_to_save(names: &[String]) -> Vec<String> {
+    names.iter().filter_map(|name| regex("modules_to_save", name)).collect()
+}
+
+/// `rank_pattern` and `alpha_pattern`.
+pub(crate) fn patterns(ranks: &Patterns<usize>, alphas: &Patterns<f64>) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (pattern, &r) in ranks.iter() {
+        problems.extend(regex("rank_pattern", pattern));
+        problems.extend(rank(&format!("rank_pattern.`{pattern}`"), r));
+    }
+    for (pattern, &alpha) in alphas.iter() {
+        problems.extend(regex("alpha_pattern", pattern));
+        problems.extend(finite(&format!("alpha_pattern.`{pattern}`"), alpha));
+    }
+    problems
 }
 
 pub(crate) fn regex(key: &str, pattern: &str) -> Option<String> {

@@ -2,6 +2,7 @@
 
 pub(crate) mod checks;
 mod common;
+mod conversions;
 pub(crate) mod keys;
 pub(crate) mod numbers;
 pub(crate) mod patterns;
@@ -11,5 +12,6 @@ mod tokens;
 pub use common::{Bias, InitLoraWeights, ModuleNames, OneOrMany, TargetModules, TaskType};
 pub use keys::{Object, OtherKeys, PEFT_VERSION};
 pub use patterns::Patterns;
+pub(crate) use shared::shared_keys;
 pub use shared::{Shared, SharedMut};
 pub use tokens::TokenIndices;

@@ -5,16 +5,27 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::mlx;
 use super::names::CONFIG_NAME;
-use crate::config::keys::Read;
+use crate::config::keys::{Read, is_off};
 use crate::config::{Object, TaskType};
 use crate::error::{PeftError, Result};
 use crate::methods::PeftConfig;
 use crate::tensor_file::write_atomic;
 
+/// What to say of a key that PEFT once had, and whose meaning no other key took over.
+fn older_feature(key: &str, config: &Object) -> Option<String> {
+    let what = match key {
+        "enable_lora" => "LoRA on parts of a joined projection, which PEFT 0.2 had",
+        _ => return None,
+    };
+    let value = config.get(key)?;
+    Some(format!("{key} = {value} is not supported: {what}; fold the adapter into its base with that release"))
+}
+
 impl PeftConfig {
     /// Reads `adapter_config.json` in `dir`, as PEFT does: missing keys take their defaults, unknown keys are
-    /// ignored, and each is returned as a warning. [`validate`](crate::methods::MethodConfig::validate) is left to the caller.
+    /// ignored, and each that is switched on is returned as a warning. [`validate`](crate::methods::MethodConfig::validate) is left to the caller.
     ///
     /// # Errors
     /// [`PeftError::Io`], [`PeftError::Json`], or [`PeftError::Config`] that lists every value of the wrong kind.
@@ -31,16 +42,24 @@ impl PeftConfig {
     pub fn from_json(text: &[u8], path: &Path) -> Result<(Self, Vec<String>)> {
         let object: Object =
             serde_json::from_slice(text).map_err(|source| PeftError::Json { path: path.to_owned(), source })?;
+        if mlx::is_mlx(&object) {
+            let (program, way_out) =
+                ("mlx-lm", "make one of PEFT's of it: peft convert --to peft ADAPTER --output DIR");
+            return Err(PeftError::AnotherProgram { path: path.to_owned(), program, way_out });
+        }
         let origin = path.display().to_string();
         let given = object.clone();
-        let Read { config, problems, unknown } = Self::read(object, &origin)?;
+        let Read { config, mut problems, unknown } = Self::read(object, &origin)?;
+        let is_on = |key: &&String| given.get(*key).is_some_and(|value| !is_off(value));
+        problems.extend(unknown.iter().filter(is_on).filter_map(|key| older_feature(key, &given)));
         let useless = config.useless_keys(&given);
         if !problems.is_empty() {
             return Err(PeftError::Config { origin, problems });
         }
         let mut warnings: Vec<_> = unknown
             .iter()
-            .map(|key| format!("{origin}: unknown key `{key}` ignored; a newer PEFT may have written it"))
+            .filter(is_on)
+            .map(|key| format!("{origin}: unknown key `{key}` ignored; another release of PEFT may have written it"))
             .collect();
         warnings.extend(useless.map(|line| format!("{origin}: {line}")));
         Ok((config, warnings))

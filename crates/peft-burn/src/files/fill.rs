@@ -7,9 +7,7 @@ use burn::tensor::{DType, TensorData};
 use super::weights::AdapterWeights;
 use crate::error::{PeftError, Result};
 use crate::layers::layer::LayerRef;
-use crate::methods::PROJECTION_NAMES;
-use crate::methods::PeftConfig;
-use crate::model::{PeftModel, file_key, projection_of, set_projection};
+use crate::model::{PeftModel, file_key, set_shared_pair, shared_pair_of};
 use crate::modules::ModuleKind;
 
 /// Puts the values of `weights` into the attached adapter `name`. Tensors in `by_token` may have another number of rows.
@@ -45,8 +43,10 @@ pub(super) fn fill<M: PeftModel>(
         let path = weights.path().to_owned();
         return Err(PeftError::Tensors { path, missing, unexpected, misshapen, non_finite });
     }
-    if let [Some(a), Some(b)] = PROJECTION_NAMES.map(|name| ready.remove(name)) {
-        set_projection(model, name, [a, b]);
+    if let [a, b] = model.adapter_config(name)?.tensors_of_no_module()
+        && let (Some(a), Some(b)) = (ready.remove(*a), ready.remove(*b))
+    {
+        set_shared_pair(model, name, [a, b]);
     }
     for (key, mut param) in model.adapter_params_mut(name)? {
         if let Some(data) = ready.remove(&key) {
@@ -98,10 +98,10 @@ impl Found {
 
 /// VeRA's pair with its shapes, if the adapter's configuration says that the file holds it.
 fn projection_shapes<M: PeftModel>(model: &M, name: &str) -> Result<Vec<(String, Vec<usize>)>> {
-    let saved = matches!(model.adapter_config(name)?, PeftConfig::Vera(vera) if vera.save_projection);
-    let projection = projection_of(model, name).filter(|_| saved);
-    let shapes = projection.map(|p| p.tensors().map(|t| t.dims().to_vec()));
-    Ok(shapes.map(|shapes| PROJECTION_NAMES.map(str::to_owned).into_iter().zip(shapes).collect()).unwrap_or_default())
+    let config = model.adapter_config(name)?;
+    let pair = shared_pair_of(model, name).filter(|_| config.saves_pair());
+    let shapes = pair.into_iter().flat_map(|pair| pair.tensors().map(|t| t.dims().to_vec()));
+    Ok(config.tensors_of_no_module().iter().map(|name| (*name).to_owned()).zip(shapes).collect())
 }
 
 /// A vocabulary of another size must be that of embedding and head alike: a line for each that is left behind.
@@ -184,5 +184,6 @@ fn base_weight(layer: LayerRef<'_>) -> TensorData {
     match layer {
         LayerRef::Linear(linear) => linear.original_weight().into_data(),
         LayerRef::Embedding(embedding) => embedding.original().into_data(),
+        LayerRef::Norm(norm) => norm.original().into_data(),
     }
 }

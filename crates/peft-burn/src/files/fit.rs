@@ -78,13 +78,13 @@ fn add_adapted(resolution: &mut Resolution, weights: &AdapterWeights, modules: &
     *resolution.config.shared_mut().target_modules = TargetModules::List(names);
 }
 
-/// Embeddings and heads that lie beside the adapter whole though no configuration says so (`save_embedding_layers`, a
-/// vocabulary that was resized, a head tied to a saved embedding), with other values than the base's.
+/// Embeddings, heads and norms that lie beside the adapter whole though no configuration says so (`save_embedding_layers`, a
+/// vocabulary that was resized, a head tied to a saved embedding, norms that were trained), with other values than the base's.
 fn add_whole<M: PeftModel>(model: &M, resolution: &mut Resolution, weights: &AdapterWeights) -> Result<()> {
     let mut whole = Vec::new();
     for module in model.modules() {
         let key = file_key(&module.path, "weight");
-        if !matches!(module.kind, ModuleKind::Embedding | ModuleKind::OutputHead)
+        if module.kind == ModuleKind::Linear
             || weights.shape(&key).is_none()
             || resolution.modules_to_save.contains(&module)
             || resolution.adapted.contains(&module)
@@ -96,6 +96,13 @@ fn add_whole<M: PeftModel>(model: &M, resolution: &mut Resolution, weights: &Ada
         if same != Some(true) {
             whole.push(module);
         }
+    }
+    let norms: Vec<_> = whole.iter().filter(|m| m.kind == ModuleKind::Other).map(|m| m.path.as_str()).collect();
+    if !norms.is_empty() {
+        resolution.warnings.push(format!(
+            "modules_to_save leaves these out, and the file has other values for them than the base, which are used: {}",
+            norms.join(", ")
+        ));
     }
     if !whole.is_empty() {
         let names = resolution.config.shared_mut().modules_to_save.get_or_insert_default();

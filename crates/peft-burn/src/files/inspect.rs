@@ -148,6 +148,7 @@ mod tests {
             ("adalora", "AdaLoRA", Some(6)),
             ("vera", "VeRA", Some(16)),
             ("ia3", "IA3", None),
+            ("loha", "LoHa", Some(4)),
         ] {
             let summary = AdapterSummary::read(golden(name)).unwrap();
             let q = "model.layers.0.self_attn.k_proj";

@@ -6,10 +6,11 @@ use std::path::Path;
 use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::adalora::cut_to_live;
+use crate::combine::as_plain_lora;
+use crate::config::InitLoraWeights;
 use crate::error::{PeftError, Result};
-use crate::methods::PROJECTION_NAMES;
-use crate::methods::PeftConfig;
-use crate::model::{PeftModel, projection_of};
+use crate::methods::{LoraConfig, PeftConfig};
+use crate::model::{PeftModel, shared_pair_of};
 use crate::random::undrawn;
 use crate::tensor_file::{TensorFile, write_tensors};
 
@@ -17,7 +18,10 @@ mod config;
 mod fill;
 mod fit;
 mod inspect;
+mod mlx;
 mod names;
+mod rewrite;
+mod rewritten;
 mod saved_config;
 mod spelling;
 mod weights;
@@ -28,18 +32,37 @@ use weights::AdapterWeights;
 
 pub use inspect::{AdaptedModule, AdapterSummary};
 pub use names::{CONFIG_NAME, WEIGHTS_NAME};
+pub use rewrite::rewrite_adapter;
+pub use rewritten::Rewritten;
 
 /// Saving and loading adapters. Implemented for every [`PeftModel`].
 pub trait AdapterFiles: PeftModel {
     /// Writes `adapter_config.json` and `adapter_model.safetensors` into `dir`.
     ///
     /// # Errors
+    /// A name that is not attached, an adapter begun by a random decomposition of the base (`pissa_niter_N`), which nobody could
+    /// make again, or a file that cannot be written: each file is whole or absent.
+    fn save_adapter(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
+        let contents = self.adapter_contents(name)?;
+        if let PeftConfig::Lora(LoraConfig { init_lora_weights: init @ InitLoraWeights::PissaNiter(_), .. }) =
+            &contents.0
+        {
+            return Err(PeftError::Unsupported(format!(
+                "saving `{name}` as {}: what it took out of the base was drawn at random, and whoever loads the file would draw \
+                 something else; save it as plain LoRA (save_adapter_as_lora)",
+                serde_json::json!(init)
+            )));
+        }
+        write(contents, dir.as_ref())
+    }
+
+    /// As [`Self::save_adapter`], but an adapter that keeps a part of the base (PiSSA, OLoRA) is written as the plain LoRA of
+    /// twice the rank that computes the same on the unchanged base (PEFT's `path_initial_model_for_weight_conversion`).
+    ///
+    /// # Errors
     /// A name that is not attached, or a file that cannot be written: each file is whole or absent.
-    fn save_adapter(&self, name: &str, dir: &Path) -> Result<()> {
-        let (config, tensors) = self.adapter_contents(name)?;
-        std::fs::create_dir_all(dir).map_err(PeftError::io(dir))?;
-        write_tensors(&dir.join(WEIGHTS_NAME), &tensors, &[])?;
-        config.save(dir)
+    fn save_adapter_as_lora(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
+        write(as_plain_lora(self, name, self.adapter_contents(name)?)?, dir.as_ref())
     }
 
     /// What the two files of an adapter hold: its configuration, and its tensors in f32.
@@ -51,13 +74,11 @@ pub trait AdapterFiles: PeftModel {
         let params = self.adapter_params(name)?.into_iter();
         let mut tensors: BTreeMap<_, _> =
             params.map(|(key, param)| (key, param.to_data().convert_dtype(DType::F32))).collect();
-        match &mut config {
-            PeftConfig::AdaLora(adalora) => cut_to_live(self, name, adalora, &mut tensors)?,
-            PeftConfig::Vera(vera) if vera.save_projection => {
-                let pair = projection_of(self, name).map(|p| p.tensors().map(Tensor::into_data));
-                tensors.extend(PROJECTION_NAMES.map(str::to_owned).into_iter().zip(pair.into_iter().flatten()));
-            }
-            _ => {}
+        cut_to_live(self, name, &mut config, &mut tensors)?;
+        if config.saves_pair() {
+            let names = config.tensors_of_no_module().iter().map(|name| (*name).to_owned());
+            let pair = shared_pair_of(self, name).map(|pair| pair.tensors().map(Tensor::into_data));
+            tensors.extend(names.zip(pair.into_iter().flatten()));
         }
         Ok((config, tensors))
     }
@@ -72,7 +93,8 @@ pub trait AdapterFiles: PeftModel {
     /// # Errors
     /// Anything that does not fit, all of it at once, before the model changes: tensors that are missing, unexpected,
     /// of another shape, or not finite; copies of another base; features that would make the tensors mean something else.
-    fn load_adapter(&mut self, dir: &Path, name: &str, trainable: bool) -> Result<Vec<String>> {
+    fn load_adapter(&mut self, dir: impl AsRef<Path>, name: &str, trainable: bool) -> Result<Vec<String>> {
+        let dir = dir.as_ref();
         let (config, warnings) = PeftConfig::from_dir(dir)?;
         let weights = AdapterWeights::open(dir, &config)?;
         load_parts(self, config, &weights, warnings, name, trainable)
@@ -95,7 +117,7 @@ pub trait AdapterFiles: PeftModel {
     /// # Errors
     /// A name that is not attached, or one that is merged; otherwise as [`Self::load_adapter`]. The old adapter is then
     /// still there.
-    fn hotswap_adapter(&mut self, dir: &Path, name: &str) -> Result<Vec<String>> {
+    fn hotswap_adapter(&mut self, dir: impl AsRef<Path>, name: &str) -> Result<Vec<String>> {
         let mut swapped = self.clone();
         let trainable = self.peft_state().is_trainable(name);
         swapped.delete_adapter(name)?;
@@ -139,3 +161,10 @@ pub struct AdapterBytes<'a> {
 }
 
 impl<M: PeftModel> AdapterFiles for M {}
+
+/// Writes the two files of an adapter.
+fn write((config, tensors): (PeftConfig, BTreeMap<String, TensorData>), dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir).map_err(PeftError::io(dir))?;
+    write_tensors(&dir.join(WEIGHTS_NAME), &tensors, &[])?;
+    config.save(dir)
+}

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::{DType, TensorData};
 
-use super::names::WEIGHTS_NAME;
+use super::names::{OLDER_WEIGHTS_NAME, WEIGHTS_NAME};
 use super::spelling::Spelling;
 use crate::error::Result;
 use crate::methods::PeftConfig;
@@ -24,7 +24,9 @@ impl AdapterWeights {
     /// # Errors
     /// A file that is missing or cannot be read.
     pub(crate) fn open(dir: &Path, config: &PeftConfig) -> Result<Self> {
-        Self::of(TensorFile::open(&dir.join(WEIGHTS_NAME))?, config)
+        let names = [WEIGHTS_NAME, OLDER_WEIGHTS_NAME];
+        let name = names.into_iter().find(|name| dir.join(name).exists()).unwrap_or(WEIGHTS_NAME);
+        Self::of(TensorFile::open(&dir.join(name))?, config)
     }
 
     /// The tensors of an adapter's file.
@@ -58,6 +60,14 @@ impl AdapterWeights {
 
     pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
         self.file.shape(self.spelling.names.get(name)?)
+    }
+
+    /// The values of a tensor in the file's own dtype.
+    ///
+    /// # Errors
+    /// A name that the file lacks, or a dtype without a counterpart in Burn.
+    pub(crate) fn stored(&self, name: &str) -> Result<TensorData> {
+        self.file.read(self.stored_name(name))
     }
 
     /// The values of a tensor in f32.

@@ -5,6 +5,7 @@ use burn::tensor::{DType, Tensor};
 use super::embedding::PeftEmbedding;
 use super::linear::PeftLinear;
 use super::named_adapters::LayerAdapter;
+use super::norm::PeftNorm;
 use crate::error::Result;
 use crate::param::{ParamMut, ParamRef};
 
@@ -15,6 +16,8 @@ pub enum LayerRef<'a> {
     Linear(&'a PeftLinear),
     /// An embedding.
     Embedding(&'a PeftEmbedding),
+    /// The vector of a norm.
+    Norm(&'a PeftNorm),
 }
 
 /// A layer that takes adapters, to change.
@@ -24,6 +27,8 @@ pub enum LayerMut<'a> {
     Linear(&'a mut PeftLinear),
     /// An embedding.
     Embedding(&'a mut PeftEmbedding),
+    /// The vector of a norm.
+    Norm(&'a mut PeftNorm),
 }
 
 impl<'a> LayerRef<'a> {
@@ -31,7 +36,7 @@ impl<'a> LayerRef<'a> {
     pub fn linear(self) -> Option<&'a PeftLinear> {
         match self {
             Self::Linear(layer) => Some(layer),
-            Self::Embedding(_) => None,
+            Self::Embedding(_) | Self::Norm(_) => None,
         }
     }
 
@@ -40,6 +45,7 @@ impl<'a> LayerRef<'a> {
         match self {
             Self::Linear(layer) => layer.adapters().iter().map(|(name, a)| (name, a.params())).collect(),
             Self::Embedding(layer) => layer.adapters().iter().map(|(name, a)| (name, a.params())).collect(),
+            Self::Norm(layer) => layer.adapters().iter().map(|(name, a)| (name, a.params())).collect(),
         }
     }
 
@@ -53,6 +59,35 @@ impl<'a> LayerRef<'a> {
         match self {
             Self::Linear(layer) => layer.adapters().get(name).is_some_and(|a| a.weight.is_some()),
             Self::Embedding(layer) => layer.adapters().get(name).is_some_and(|a| a.weight.is_some()),
+            Self::Norm(layer) => layer.adapters().get(name).is_some(),
+        }
+    }
+
+    /// How many rows the weight has with the adapter `name`, which may bring another number (a resized vocabulary) than the
+    /// base's.
+    pub(crate) fn rows(self, name: &str) -> usize {
+        let own = match self {
+            Self::Linear(layer) => {
+                layer.adapters().get(name).and_then(|a| a.weight.as_ref()).map(|w| w.val().dims()[0])
+            }
+            Self::Embedding(layer) => {
+                layer.adapters().get(name).and_then(|a| a.weight.as_ref()).map(|w| w.val().dims()[0])
+            }
+            Self::Norm(_) => None,
+        };
+        own.unwrap_or_else(|| match self {
+            Self::Linear(layer) => layer.dims()[1],
+            Self::Embedding(layer) => layer.dims()[0],
+            Self::Norm(_) => 1,
+        })
+    }
+
+    /// How many rows the base's weight had before any merge.
+    pub(crate) fn original_rows(self) -> usize {
+        match self {
+            Self::Linear(layer) => layer.original_weight().dims()[0],
+            Self::Embedding(layer) => layer.original().dims()[0],
+            Self::Norm(_) => 1,
         }
     }
 
@@ -66,6 +101,7 @@ impl<'a> LayerRef<'a> {
         match self {
             Self::Linear(layer) => [layer.adapters().active_names(), layer.adapters().merged()],
             Self::Embedding(layer) => [layer.adapters().active_names(), layer.adapters().merged()],
+            Self::Norm(layer) => [layer.adapters().active_names(), layer.adapters().merged()],
         }
     }
 
@@ -74,14 +110,16 @@ impl<'a> LayerRef<'a> {
         match self {
             Self::Linear(layer) => layer.base().weight.val().dtype(),
             Self::Embedding(layer) => layer.base().val().dtype(),
+            Self::Norm(layer) => layer.base().val().dtype(),
         }
     }
 
-    /// The weight and bias with the adapters `names` folded in. `None` when none of them touches this layer.
+    /// The weight (of a norm as one row) and bias with the adapters `names` folded in. `None` when none of them touches this layer.
     pub(crate) fn merged_values(self, names: &[String]) -> Option<(Tensor<2>, Option<Tensor<1>>)> {
         match self {
             Self::Linear(layer) => layer.merged_values(names),
             Self::Embedding(layer) => layer.merged_value(names).map(|weight| (weight, None)),
+            Self::Norm(layer) => layer.merged_value(names).map(|weight| (weight.unsqueeze(), None)),
         }
     }
 }
@@ -91,7 +129,7 @@ impl<'a> LayerMut<'a> {
     pub fn linear(self) -> Option<&'a mut PeftLinear> {
         match self {
             Self::Linear(layer) => Some(layer),
-            Self::Embedding(_) => None,
+            Self::Embedding(_) | Self::Norm(_) => None,
         }
     }
 
@@ -100,6 +138,7 @@ impl<'a> LayerMut<'a> {
         match self {
             Self::Linear(layer) => layer.adapters_mut().get_mut(name).map(LayerAdapter::params_mut),
             Self::Embedding(layer) => layer.adapters_mut().get_mut(name).map(LayerAdapter::params_mut),
+            Self::Norm(layer) => layer.adapters_mut().get_mut(name).map(LayerAdapter::params_mut),
         }
     }
 
@@ -107,6 +146,7 @@ impl<'a> LayerMut<'a> {
         match self {
             Self::Linear(layer) => layer.adapters_mut().set_active(names, trained),
             Self::Embedding(layer) => layer.adapters_mut().set_active(names, trained),
+            Self::Norm(layer) => layer.adapters_mut().set_active(names, trained),
         }
     }
 
@@ -114,6 +154,7 @@ impl<'a> LayerMut<'a> {
         match self {
             Self::Linear(layer) => layer.adapters_mut().set_by_row(names),
             Self::Embedding(layer) => layer.adapters_mut().set_by_row(names),
+            Self::Norm(layer) => layer.adapters_mut().set_by_row(names),
         }
     }
 
@@ -127,6 +168,7 @@ impl<'a> LayerMut<'a> {
                 let adapters = layer.adapters_mut().iter_mut().filter_map(|(_, adapter)| adapter.lora.as_mut());
                 adapters.map(|lora| lora.rescale(multiplier)).count()
             }
+            Self::Norm(_) => 0,
         }
     }
 
@@ -134,6 +176,7 @@ impl<'a> LayerMut<'a> {
         match self {
             Self::Linear(layer) => drop(layer.adapters_mut().remove(name)),
             Self::Embedding(layer) => drop(layer.adapters_mut().remove(name)),
+            Self::Norm(layer) => drop(layer.adapters_mut().remove(name)),
         }
     }
 
@@ -141,6 +184,7 @@ impl<'a> LayerMut<'a> {
         match self {
             Self::Linear(layer) => layer.merge(names),
             Self::Embedding(layer) => layer.merge(names),
+            Self::Norm(layer) => layer.merge(names),
         }
     }
 
@@ -148,6 +192,7 @@ impl<'a> LayerMut<'a> {
         match self {
             Self::Linear(layer) => layer.unmerge(),
             Self::Embedding(layer) => layer.unmerge(),
+            Self::Norm(layer) => layer.unmerge(),
         }
     }
 
@@ -155,6 +200,7 @@ impl<'a> LayerMut<'a> {
         match self {
             Self::Linear(layer) => layer.keep_merged(),
             Self::Embedding(layer) => layer.keep_merged(),
+            Self::Norm(layer) => layer.keep_merged(),
         }
     }
 }

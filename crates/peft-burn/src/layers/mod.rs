@@ -5,9 +5,11 @@ mod frozen;
 pub(crate) mod layer;
 pub(crate) mod linear;
 pub(crate) mod named_adapters;
+pub(crate) mod norm;
 
 pub use embedding::{EmbeddingAdapter, PeftEmbedding, TrainableTokens};
 pub use frozen::Frozen;
 pub use layer::{LayerMut, LayerRef};
 pub use linear::{LinearAdapter, PeftLinear, Projection};
 pub use named_adapters::{LayerAdapter, NamedAdapters};
+pub use norm::{NormAdapter, PeftNorm};

@@ -4,6 +4,7 @@
 //! its `mod` here and a line of the list: `docs/adding-a-method.md` walks through one.
 
 pub(crate) mod adalora;
+mod builder;
 mod dora;
 mod dropout;
 mod ia3;
@@ -22,9 +23,10 @@ pub use adalora::Importance;
 pub use dora::{EmbeddingLora, Magnitude};
 pub use lora::LoraSpec;
 pub(crate) use traits::tensor_problems;
-pub use traits::{Change, Either, MethodConfig, MethodLayer, PeftMethod, Place, Preset, SharedInput, ToObject, Update};
-pub(crate) use vera::PROJECTION_NAMES;
-pub use vera::{VeraProjection, vera_projection};
+pub use traits::{
+    Change, Either, MethodConfig, MethodLayer, PeftMethod, Place, Preset, Scale, SharedInput, ToObject, Update,
+};
+pub use vera::{PairKey, VeraProjection, vera_projection};
 
 use crate::config::Object;
 use crate::config::keys::{self, Read};

@@ -25,6 +25,7 @@ pub trait AdaptableModel: Module {
                 ModuleInfo::linear(path, l.dims()[0], l.dims()[1]).with_bias(l.base().bias.is_some())
             }
             LayerRef::Embedding(e) => ModuleInfo::embedding(path, e.dims()[0], e.dims()[1]),
+            LayerRef::Norm(norm) => ModuleInfo::other(path, norm.base().val().dims()[0]),
         };
         self.layers().into_iter().map(info).collect()
     }

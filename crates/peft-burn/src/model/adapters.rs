@@ -2,21 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Param, ParamId};
-use burn::tensor::{DType, Tensor};
+use burn::module::ParamId;
 
 use super::adaptable::AdaptableModel;
 use super::checks;
 use super::names::{device_of, file_key};
+use super::new_adapter::New;
 use super::parameter_count::TrainableReport;
-use super::projections::projection_for;
+use super::shared_pairs::shared_pair_for;
 use super::state::{AdapterState, PeftState, check_known, unknown};
-use crate::config::Bias;
 use crate::error::{PeftError, Result};
-use crate::layers::embedding::{EmbeddingAdapter, PeftEmbedding};
 use crate::layers::layer::{LayerMut, LayerRef};
-use crate::layers::linear::{LinearAdapter, PeftLinear};
-use crate::methods::{PeftConfig, Place, VeraProjection};
+use crate::layers::norm::NormAdapter;
+use crate::methods::PeftConfig;
 use crate::param::{ParamMut, ParamRef, Role};
 use crate::targets::{Resolution, resolve};
 
@@ -41,16 +39,13 @@ pub trait PeftModel: AdaptableModel {
         checks::name(name, state)?;
         let adapted: Vec<String> = adapted.into_iter().map(|m| m.path).collect();
         let saved: Vec<String> = modules_to_save.into_iter().map(|m| m.path).collect();
-        let projection = match &config {
-            PeftConfig::Vera(vera) => {
-                let sizes = [vera.r, max_in, max_out];
-                Some(projection_for(self, vera.projection_prng_key, sizes, &device_of(self)))
-            }
-            _ => None,
-        };
-        let new = New { config: &config, seed, adapted: &adapted, saved: &saved, projection: projection.as_ref() };
+        let key = config.shared_pair(max_in, max_out);
+        let shared_pair = key.map(|key| shared_pair_for(self, key, &device_of(self)));
+        let shared_pair = shared_pair.as_ref();
+        let new = New { config: &config, seed, adapted: &adapted, saved: &saved, shared_pair };
         let mut linears = BTreeMap::new();
         let mut embeddings = BTreeMap::new();
+        let mut norms = BTreeMap::new();
         for (path, layer) in self.layers() {
             match layer {
                 LayerRef::Linear(l) => {
@@ -63,11 +58,19 @@ pub trait PeftModel: AdaptableModel {
                         embeddings.insert(path, adapter);
                     }
                 }
+                LayerRef::Norm(norm) if saved.contains(&path) => {
+                    norms.insert(path, NormAdapter::copy_of(&norm.base().val()));
+                }
+                LayerRef::Norm(_) => {}
             }
         }
-        if let Some(path) = saved.iter().find(|p| !linears.contains_key(*p) && !embeddings.contains_key(*p)) {
+        let made =
+            |path: &String| linears.contains_key(path) || embeddings.contains_key(path) || norms.contains_key(path);
+        let left: Vec<_> = saved.iter().filter(|path| !made(path)).map(String::as_str).collect();
+        if !left.is_empty() {
             return Err(PeftError::Unsupported(format!(
-                "modules_to_save of {path}: only linear layers and embeddings"
+                "modules_to_save of {}: only linear layers, embeddings and norms; take these out",
+                left.join(", ")
             )));
         }
         for (path, layer) in self.layers_mut() {
@@ -75,6 +78,9 @@ pub trait PeftModel: AdaptableModel {
                 LayerMut::Linear(l) => linears.remove(&path).into_iter().for_each(|a| l.adapters_mut().insert(name, a)),
                 LayerMut::Embedding(e) => {
                     embeddings.remove(&path).into_iter().for_each(|a| e.adapters_mut().insert(name, a))
+                }
+                LayerMut::Norm(norm) => {
+                    norms.remove(&path).into_iter().for_each(|a| norm.adapters_mut().insert(name, a))
                 }
             }
         }
@@ -91,6 +97,7 @@ pub trait PeftModel: AdaptableModel {
     fn set_adapter(&mut self, names: &[&str]) -> Result<()> {
         names.iter().try_for_each(|name| check_known(name, self.peft_state()))?;
         checks::together(self.layers(), names)?;
+        checks::fits_merged(self.layers(), names, self.merged_adapters())?;
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         self.peft_state_mut().active = names;
         self.apply_active();
@@ -380,62 +387,3 @@ pub trait PeftModel: AdaptableModel {
 }
 
 impl<M: AdaptableModel> PeftModel for M {}
-
-/// A new adapter, before its layers are made.
-struct New<'a> {
-    config: &'a PeftConfig,
-    seed: u64,
-    /// Paths of all layers that the adapter adapts.
-    adapted: &'a [String],
-    /// Paths of those that are trained whole.
-    saved: &'a [String],
-    /// VeRA's pair.
-    projection: Option<&'a VeraProjection>,
-}
-
-impl New<'_> {
-    fn place<'a>(&'a self, path: &'a str, weight: &'a Tensor<2>) -> Place<'a> {
-        Place { path, weight, seed: self.seed, projection: self.projection }
-    }
-
-    /// The adapter of one linear layer; `None` where the configuration asks for none.
-    fn linear(&self, path: &str, layer: &PeftLinear) -> Result<Option<LinearAdapter>> {
-        if self.saved.iter().any(|p| p == path) {
-            return Ok(Some(LinearAdapter::copy_of(layer.base())));
-        }
-        let adapted = self.adapted.iter().any(|p| p == path);
-        let bias = match self.config.bias() {
-            Bias::None => false,
-            Bias::All => true,
-            Bias::LoraOnly | Bias::VeraOnly => adapted,
-        };
-        let bias = layer.base().bias.as_ref().filter(|_| bias);
-        let bias = bias.map(|b| Param::from_tensor(b.val().detach().cast(DType::F32)));
-        if !adapted {
-            return Ok(bias.map(|bias| LinearAdapter { method: None, bias: Some(bias), weight: None }));
-        }
-        let (method, residual) = self.config.init(&self.place(path, &layer.base().weight.val().detach()))?;
-        let weight = residual.map(|w| Param::from_tensor(w).set_require_grad(false));
-        Ok(Some(LinearAdapter { method: Some(method), bias, weight }))
-    }
-
-    /// The adapter of an embedding; `None` where the configuration asks for none.
-    fn embedding(&self, path: &str, layer: &PeftEmbedding) -> Result<Option<EmbeddingAdapter>> {
-        let weight = layer.base().val().detach();
-        if self.saved.iter().any(|p| p == path) {
-            return Ok(Some(EmbeddingAdapter::copy_of(&weight)));
-        }
-        let adapted = self.adapted.iter().any(|p| p == path);
-        let lora = adapted.then(|| self.config.init_embedding(&self.place(path, &weight))).flatten();
-        let tokens = self.config.trainable_tokens_for(path).to_vec();
-        let [vocab, _] = weight.dims();
-        if let Some(bad) = tokens.iter().find(|&&t| t >= vocab) {
-            let message = format!("trainable_token_indices names token {bad}, and {path} has {vocab}");
-            return Err(PeftError::Config { origin: "adapter".into(), problems: vec![message] });
-        }
-        if tokens.is_empty() {
-            return Ok(lora.map(EmbeddingAdapter::lora));
-        }
-        Ok(Some(EmbeddingAdapter { lora, ..EmbeddingAdapter::tokens(&weight, tokens) }))
-    }
-}

@@ -24,6 +24,20 @@ pub(crate) fn together(layers: Vec<(String, LayerRef<'_>)>, names: &[&str]) -> R
         let owners = |owns: &dyn Fn(&str) -> bool| names.iter().copied().filter(|name| owns(name)).collect::<Vec<_>>();
         let weights = owners(&|name| layer.owns_weight(name));
         let biases = owners(&|name| layer.owns_bias(name));
+        // A vocabulary of another size, under an adapter that was made for the base's.
+        let on_it = owners(&|name| layer.params(name).is_some());
+        if let ([owner], [_, _, ..]) = (weights.as_slice(), on_it.as_slice())
+            && layer.rows(owner) != layer.rows("")
+        {
+            let others: Vec<_> = on_it.into_iter().filter(|name| name != owner).collect();
+            return Err(PeftError::Unsupported(format!(
+                "{owner} and {} together: {owner} has {} rows for {path}, and the others were made for {}; activate one of them \
+                 at a time",
+                others.join(" and "),
+                layer.rows(owner),
+                layer.rows("")
+            )));
+        }
         for (kind, owners) in [("weight", weights), ("bias", biases)] {
             if owners.len() > 1 {
                 return Err(PeftError::Unsupported(format!(
@@ -31,6 +45,39 @@ pub(crate) fn together(layers: Vec<(String, LayerRef<'_>)>, names: &[&str]) -> R
                     owners.join(" and ")
                 )));
             }
+        }
+    }
+    Ok(())
+}
+
+/// An adapter was made for the vocabulary that the base had before `merged` brought another.
+pub(crate) fn fits_merged(layers: Vec<(String, LayerRef<'_>)>, names: &[&str], merged: &[String]) -> Result<()> {
+    let resized = |layer: LayerRef<'_>| layer.rows("") != layer.original_rows();
+    let made_for_it = |layer: LayerRef<'_>, name: &str| layer.params(name).is_some() && !layer.owns_weight(name);
+    let others = names.iter().filter(|name| !merged.iter().any(|m| m == *name));
+    let found =
+        others.copied().find(|name| layers.iter().any(|(_, layer)| resized(*layer) && made_for_it(*layer, name)));
+    match found {
+        Some(name) => Err(PeftError::Merged {
+            operation: format!("activate `{name}`, which was made for a vocabulary of another size,"),
+            adapters: merged.to_vec(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Texts of one batch have one vocabulary.
+pub(crate) fn one_vocabulary(layers: Vec<(String, LayerRef<'_>)>, names: &[&str]) -> Result<()> {
+    for (path, layer) in layers {
+        let mut sizes: Vec<(usize, &str)> = names.iter().map(|name| (layer.rows(name), *name)).collect();
+        sizes.sort_unstable();
+        sizes.dedup_by_key(|(rows, _)| *rows);
+        if sizes.len() > 1 {
+            let each: Vec<_> = sizes.iter().map(|(rows, name)| format!("{rows} for `{name}`")).collect();
+            return Err(PeftError::Unsupported(format!(
+                "a mixed batch: {path} has another number of rows by adapter ({}); use those of one vocabulary together",
+                each.join(", ")
+            )));
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 use crate::layers::embedding::PeftEmbedding;
 use crate::layers::layer::{LayerMut, LayerRef};
 use crate::layers::linear::PeftLinear;
+use crate::layers::norm::PeftNorm;
 
 /// A module that holds layers with adapters, or is one. [`layers!`](crate::layers) implements it for a struct.
 pub trait Layers {
@@ -29,6 +30,16 @@ impl Layers for PeftEmbedding {
 
     fn collect_mut<'a>(&'a mut self, path: &str, all: &mut Vec<(String, LayerMut<'a>)>) {
         all.push((path.to_owned(), LayerMut::Embedding(self)));
+    }
+}
+
+impl Layers for PeftNorm {
+    fn collect<'a>(&'a self, path: &str, all: &mut Vec<(String, LayerRef<'a>)>) {
+        all.push((path.to_owned(), LayerRef::Norm(self)));
+    }
+
+    fn collect_mut<'a>(&'a mut self, path: &str, all: &mut Vec<(String, LayerMut<'a>)>) {
+        all.push((path.to_owned(), LayerMut::Norm(self)));
     }
 }
 
@@ -60,7 +71,7 @@ pub fn join(path: &str, name: &str) -> String {
 /// Lets a struct's layers take adapters: `layers!(Block { up, down })` for a part of a model, and
 /// `layers!(Net { blocks, head }, state)` for the model, whose field `state` is a [`PeftState`](crate::PeftState).
 ///
-/// The fields are [`PeftLinear`], [`PeftEmbedding`], structs of such fields for which this was said too, and `Vec` and
+/// The fields are [`PeftLinear`], [`PeftEmbedding`], [`PeftNorm`], structs of such fields for which this was said too, and `Vec` and
 /// `Option` of them. Paths are the fields' names, as in Burn's records: `blocks.0.up`.
 ///
 /// ```

@@ -36,7 +36,7 @@ impl From<bool> for Trained {
 pub struct LayerStatus {
     /// The layer's path.
     pub name: String,
-    /// `Linear` or `Embedding`.
+    /// `Linear`, `Embedding` or `Norm`.
     pub module_type: &'static str,
     /// Whether adapters are switched on.
     pub enabled: bool,
@@ -92,6 +92,7 @@ pub trait AdapterStatus: PeftModel {
             let module_type = match layer {
                 LayerRef::Linear(_) => "Linear",
                 LayerRef::Embedding(_) => "Embedding",
+                LayerRef::Norm(_) => "Norm",
             };
             if adapters.is_empty() {
                 continue;

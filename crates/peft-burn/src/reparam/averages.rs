@@ -4,9 +4,10 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor};
 use burn::tensor::Device;
 
-use super::{AdaptedLayers, NAME, ParamAdapter};
+use super::layers::AdaptedLayers;
+use super::param_adapter::ParamAdapter;
 use crate::layers::linear::PeftLinear;
-use crate::methods::{Importance, Method};
+use crate::methods::Importance;
 
 impl ParamAdapter {
     fn with(self, f: impl FnOnce(AdaptedLayers) -> AdaptedLayers) -> Self {
@@ -14,19 +15,13 @@ impl ParamAdapter {
     }
 }
 
-/// Where a layer keeps its averages and mask.
+/// A layer's averages and mask.
 fn importance(layer: &PeftLinear) -> Option<&Importance> {
-    match layer.adapters().get(NAME)?.method.as_ref()? {
-        Method::AdaLora(adalora) => adalora.importance.as_ref(),
-        _ => None,
-    }
+    layer.adapters().get(ParamAdapter::NAME)?.method.as_ref()?.importance()
 }
 
-fn importance_mut(layer: &mut PeftLinear) -> Option<&mut Option<Importance>> {
-    match layer.adapters_mut().get_mut(NAME)?.method.as_mut()? {
-        Method::AdaLora(adalora) => Some(&mut adalora.importance),
-        _ => None,
-    }
+fn importance_mut(layer: &mut PeftLinear) -> Option<&mut Importance> {
+    layer.adapters_mut().get_mut(ParamAdapter::NAME)?.method.as_mut()?.importance_mut()
 }
 
 /// The kind of container that Burn's visitors are told of.
@@ -70,7 +65,7 @@ impl Module for ParamAdapter {
         for (path, layer) in self.layers.linear_paths().iter().zip(&mut self.layers.layers) {
             let Some(importance) = importance_mut(layer) else { continue };
             mapper.enter_module(path, CONTAINER);
-            *importance = importance.take().map(|importance| importance.map(mapper));
+            *importance = importance.clone().map(mapper);
             mapper.exit_module(path, CONTAINER);
         }
         self

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use fused_burn::{RowLowRank, RowUpdate};
 
 use super::pairs::Pairs;
-use crate::error::Result;
+use crate::error::{PeftError, Result};
 use crate::layers::embedding::EmbeddingAdapter;
 use crate::layers::layer::LayerRef;
 use crate::layers::linear::{LinearAdapter, PeftLinear};
@@ -147,11 +147,11 @@ impl AdapterPack {
     /// The adapter `name` of `model`, whose layers have places ([`PeftLinear::with_slot`]).
     ///
     /// # Errors
-    /// A name that is not attached.
+    /// A name that is not attached, or an adapter with norms of its own.
     pub fn of<M: PeftModel>(model: &M, name: &str, pairs: &Pairs) -> Result<Self> {
         model.adapter_config(name)?;
-        let mut pack = Self::default();
-        for (_, layer) in model.layers() {
+        let (mut pack, mut norms) = (Self::default(), Vec::new());
+        for (path, layer) in model.layers() {
             match layer {
                 LayerRef::Linear(layer) => {
                     let adapter = layer.adapters().get(name);
@@ -162,7 +162,14 @@ impl AdapterPack {
                     let adapter = layer.adapters().get(name).cloned();
                     pack.embeddings.extend(adapter.map(|adapter| (layer.slot(), adapter)));
                 }
+                LayerRef::Norm(layer) => norms.extend(layer.adapters().get(name).map(|_| path)),
             }
+        }
+        if !norms.is_empty() {
+            return Err(PeftError::Unsupported(format!(
+                "serving trained norms (modules_to_save: {}); merge the adapter and serve the merged model as a base",
+                norms.join(", ")
+            )));
         }
         pack.count();
         Ok(pack)

@@ -7,6 +7,7 @@ mod minimal;
 mod unmatched;
 
 use crate::config::TargetModules;
+use crate::config::checks::MOST_NUMBERS;
 use crate::error::{PeftError, Result};
 use crate::methods::{MethodConfig, PeftConfig};
 use crate::modules::last_segment;
@@ -91,6 +92,7 @@ impl<'a> Resolver<'a> {
         }
         self.check_kinds(&adapted)?;
         self.check_tokens()?;
+        self.check_sizes(&adapted)?;
 
         let modules_to_save: Vec<_> = self.modules.iter().filter(|m| saves(&*self.config, &m.path)).cloned().collect();
         if let Some(module) = modules_to_save.iter().find(|module| adapted.contains(module)) {
@@ -115,6 +117,26 @@ impl<'a> Resolver<'a> {
             ModuleKind::Embedding => self.config.adapts_embeddings(),
             ModuleKind::Other => false,
         }
+    }
+
+    /// Refuses ranks at which an adapter of these modules would be larger than anything that can be computed with.
+    fn check_sizes(&self, adapted: &[ModuleInfo]) -> Result<()> {
+        let too_large = adapted.iter().filter(|module| self.config.parameters(module) > MOST_NUMBERS);
+        let mut problems: Vec<String> = too_large
+            .map(|m| format!("the adapter of {} would have {} numbers", m.path, self.config.parameters(m)))
+            .collect();
+        let largest = |width: fn(&ModuleInfo) -> usize| adapted.iter().map(width).max().unwrap_or(0);
+        let pair = self.config.shared_pair(largest(|m| m.in_features), largest(|m| m.out_features));
+        if let Some(pair) = pair
+            && pair.r.saturating_mul(pair.max_in.max(pair.max_out)) > MOST_NUMBERS
+        {
+            problems.push(format!("the shared pair of rank {} would have more than {MOST_NUMBERS} numbers", pair.r));
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        problems.push("choose a smaller rank".into());
+        Err(PeftError::Config { origin: format!("{} configuration", self.config.peft_type()), problems })
     }
 
     fn check_kinds(&self, adapted: &[ModuleInfo]) -> Result<()> {

@@ -60,6 +60,7 @@ impl Classifier {
                     all.extend(l.base().bias.iter().map(|b| b.val().into_data()));
                 }
                 LayerRef::Embedding(e) => all.push(e.base().val().into_data()),
+                LayerRef::Norm(norm) => all.push(norm.base().val().into_data()),
             }
         }
         all
@@ -94,6 +95,7 @@ impl AdaptableModel for Classifier {
     fn modules(&self) -> Vec<ModuleInfo> {
         let info = |(path, layer): (String, LayerRef<'_>)| match layer {
             LayerRef::Embedding(e) => ModuleInfo::embedding(path, e.dims()[0], e.dims()[1]),
+            LayerRef::Norm(norm) => ModuleInfo::other(path, norm.base().val().dims()[0]),
             LayerRef::Linear(l) => {
                 let ([inp, out], bias) = (l.dims(), l.base().bias.is_some());
                 let head = path == "score";

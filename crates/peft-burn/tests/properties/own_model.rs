@@ -8,8 +8,8 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
 use peft_burn::adalora::{keep_gradients, orthogonal_regularization, update_and_allocate};
 use peft_burn::{
-    AdaLoraConfig, AdapterFiles, Bias, Ia3Config, InitLoraWeights, LoraConfig, ModuleNames, ParamAdapter, PeftConfig,
-    PeftLinear, PeftModel, PeftState, TargetModules, TensorRng, VeraConfig, layers,
+    AdaLoraConfig, AdapterFiles, Bias, Ia3Config, InitLoraWeights, LoHaConfig, LoraConfig, ModuleNames, ParamAdapter,
+    PeftConfig, PeftLinear, PeftModel, PeftState, TargetModules, TensorRng, VeraConfig, layers,
 };
 
 use crate::{assert_close, perturb_params};
@@ -95,6 +95,7 @@ fn configs() -> Vec<(&'static str, PeftConfig)> {
             Ia3Config { target_modules: both(), feedforward_modules, modules_to_save: saved(), ..Ia3Config::default() }
                 .into(),
         ),
+        ("loha", LoHaConfig { r: 2, target_modules: both(), modules_to_save: saved(), ..LoHaConfig::default() }.into()),
     ]
 }
 
@@ -246,6 +247,9 @@ fn what_a_parameter_alone_cannot_do_is_refused_with_the_way_out() {
         ..Ia3Config::default()
     };
     refused(&ia3.into(), &["blocks.0.down", "blocks.1.down", "bias", "feedforward_modules", "PeftLinear"]);
+    let loha = LoHaConfig { rank_dropout: 0.1, module_dropout: 0.2, ..LoHaConfig::default() };
+    let loha = LoHaConfig { target_modules: TargetModules::list(["up"]), ..loha };
+    refused(&loha.into(), &["rank_dropout = 0.1", "module_dropout = 0.2"]);
     refused(&lora(&["embedding"]).into(), &["embedding"]);
     refused(&lora(&["upp"]).into(), &["`upp`, did you mean `up`"]);
     refused(&LoraConfig { modules_to_save: Some(vec!["embedding".into()]), ..up() }.into(), &["embedding"]);

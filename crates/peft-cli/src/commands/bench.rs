@@ -6,13 +6,13 @@ use std::str::FromStr;
 use clap::Args;
 #[cfg(feature = "serve")]
 use clap::Subcommand;
-use llama_burn::hub;
+use llama_burn::{LlamaConfig, hub};
 use peft_learner::bench::{self, BenchConfig, BenchMethod, BenchReport};
 
 #[cfg(feature = "serve")]
 use super::bench_serve::BenchServe;
 use crate::failure::{Failure, Result};
-use crate::model_args::{DeviceArgs, DtypeName};
+use crate::model_args::{DeviceArgs, DtypeArgs};
 use crate::output::{self, count};
 
 const EXAMPLE: &str = "\
@@ -81,9 +81,8 @@ struct TrainingStep {
     /// Steps before them
     #[arg(long, default_value_t = 2, value_name = "W")]
     warmup: usize,
-    /// What the model's weights are held in
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: DtypeName,
+    #[command(flatten)]
+    dtype: DtypeArgs,
     /// Run decoder layers again in backward instead of keeping what it needs
     #[arg(long)]
     grad_checkpointing: bool,
@@ -103,6 +102,10 @@ impl TrainingStep {
         let device = self.device.open()?;
         // A directory with config.json alone is enough for made-up weights.
         let model: PathBuf = hub::resolve(&self.model, None)?;
+        let dtype = match self.dtype.dtype.into() {
+            Some(dtype) => dtype,
+            None => LlamaConfig::from_dir(&model)?.dtype.into(),
+        };
         let report = bench::run(&BenchConfig {
             model,
             random: self.random,
@@ -112,7 +115,7 @@ impl TrainingStep {
             prompt: self.prompt,
             steps: self.steps,
             warmup: self.warmup,
-            dtype: self.dtype.into(),
+            dtype,
             gradient_checkpointing: self.grad_checkpointing,
             device,
             device_name: self.device.device.to_string(),

@@ -135,7 +135,9 @@ impl Combine {
     pub fn run(self) -> Result {
         self.check()?;
         let device = self.device.open()?;
-        let mut model = Llama::from_dir(hub::resolve(&self.model, None)?, None, &device)?;
+        let base = hub::resolve(&self.model, None)?;
+        let (mut model, of_base) = Llama::from_dir_with_warnings(base, None, &device)?;
+        of_base.iter().for_each(output::warn);
         let mut warnings = Vec::new();
         let mut parts = Vec::new();
         for (at, (dir, weight)) in self.adapters.iter().enumerate() {

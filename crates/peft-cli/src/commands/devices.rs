@@ -2,7 +2,8 @@
 
 use burn::tensor::FloatDType;
 use clap::Args;
-use peft_burn::DeviceName;
+use llama_burn::Dtype;
+use peft_learner::device::DeviceName;
 use serde_json::{Value, json};
 
 use crate::failure::Result;
@@ -58,10 +59,10 @@ fn rows(kind: DeviceName) -> Vec<Row> {
             present: true,
             name: if kind == DeviceName::Cpu { processor() } else { gpu::name(&device) },
             memory: if kind == DeviceName::Cpu { installed_memory() } else { gpu::memory(&device) },
-            dtypes: [("f32", FloatDType::F32), ("f16", FloatDType::F16), ("bf16", FloatDType::BF16)]
+            dtypes: Dtype::ALL
                 .into_iter()
-                .filter(|(_, dtype)| device.supports_dtype(*dtype))
-                .map(|(name, _)| name)
+                .filter(|&dtype| device.supports_dtype(FloatDType::from(dtype)))
+                .map(Dtype::name)
                 .collect(),
         })
         .collect()

@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use peft_learner::config::RunConfig;
+use peft_learner::data::{Part, Prepared, RowOptions};
 use peft_learner::evaluate::{answer, evaluate, exact_match};
+use serde_json::{Map, Value};
 
 use crate::failure::Result;
-use crate::model_args::ModelArgs;
+use crate::model_args::{ModelArgs, object};
 use crate::output;
 
 const EXAMPLE: &str = "\
@@ -21,9 +24,18 @@ Example: what the adapter made of the held-out rows, and how many it answers exa
 pub struct Eval {
     #[command(flatten)]
     model: ModelArgs,
-    /// JSON Lines, in any of the shapes that `peft train` reads
+    /// A file, folder, pattern or data set of the hub, in any of the shapes that `peft train` reads
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
+    /// Read rows as this run's configuration says: its [data] columns, roles, template, chat_template_kwargs
+    #[arg(long, value_name = "CONFIG.toml")]
+    config: Option<PathBuf>,
+    /// Change a key of that file, such as data.columns.prompt=question
+    #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "config")]
+    set: Vec<String>,
+    /// Variables of the chat template as JSON, such as '{"enable_thinking": false}'
+    #[arg(long, value_name = "JSON", value_parser = object)]
+    chat_template_kwargs: Option<Map<String, Value>>,
     /// Rows that are computed at a time
     #[arg(long, default_value_t = 8, value_name = "N")]
     batch_size: usize,
@@ -41,7 +53,14 @@ pub struct Eval {
 impl Eval {
     pub fn run(self) -> Result {
         let base = self.model.load()?;
-        let (examples, report) = base.examples(&self.data, self.max_length.unwrap_or(usize::MAX))?;
+        let mut rows = match &self.config {
+            Some(config) => RunConfig::load(config, &self.set)?.data.rows,
+            None => RowOptions::default(),
+        };
+        rows.chat_template_kwargs.extend(self.chat_template_kwargs.unwrap_or_default());
+        let preparation = base.preparation(self.max_length.unwrap_or(usize::MAX)).rows(rows);
+        let Prepared { examples, report, .. } = preparation.sources(&[self.data.clone().into()], Part::Valid)?;
+        let examples = examples.to_vec()?;
         output::note(report.describe(&self.data));
         let context = base.model.config().max_position_embeddings;
         let beyond = examples.iter().filter(|example| example.len() > context).count();

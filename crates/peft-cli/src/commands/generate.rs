@@ -7,9 +7,10 @@ use clap::Args;
 use llama_burn::{Conversation, Generate as _, GenerateOptions, Message, SamplingConfig, StopScanner};
 use peft_learner::base::{Base, Text};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::failure::{Failure, Result};
-use crate::model_args::ModelArgs;
+use crate::model_args::{ModelArgs, object};
 use crate::output;
 
 const EXAMPLE: &str = "\
@@ -33,6 +34,9 @@ pub struct Generate {
     /// Put the prompt into the model's chat template, as a user's message
     #[arg(long)]
     chat: bool,
+    /// Variables of the chat template as JSON, such as '{"enable_thinking": false}'
+    #[arg(long, value_name = "JSON", value_parser = object, requires = "chat")]
+    chat_template_kwargs: Option<Map<String, Value>>,
     /// At most so many tokens; without it 128, or as many as the model's context has room for
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<usize>,
@@ -178,7 +182,9 @@ impl Generate {
 
     fn encode(&self, base: &Base, text: &Text) -> Result<Vec<u32>> {
         let ids = if self.chat {
-            text.encode_chat_prompt(&Conversation::new([Message::new("user", &self.prompt)]))?
+            let template_kwargs = self.chat_template_kwargs.clone().unwrap_or_default();
+            let chat = Conversation::new([Message::new("user", &self.prompt)]);
+            text.encode_chat_prompt(&Conversation { template_kwargs, ..chat })?
         } else {
             text.tokenizer.encode(&self.prompt, true)?
         };

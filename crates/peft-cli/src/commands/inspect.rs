@@ -83,6 +83,7 @@ impl Inspect {
             }
             None => row("tokenizer", "none: only data of input_ids can be used")?,
         }
+        summary.warnings.iter().for_each(output::warn);
         problems(&summary.problems)
     }
 
@@ -90,19 +91,28 @@ impl Inspect {
         let summary = AdapterSummary::read(dir)?;
         let mut misfits = summary.problems.clone();
         misfits.extend(summary.non_finite.iter().map(|name| format!("{name} holds NaN or infinite values")));
+        let mut warnings = summary.warnings.clone();
         // A tensor that is not finite would be refused again, in other words.
         let fits = match &self.model {
             Some(model) => {
                 let device = self.device.open()?;
                 let mut base = Base::load(model, None, &device)?;
-                let refused = base.model.load_adapter(dir, ADAPTER, false).err();
-                misfits.extend(refused.iter().map(|error| format!("on {model}: {error}")));
-                Some(refused.is_none())
+                let loaded = base.model.load_adapter(dir, ADAPTER, false);
+                let fits = loaded.is_ok();
+                let said = loaded.unwrap_or_else(|error| {
+                    misfits.push(format!("on {model}: {error}"));
+                    Vec::new()
+                });
+                // Of the adapter alone and on the model much is the same.
+                let more: Vec<_> =
+                    base.warnings.into_iter().chain(said).filter(|line| !warnings.contains(line)).collect();
+                warnings.extend(more);
+                Some(fits)
             }
             None => None,
         };
         if self.json {
-            return output::json(&to_json(dir, &summary, &misfits, fits));
+            return output::json(&to_json(dir, &summary, &misfits, &warnings, fits));
         }
         row("adapter", format_args!("{} ({})", dir.display(), summary.method()))?;
         if let Some(base) = summary.config.base_model_name_or_path() {
@@ -112,11 +122,11 @@ impl Inspect {
         row("weights", format_args!("{}, {}", bytes(summary.bytes), dtypes(&summary.dtypes)))?;
         row("modules", count(summary.modules.len()))?;
         let width = summary.modules.keys().map(String::len).max().unwrap_or(0);
-        for (path, module) in &summary.modules {
+        for (path, module) in output::in_order(&summary.modules) {
             let rank = module.rank.map_or_else(|| "       ".to_owned(), |r| format!("rank {r:<2}"));
             output::line(format_args!("  {path:width$}  {rank}  {} parameters", count(module.parameters())))?;
         }
-        summary.warnings.iter().for_each(output::warn);
+        warnings.iter().for_each(output::warn);
         if fits == Some(true) {
             row("fits", self.model.as_deref().unwrap_or_default())?;
         }
@@ -124,21 +134,21 @@ impl Inspect {
     }
 }
 
-fn to_json(dir: &Path, summary: &AdapterSummary, misfits: &[String], fits: Option<bool>) -> Value {
-    let module = |(path, module): (&String, &AdaptedModule)| json!({ "path": path, "rank": module.rank, "parameters": module.parameters(), "tensors": module.tensors });
+fn to_json(dir: &Path, summary: &AdapterSummary, misfits: &[String], warnings: &[String], fits: Option<bool>) -> Value {
+    let module = |(path, module): (&str, &AdaptedModule)| json!({ "path": path, "rank": module.rank, "parameters": module.parameters(), "tensors": module.tensors });
     json!({
         "kind": "adapter",
         "path": dir,
         "method": summary.method(),
         "config": summary.config.to_json(),
-        "modules": summary.modules.iter().map(module).collect::<Vec<_>>(),
+        "modules": output::in_order(&summary.modules).into_iter().map(module).collect::<Vec<_>>(),
         "parameters": summary.parameters,
         "bytes": summary.bytes,
         "dtypes": summary.dtypes,
         "non_finite": summary.non_finite,
         "fits_model": fits,
         "problems": misfits,
-        "warnings": summary.warnings,
+        "warnings": warnings,
     })
 }
 

@@ -8,7 +8,7 @@ use clap::builder::PossibleValuesParser;
 use llama_burn::Tokenizer;
 use peft_burn::PeftConfig;
 use peft_learner::base::Base;
-use peft_learner::config::{AdapterSource, DataConfig, Dtype, ModelConfig, RunConfig, TrainingConfig};
+use peft_learner::config::{AdapterSource, DataConfig, LoadDtype, ModelConfig, RunConfig, TrainingConfig};
 use peft_learner::data::Example;
 use peft_learner::evaluate::{Answer, answer, evaluate, exact_match};
 use peft_learner::from_config::ConfiguredRun;
@@ -24,6 +24,8 @@ const EXAMPLE: &str = "\
 Example: the same task with DoRA, elsewhere
   peft quickstart --method dora --output runs/dora";
 
+/// The rows that are evaluated on.
+const VALID: &str = "task-valid.jsonl";
 /// Rows that are evaluated at a time.
 const BATCH: usize = 60;
 /// Optimiser steps, unless said otherwise.
@@ -103,14 +105,14 @@ impl Quickstart {
         Ok(RunConfig {
             output: output.to_owned(),
             seed: 42,
-            model: ModelConfig { path: output.join("base").to_string_lossy().into_owned(), dtype: Dtype::F32 },
+            model: ModelConfig {
+                path: output.join("base").to_string_lossy().into_owned(),
+                dtype: LoadDtype::default(),
+            },
             adapter: AdapterSource::Config(preset.config.to_user_json()),
             data: DataConfig {
-                train: data.join("task-train.jsonl"),
-                valid: Some(data.join("task-valid.jsonl")),
                 max_length: 128,
-                shuffle: true,
-                packing: false,
+                ..DataConfig::files(data.join("task-train.jsonl"), Some(data.join(VALID)))
             },
             training: TrainingConfig {
                 max_steps: Some(steps),
@@ -125,8 +127,8 @@ impl Quickstart {
     }
 
     fn train(&self, config: &RunConfig, existing: Existing, device: &Device) -> Result {
-        let base = Base::load(&config.model.path, Some(config.model.dtype.into()), device)?;
-        let valid = config.data.valid.as_deref().unwrap_or(&config.data.train);
+        let base = Base::load(&config.model.path, config.model.dtype.into(), device)?;
+        let valid = config.output.join("data").join(VALID);
         let (examples, _) = base.examples(valid, config.data.max_length)?;
         output::note("how the model does before:");
         let before = Score::of(&base, &examples)?;
@@ -135,7 +137,7 @@ impl Quickstart {
         let ConfiguredRun { finetune, text, dir, warnings, .. } = run;
         let (model, report) = finetune.stop_on_signals().run(&config.output)?;
         warnings.iter().for_each(output::warn);
-        let base = Base { model, text, dir };
+        let base = Base { model, text, dir, warnings: Vec::new() };
         let adapter = config.output.join("adapter");
         let after = Score::of(&base, &examples)?;
         let text = base.text.as_ref().map(|text| &text.tokenizer);

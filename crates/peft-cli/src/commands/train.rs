@@ -1,18 +1,19 @@
 //! `peft train`
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use burn::data::dataset::Dataset;
 use clap::Args;
-use peft_burn::DeviceName;
-use peft_learner::config::RunConfig;
-use peft_learner::data::EncodeReport;
+use peft_learner::config::{DataConfig, RunConfig};
+use peft_learner::data::{DataFile, EncodeReport, Part, RowOptions, Valid};
+use peft_learner::device::DeviceName;
 use peft_learner::from_config::ConfiguredRun;
 use peft_learner::report::Metrics;
 use peft_learner::train::{Existing, Report};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::failure::Result;
+use crate::model_args::object;
 use crate::output::{self, quoted};
 
 const EXAMPLE: &str = r#"Example: a shorter run of the same file
@@ -31,8 +32,8 @@ run.toml (what is left out has its default; the keys are PEFT's and Transformers
   target_modules = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
   [data]
-  train = "train.jsonl"            # {"prompt": "...", "completion": "..."} a line
-  valid = "valid.jsonl"
+  train = "train.jsonl"            # {"prompt": "...", "completion": "..."} a line; docs/data.md has all formats
+  valid = "valid.jsonl"            # or a share of the rows: 0.1
   max_length = 512
 
   [training]
@@ -64,6 +65,12 @@ pub struct Train {
     /// cpu, cuda, cuda:N, rocm, rocm:N, metal, vulkan or webgpu; several CUDA GPUs as cuda:0,cuda:1
     #[arg(long, default_value = "cpu", value_name = "DEVICE", value_delimiter = ',')]
     device: Vec<DeviceName>,
+    /// Evaluate on a file, or on a share of the training rows, such as 0.1
+    #[arg(long, value_name = "FILE|SHARE")]
+    valid: Option<String>,
+    /// Variables of the chat template as JSON, such as '{"enable_thinking": false}'
+    #[arg(long, value_name = "JSON", value_parser = object)]
+    chat_template_kwargs: Option<Map<String, Value>>,
     /// Print one JSON object at the end
     #[arg(long)]
     json: bool,
@@ -72,7 +79,11 @@ pub struct Train {
 impl Train {
     pub fn run(self) -> Result {
         let devices = self.device.iter().map(|device| device.open()).collect::<std::result::Result<Vec<_>, _>>()?;
-        let config = RunConfig::load(&self.config, &self.set)?;
+        let mut set = self.set;
+        // A number is one in TOML, and anything else a string.
+        set.extend(self.valid.map(|valid| format!("data.valid={valid}")));
+        let mut config = RunConfig::load(&self.config, &set)?;
+        config.data.rows.chat_template_kwargs.extend(self.chat_template_kwargs.unwrap_or_default());
         let existing = match (self.resume, self.overwrite) {
             (true, _) => Existing::Resume,
             (_, true) => Existing::Overwrite,
@@ -80,9 +91,10 @@ impl Train {
         };
         let ConfiguredRun { finetune, train, warnings, .. } =
             ConfiguredRun::load(&config, existing, &devices, |text| output::note(text))?;
+        // Before: what is wrong with the data is best known before hours of training.
+        warnings.iter().for_each(output::warn);
         let finetune = finetune.dashboard(!self.json && !self.no_dashboard).stop_on_signals();
         let (_, report) = finetune.run(&config.output)?;
-        warnings.iter().for_each(output::warn);
         if self.json { output::json(&to_json(&config, &report, &train, &warnings)) } else { show(&config, &report) }
     }
 }
@@ -142,23 +154,33 @@ fn show(config: &RunConfig, report: &Report) -> Result {
     }
     let peft = output::program();
     let (model, adapter) = (quoted(&config.model.path), quoted(adapter.to_string_lossy()));
-    match example_prompt(&config.data.train) {
+    match example_prompt(&config.data) {
         Some(prompt) => {
             output::line(format_args!("\nTalk to it:\n  {peft} generate --model {model} --adapter {adapter} {prompt}"))
         }
         None => {
-            let data = config.data.valid.as_ref().unwrap_or(&config.data.train).to_string_lossy();
-            let data = quoted(data);
-            output::line(format_args!("\nMeasure it:\n  {peft} eval --model {model} --adapter {adapter} --data {data}"))
+            let (valid, train) = (config.data.valid.as_ref(), config.data.train.first());
+            let data = match (valid, train) {
+                (Some(Valid::Sources(sources)), _) => sources.first().map(ToString::to_string),
+                (_, train) => train.map(ToString::to_string),
+            };
+            let (data, file) = (quoted(data.unwrap_or_default()), quoted(output.join("config.toml").to_string_lossy()));
+            output::line(format_args!(
+                "\nMeasure it:\n  {peft} eval --model {model} --adapter {adapter} --data {data} --config {file}"
+            ))
         }
     }
 }
 
-/// The options that ask as the first row of a data file does; `None` where it holds no text.
-fn example_prompt(file: &Path) -> Option<String> {
+/// The options that ask as the first row to train on does; `None` where it holds no text, or is not at hand at once.
+fn example_prompt(data: &DataConfig) -> Option<String> {
     const LONG: usize = 200;
-    let lines = BufReader::new(std::fs::File::open(file).ok()?).lines();
-    let row: Value = serde_json::from_str(&lines.map_while(|l| l.ok()).find(|l| !l.trim().is_empty())?).ok()?;
+    const LARGE: u64 = 16 << 20;
+    let path = data.train.first().map(|source| Path::new(&source.path))?;
+    if data.rows != RowOptions::default() || std::fs::metadata(path).ok().filter(|file| file.is_file())?.len() > LARGE {
+        return None;
+    }
+    let row = Value::Object(DataFile::open(path, Part::Train).ok()?.get(0).ok()?);
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let (prompt, chat) = if let Some(messages) = row.get("messages").and_then(Value::as_array) {
         (messages.iter().find(|m| m["role"] == "user").and_then(|m| text(&m["content"]))?, " --chat")

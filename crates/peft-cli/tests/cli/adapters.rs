@@ -1,44 +1,38 @@
 //! Adapters as people have them (`tests/python/adapter_cases.py`), through the binary: the loss that PEFT computes, or a
 //! refusal that names what it is about.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::support::Place;
+use crate::support::{Place, fixtures};
 
-fn cases() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/adapters").canonicalize().unwrap()
+pub fn cases() -> PathBuf {
+    fixtures().join("adapters")
 }
 
 /// The loss that PEFT computes with the adapter.
-fn expected(case: &str) -> f64 {
+pub fn expected(case: &str) -> f64 {
     let text = std::fs::read(cases().join("expected.json")).unwrap();
     serde_json::from_slice::<Value>(&text).unwrap()[case].as_f64().unwrap()
 }
 
 /// The base that an adapter was made on, and the rows that it is measured on.
-fn base_and_rows(case: &str) -> (PathBuf, PathBuf) {
+pub fn base_and_rows(case: &str) -> (PathBuf, PathBuf) {
     let base = if ["resized_untied", "projection_with_bias", "all_biases"].contains(&case) { "bias" } else { "base" };
     let rows = if case.starts_with("resized") { "rows_resized.jsonl" } else { "rows.jsonl" };
     (cases().join(base), cases().join(rows))
 }
 
-fn eval(place: &Place, model: &Path, adapter: Option<&Path>, rows: &Path) -> crate::support::Said {
-    let mut args = vec!["eval", "--json", "--model", model.to_str().unwrap(), "--data", rows.to_str().unwrap()];
-    args.extend(adapter.map(|adapter| ["--adapter", adapter.to_str().unwrap()]).into_iter().flatten());
-    place.peft(&args)
-}
-
 /// The case loads, measures, is inspected and merged to what PEFT computes. Returns what loading said.
-fn works(case: &str) -> String {
+pub fn works(case: &str) -> String {
     let place = Place::new();
     let (base, rows) = base_and_rows(case);
     let adapter = cases().join(case);
     let close = |loss: f64, what: &str| {
         assert!((loss - expected(case)).abs() < 1e-5, "{case} {what}: {loss}, and PEFT has {}", expected(case));
     };
-    let said = eval(&place, &base, Some(&adapter), &rows);
+    let said = place.eval(&base, Some(&adapter), &rows);
     assert_eq!(said.code, 0, "{case}: {}", said.err);
     close(said.json()["loss"].as_f64().unwrap(), "loaded");
 
@@ -48,7 +42,7 @@ fn works(case: &str) -> String {
     assert_eq!(inspected["fits_model"], true, "{case}");
 
     place.ok(&format!("merge --model {base} --adapter {adapter} --output merged"));
-    close(eval(&place, &place.path("merged"), None, &rows).json()["loss"].as_f64().unwrap(), "merged");
+    close(place.eval(&place.path("merged"), None, &rows).json()["loss"].as_f64().unwrap(), "merged");
     said.err
 }
 
@@ -57,7 +51,7 @@ fn refused(case: &str, parts: &[&str]) {
     let place = Place::new();
     let (base, rows) = base_and_rows(case);
     let adapter = cases().join(case);
-    eval(&place, &base, Some(&adapter), &rows).fails_with(parts);
+    place.eval(&base, Some(&adapter), &rows).fails_with(parts);
     let (base, adapter) = (base.to_str().unwrap(), adapter.to_str().unwrap());
     place.run(&format!("merge --model {base} --adapter {adapter} --output merged")).fails_with(parts);
     assert!(!place.path("merged").exists());
@@ -68,11 +62,8 @@ fn refused(case: &str, parts: &[&str]) {
 }
 
 /// A copy of a case with other keys in its configuration.
-fn with_keys(place: &Place, case: &str, keys: Value) {
-    std::fs::create_dir_all(place.path("adapter")).unwrap();
-    for entry in std::fs::read_dir(cases().join(case)).unwrap().map(Result::unwrap) {
-        std::fs::copy(entry.path(), place.path("adapter").join(entry.file_name())).unwrap();
-    }
+pub fn with_keys(place: &Place, case: &str, keys: Value) {
+    place.copy(&cases().join(case), "adapter");
     let mut config: Value = serde_json::from_slice(&place.read("adapter/adapter_config.json")).unwrap();
     for (key, value) in keys.as_object().unwrap() {
         config[key] = value.clone();
@@ -126,34 +117,105 @@ fn tied_pairs_load_as_they_were_trained() {
 
 #[test]
 fn other_parameters_are_trained_copies() {
-    for case in ["projection_with_bias", "all_biases"] {
-        works(case);
+    for case in ["projection_with_bias", "all_biases", "norms", "norm_and_embedding", "longlora"] {
+        assert!(!works(case).contains("warning"), "{case}");
     }
 }
 
 #[test]
-fn older_spellings_are_read_and_said() {
-    for case in ["without_prefix", "with_adapter_name", "vllm", "dora_older", "dora_with_adapter_name"] {
-        let said = works(case);
-        assert!(said.contains("names are not as PEFT 0.21 writes them"), "{case}: {said}");
+fn norms_beside_an_adapter_are_used_though_no_configuration_says_so() {
+    let place = Place::new();
+    let (base, rows) = base_and_rows("norms");
+    with_keys(&place, "norms", serde_json::json!({"modules_to_save": null}));
+    let said = place.eval(&base, Some(&place.path("adapter")), &rows);
+    assert!((said.json()["loss"].as_f64().unwrap() - expected("norms")).abs() < 1e-5);
+    assert!(said.err.contains("modules_to_save leaves these out") && said.err.contains("model.norm"), "{}", said.err);
+    let inspected = place.ok(&format!("inspect adapter --model {}", base.display()));
+    assert_eq!(inspected.err.matches("modules_to_save leaves these out").count(), 1, "{}", inspected.err);
+}
+
+#[test]
+fn norms_are_trained_and_peft_opens_them() {
+    let place = Place::new();
+    let (base, rows) = base_and_rows("norms");
+    let config = format!(
+        "output = \"run\"\n[model]\npath = {base:?}\n[adapter]\npeft_type = \"LORA\"\nr = 4\n\
+         modules_to_save = [\"embed_tokens\", \"norm\"]\ntarget_modules = [\"q_proj\"]\n[data]\ntrain = {rows:?}\n\
+         [training]\nmax_steps = 3\nlearning_rate = 1e-2\nper_device_train_batch_size = 3\n"
+    );
+    place.write("norms.toml", &config);
+    let before = place.loss(&base, None, &rows);
+    place.ok("train norms.toml");
+    let adapter = place.path("run/adapter");
+    let loss = place.loss(&base, Some(&adapter), &rows);
+    assert!(loss < before - 0.05, "{before} to {loss}");
+    place.ok(&format!("merge --model {} --adapter run/adapter --output merged", base.display()));
+    assert!((place.loss(&place.path("merged"), None, &rows) - loss).abs() < 1e-5);
+    let jobs = [
+        serde_json::json!({"model": base, "adapter": adapter, "rows": rows}),
+        serde_json::json!({"model": place.path("merged"), "rows": rows}),
+    ];
+    for there in place.losses_there(&jobs).into_iter().flatten() {
+        assert!((there - loss).abs() < 1e-5, "{there} and {loss}");
     }
+}
+
+#[test]
+fn vocabularies_of_several_sizes_never_meet() {
+    use burn::tensor::Device;
+    use llama_burn::{Input, Llama};
+    use peft_burn::{AdapterFiles, MixedBatch, PeftModel};
+
+    let mut model = Llama::from_dir(cases().join("base"), None, &Device::flex()).unwrap();
+    for (name, case) in [("large", "resized"), ("head", "head_target"), ("rows", "tokens_tie"), ("whole", "mts_tie")] {
+        model.load_adapter(&cases().join(case), name, false).unwrap();
+    }
+    for other in ["head", "rows", "whole"] {
+        for pair in [["large", other], [other, "large"]] {
+            let error = model.set_adapter(&pair).unwrap_err().to_string();
+            assert!(error.contains("at a time") && error.contains("large"), "{error}");
+            assert!(model.merge_adapters(&pair, true).is_err());
+        }
+    }
+    for pair in [["large", "head"], ["large", "__base__"]] {
+        let error = model.mixed_batch(&pair).unwrap_err().to_string();
+        assert!(error.contains("70") && error.contains("64") && error.contains("one vocabulary"), "{error}");
+    }
+    let mut merged = model.clone();
+    merged.merge_adapters(&["large"], true).unwrap();
+    let error = merged.set_adapter(&["head"]).unwrap_err().to_string();
+    assert!(error.contains("activate `head`") && error.contains("unmerge first"), "{error}");
+    merged.unmerge_adapters();
+    merged.set_adapter(&["head"]).unwrap();
+    let mixed = model.mixed_batch(&["large", "large"]).unwrap();
+    assert_eq!(mixed.forward(&Input::from_rows(&[vec![1, 69], vec![2, 3]], &Device::flex())).dims(), [2, 2, 70]);
+    let place = Place::new();
+    let (large, head) = (cases().join("resized"), cases().join("head_target"));
+    let base = cases().join("base");
+    let line = format!("combine --model {} {}=1 {}=1 --output out", base.display(), large.display(), head.display());
+    place.run(&line).fails_with(&["own for model.embed_tokens"]);
 }
 
 #[test]
 fn a_base_that_cannot_be_made_again_is_refused_and_both_ways_out_work() {
     refused("pissa_niter_4", &["pissa_niter_4", "cannot be made again", "path_initial_model_for_weight_conversion"]);
     works("pissa_niter_4_as_lora");
+    let place = Place::new();
+    with_keys(&place, "pissa_niter_4", serde_json::json!({"init_lora_weights": true}));
+    let (_, rows) = base_and_rows("pissa_niter_4");
+    let loss = place.loss(&cases().join("pissa_niter_4_base"), Some(&place.path("adapter")), &rows);
+    assert!((loss - expected("pissa_niter_4")).abs() < 1e-5, "{loss}");
 }
 
 #[test]
 fn a_copy_of_another_base_is_named() {
     let place = Place::new();
     let (_, rows) = base_and_rows("head_target");
-    let said = eval(&place, &cases().join("base"), Some(&cases().join("head_target")), &rows);
+    let said = place.eval(&cases().join("base"), Some(&cases().join("head_target")), &rows);
     assert_eq!(said.code, 0);
     place.random_model("other");
     with_keys(&place, "head_target", serde_json::json!({}));
-    let said = eval(&place, &place.path("other"), Some(&place.path("adapter")), &rows);
+    let said = place.eval(&place.path("other"), Some(&place.path("adapter")), &rows);
     said.fails_with(&[
         "lm_head.base_layer.weight (a copy of another base: it is [64, 32], and this one's is [40, 16])",
     ]);
@@ -169,7 +231,7 @@ fn features_that_change_what_tensors_mean_are_refused_all_at_once() {
     });
     with_keys(&place, "plain", keys.clone());
     let (base, rows) = base_and_rows("plain");
-    let said = eval(&place, &base, Some(&place.path("adapter")), &rows);
+    let said = place.eval(&base, Some(&place.path("adapter")), &rows);
     let names: Vec<&str> = keys.as_object().unwrap().keys().map(String::as_str).collect();
     said.fails_with(&names);
     said.fails_with(&["9 problems", "merge_and_unload()", "run it with PEFT"]);
@@ -188,11 +250,45 @@ fn training_goes_on_from_an_adapter_with_another_vocabulary() {
     );
     place.write("more.toml", &config);
     place.ok("train more.toml");
-    let loss = eval(&place, &base, Some(&place.path("run/adapter")), &rows).json()["loss"].as_f64().unwrap();
+    let loss = place.eval(&base, Some(&place.path("run/adapter")), &rows).json()["loss"].as_f64().unwrap();
     assert!(loss < expected("resized") - 0.05, "{loss}");
     place.ok(&format!("merge --model {} --adapter run/adapter --output merged", base.display()));
-    let merged = eval(&place, &place.path("merged"), None, &rows).json()["loss"].as_f64().unwrap();
+    let merged = place.eval(&place.path("merged"), None, &rows).json()["loss"].as_f64().unwrap();
     assert!((merged - loss).abs() < 1e-5, "{merged} and {loss}");
+}
+
+/// What PEFT saved is trained on as PEFT itself trains it on.
+#[test]
+fn training_on_is_pefts() {
+    let place = Place::new();
+    let (mut jobs, mut ours) = (Vec::new(), Vec::new());
+    for case in [
+        "plain",
+        "dora",
+        "bin",
+        "norms",
+        "norm_and_embedding",
+        "longlora",
+        "head_target",
+        "all_biases",
+        "projection_with_bias",
+    ] {
+        let ((base, rows), adapter) = (base_and_rows(case), cases().join(case));
+        let config = format!(
+            "output = {case:?}\n[model]\npath = {base:?}\n[adapter]\nfrom = {adapter:?}\n[data]\ntrain = {rows:?}\n[training]\n\
+             max_steps = 3\nlearning_rate = 1e-3\nlr_scheduler_type = \"constant\"\nweight_decay = 0.0\nmax_grad_norm = 0.0\n\
+             per_device_train_batch_size = 3\n"
+        );
+        place.write("more.toml", &config);
+        place.ok("train more.toml");
+        let loss = place.loss(&base, Some(&place.path(case).join("adapter")), &rows);
+        assert!(loss < expected(case) - 0.005, "{case}: {loss}");
+        ours.push(loss);
+        jobs.push(serde_json::json!({"model": base, "adapter": adapter, "rows": rows, "steps": 3, "lr": 1e-3}));
+    }
+    if let Some(there) = place.losses_there(&jobs) {
+        assert!(there.iter().zip(&ours).all(|(a, b)| (a - b).abs() < 2e-5), "{there:?} and {ours:?}");
+    }
 }
 
 #[test]
@@ -213,7 +309,7 @@ fn adapters_are_combined_and_mistakes_are_told_before_anything_is_loaded() {
     ] {
         let said = place.ok(&line(&parts, &format!("{method} --json"))).json();
         assert_eq!(said["peft_type"], "LORA");
-        let loss = eval(&place, &base, Some(&place.path("out")), &rows).json()["loss"].as_f64().unwrap();
+        let loss = place.eval(&base, Some(&place.path("out")), &rows).json()["loss"].as_f64().unwrap();
         assert!((loss - expected("plain")).abs() < 2e-5, "{parts} {method}: {loss}");
         std::fs::remove_dir_all(place.path("out")).unwrap();
     }

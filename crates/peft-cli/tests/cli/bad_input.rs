@@ -29,7 +29,7 @@ fn a_bench_without_targets_is_refused() {
 fn a_device_that_is_not_compiled_in_names_its_feature() {
     let place = Place::new();
     for line in ["train run.toml --device rocm:1", "eval --model m --data d --device rocm:1"] {
-        place.run(line).fails_with(&["no device `rocm:1`", "--features rocm"]);
+        place.run(line).fails_with(&["no device `rocm:1`", "Cargo feature `rocm`"]);
     }
     assert!(!place.path("run").exists());
 }
@@ -38,7 +38,7 @@ fn a_device_that_is_not_compiled_in_names_its_feature() {
 fn devices_without_a_collective_do_not_train_together() {
     let place = Place::new();
     place.run("train run.toml --device cpu,cpu").fails_with(&["2 devices together", "CUDA"]);
-    place.run("train run.toml --device cpu,rocm:1").fails_with(&["no device `rocm:1`", "--features rocm"]);
+    place.run("train run.toml --device cpu,rocm:1").fails_with(&["no device `rocm:1`", "Cargo feature `rocm`"]);
     assert!(!place.path("run").exists());
 }
 
@@ -71,14 +71,16 @@ fn another_architecture_is_named_with_what_is_supported() {
 }
 
 #[test]
-fn a_tokenizer_of_another_model_is_refused() {
+fn rows_whose_tokens_the_model_lacks_are_named_with_the_token() {
     let place = Place::new();
     place.random_model("model");
     std::fs::copy(glassllm().join("tokenizer.json"), place.path("model/tokenizer.json")).unwrap();
     let said = place.run("train run.toml --set model.path=model");
-    said.fails_with(&["tokenizer.json", "highest token id is 1023", "vocab_size 40", "from the same model"]);
+    said.fails_with(&["line 1: token id ", "(\"", "outside the model's vocabulary of 40", "line 4: token id"]);
     let shown = place.ok("inspect model --json").json();
-    assert!(shown["problems"][0].as_str().unwrap().contains("does not belong to this model"), "{shown}");
+    assert_eq!(shown["problems"], json!([]));
+    assert!(shown["warnings"][0].as_str().unwrap().contains("are beyond the model's 40 embeddings"), "{shown}");
+    place.run("generate --model model --prompt Alice").fails_with(&["outside the vocabulary of 40"]);
 }
 
 #[test]
@@ -89,7 +91,7 @@ fn every_bad_line_of_a_data_file_is_listed() {
         &format!("{ROWS}{{\"prompt\": \"a\",\n[1]\n{{\"text\": \"b\"}}\n{{\"prompt\": 3, \"completion\": \"c\"}}\n"),
     );
     let said = place.run("train run.toml --set data.train=bad.jsonl");
-    said.fails_with(&["bad.jsonl", "line 5: not JSON", "line 6: not a JSON object", "line 7 has text", "line 8"]);
+    said.fails_with(&["bad.jsonl", "line 5: not JSON", "line 6: not a JSON object", "line 7: has text", "line 8"]);
     place.run(&format!("eval --model {} --data bad.jsonl", glassllm().display())).fails_with(&["line 5"]);
 }
 

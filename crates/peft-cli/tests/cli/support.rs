@@ -13,6 +13,11 @@ pub fn glassllm() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/glassllm-en").canonicalize().unwrap()
 }
 
+/// The folder of the files that the tests were given.
+pub fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").canonicalize().unwrap()
+}
+
 /// What `peft` said.
 pub struct Said {
     pub code: i32,
@@ -124,6 +129,37 @@ save_steps = 4
         let said = self.run(line);
         assert_eq!(said.code, 0, "peft {line}\n{}{}", said.out, said.err);
         said
+    }
+
+    /// The mean loss of a model, perhaps with an adapter, over a file of rows.
+    pub fn eval(&self, model: &Path, adapter: Option<&Path>, rows: &Path) -> Said {
+        let mut args = vec!["eval", "--json", "--model", model.to_str().unwrap(), "--data", rows.to_str().unwrap()];
+        args.extend(adapter.map(|adapter| ["--adapter", adapter.to_str().unwrap()]).into_iter().flatten());
+        self.peft(&args)
+    }
+
+    /// [`Self::eval`] of what must go well, as a number.
+    pub fn loss(&self, model: &Path, adapter: Option<&Path>, rows: &Path) -> f64 {
+        let said = self.eval(model, adapter, rows);
+        assert_eq!(said.code, 0, "{} with {adapter:?}: {}", model.display(), said.err);
+        said.json()["loss"].as_f64().unwrap()
+    }
+
+    /// The losses that Transformers and PEFT compute, for jobs of `model`, `adapter` and `rows`; `None` without them.
+    pub fn losses_there(&self, jobs: &[Value]) -> Option<Vec<f64>> {
+        let python = peft_burn_workspace::python_with(&["peft", "torch", "transformers"])?;
+        self.write("jobs.json", &Value::from(jobs.to_vec()).to_string());
+        peft_burn_workspace::run_script(&python, "losses.py", &self.path("jobs.json"));
+        Some(serde_json::from_slice(&self.read("losses.json")).unwrap())
+    }
+
+    /// A copy of the folder `from`, as `name`.
+    pub fn copy(&self, from: &Path, name: &str) -> PathBuf {
+        std::fs::create_dir_all(self.path(name)).unwrap();
+        for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+            std::fs::copy(entry.path(), self.path(name).join(entry.file_name())).unwrap();
+        }
+        self.path(name)
     }
 
     /// A copy of the real small model, to be damaged.

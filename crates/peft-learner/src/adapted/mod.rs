@@ -5,6 +5,7 @@
 //! [`Learner`](burn::train::Learner) and [`SupervisedTraining`](burn::train::SupervisedTraining) like the model alone,
 //! with checkpoints, early stopping, learning rate schedulers, gradient accumulation and metrics.
 
+mod loss;
 mod metrics;
 mod module;
 mod place;

@@ -87,6 +87,7 @@ pub(super) fn parameters_of<L: PeftModel>(layers: &L, name: &str) -> BTreeSet<Pa
         match layer {
             LayerRef::Linear(layer) => layer.adapters().get(name).iter().for_each(|adapter| adapter.visit(&mut ids)),
             LayerRef::Embedding(layer) => layer.adapters().get(name).iter().for_each(|adapter| adapter.visit(&mut ids)),
+            LayerRef::Norm(layer) => layer.adapters().get(name).iter().for_each(|adapter| adapter.visit(&mut ids)),
         }
     }
     ids.0

@@ -31,11 +31,8 @@ use crate::error::{LearnerError, Result};
 ///   gradient accumulation Burn sums the gradients of the batches, and the term's with them.
 /// * The norm of all gradients together is clipped, if asked for ([`Self::with_max_grad_norm`]).
 /// * Where the adapter has dropout, or [`Self::with_seed`] asks for it, Burn's random generator is seeded for each `step` by
-///   seed, step and batch, so that a resumed run draws what it would have drawn. Burn has one generator a backend: two such
-///   runs in one process disturb each other.
-///
-/// A run that is resumed from a checkpoint goes on as if it had not stopped, with every method but AdaLoRA: its numbers then
-/// differ from those of an uninterrupted run.
+///   seed, step and batch, so that a resumed run draws what it would have drawn. Burn has one generator a backend: what
+///   else draws in the process meanwhile, such as another run or the initialisation of a layer, disturbs it.
 ///
 /// [`StepMetric`](super::StepMetric) shows AdaLoRA's budget and live triplets among Burn's metrics.
 ///
@@ -46,7 +43,7 @@ use crate::error::{LearnerError, Result};
 /// use burn::optim::AdamWConfig;
 /// use burn::train::metric::{Adaptor, LossInput, LossMetric};
 /// use burn::train::{Learner, LearnerModel, SupervisedTraining, TrainLoader, ValidLoader};
-/// use peft_burn::{AdaLoraConfig, PeftConfig, PeftModel, TargetModules};
+/// use peft_burn::{AdaLoraConfig, PeftModel};
 /// use peft_learner::LearnerError;
 /// use peft_learner::adapted::{Adapted, InLayers, StepMetric, optimizer_steps};
 ///
@@ -56,10 +53,9 @@ use crate::error::{LearnerError, Result};
 ///     <M as TrainStep>::Output: Adaptor<LossInput>,
 ///     <M as InferenceStep>::Output: Adaptor<LossInput>,
 /// {
-///     let target_modules = TargetModules::list(["hidden"]);
-///     let config = AdaLoraConfig { init_r: 12, target_r: 4, target_modules, ..AdaLoraConfig::default() };
-///     let config = PeftConfig::from(config).with_total_step(optimizer_steps(&*train, 5, 1)?);
-///     let net = Adapted::new(net, "default", &config, 42)?.with_max_grad_norm(1.0);
+///     let steps = optimizer_steps(&*train, 5, 1)?;
+///     let config = AdaLoraConfig::new(12, 4).with_target_modules(["hidden"]).with_total_step(steps);
+///     let net = Adapted::new(net, "default", config, 42)?.with_max_grad_norm(1.0);
 ///     let result = SupervisedTraining::new("runs/mine", train, valid)
 ///         .metrics((LossMetric::new(), StepMetric::rank_budget(&net), StepMetric::live_triplets(&net)))
 ///         .with_default_checkpointers()
@@ -93,9 +89,10 @@ impl<M: PeftModel> Adapted<M> {
     /// # Errors
     /// What [`PeftModel::add_adapter`] reports, and AdaLoRA without its `total_step`, the number of optimiser steps of
     /// the run: see [`optimizer_steps`](super::optimizer_steps) and [`PeftConfig::with_total_step`].
-    pub fn new(mut model: M, name: &str, config: &PeftConfig, seed: u64) -> Result<Self> {
-        check_total_step(config)?;
-        let warnings = model.add_adapter(name, config, seed)?;
+    pub fn new(mut model: M, name: &str, config: impl Into<PeftConfig>, seed: u64) -> Result<Self> {
+        let config = config.into();
+        check_total_step(&config)?;
+        let warnings = model.add_adapter(name, &config, seed)?;
         Ok(Self { warnings, seed, ..Self::of(model, name)? })
     }
 
@@ -115,9 +112,10 @@ impl<M: Module> Adapted<M, ParamAdapter> {
     ///
     /// # Errors
     /// What [`ParamAdapter::attach`] reports, and AdaLoRA without its `total_step`.
-    pub fn on_parameters(model: M, config: &PeftConfig, seed: u64) -> Result<Self> {
-        check_total_step(config)?;
-        let (model, adapter) = ParamAdapter::attach(model, config, seed)?;
+    pub fn on_parameters(model: M, config: impl Into<PeftConfig>, seed: u64) -> Result<Self> {
+        let config = config.into();
+        check_total_step(&config)?;
+        let (model, adapter) = ParamAdapter::attach(model, &config, seed)?;
         let warnings = adapter.warnings().to_vec();
         Ok(Self { warnings, seed, ..Self::of_parameters(model, adapter)? })
     }
@@ -154,7 +152,7 @@ impl<M: Module, P: Place<M>> Adapted<M, P> {
             place: in_training(place),
             steps: StepCount::new(),
             hidden: Arc::new(hidden),
-            prunes: matches!(config, PeftConfig::AdaLora(_)),
+            prunes: config.prunes(),
             max_grad_norm: 0.0,
             draws: config.dropout() > 0.0,
             seed: 42,
@@ -228,7 +226,7 @@ impl<M: Module, P: Place<M>> Adapted<M, P> {
     /// As [`Self::check`] and [`AdapterFiles::save_adapter`].
     pub fn save_adapter(&self, dir: impl AsRef<Path>) -> Result<()> {
         self.check()?;
-        Ok(self.place.read(&self.model, |layers| layers.save_adapter(self.place.name(), dir.as_ref()))?)
+        Ok(self.place.read(&self.model, |layers| layers.save_adapter(self.place.name(), dir))?)
     }
 
     /// Trained and total numbers of parameters, worded as PEFT's `print_trainable_parameters`.
@@ -255,8 +253,5 @@ impl<M: Display, P> Display for Adapted<M, P> {
 }
 
 fn check_total_step(config: &PeftConfig) -> Result<()> {
-    match config {
-        PeftConfig::AdaLora(config) if config.total_step.is_none() => Err(LearnerError::NoTotalStep),
-        _ => Ok(()),
-    }
+    if config.prunes() && config.total_step().is_none() { Err(LearnerError::NoTotalStep) } else { Ok(()) }
 }

@@ -63,7 +63,8 @@ fn without_nulls(map: &Map<String, Value>) -> Map<String, Value> {
     .collect()
 }
 
-fn to_json(value: toml::Value) -> Value {
+/// The same value in JSON.
+pub(super) fn to_json(value: toml::Value) -> Value {
     match value {
         toml::Value::String(text) => Value::String(text),
         toml::Value::Integer(number) => number.into(),

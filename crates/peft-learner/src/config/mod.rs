@@ -1,6 +1,7 @@
 //! A run's configuration: one TOML file, with Transformers' and PEFT's own key names.
 
 mod adapter;
+mod data;
 mod overrides;
 mod reader;
 mod training;
@@ -8,11 +9,13 @@ mod validate;
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use toml::Table;
 
 use crate::error::{LearnerError, Result};
 pub use adapter::AdapterSource;
+pub use data::DataConfig;
+pub use llama_burn::{Dtype, LoadDtype};
 use reader::{Reader, Section};
 pub use training::{LrSchedulerType, TrainingConfig};
 
@@ -99,55 +102,12 @@ pub struct ModelConfig {
     /// A Hugging Face directory or a hub id.
     pub path: String,
     /// What the frozen weights are held in; adapters stay f32.
-    pub dtype: Dtype,
+    pub dtype: LoadDtype,
 }
 
 impl ModelConfig {
     fn read(mut section: Section<'_>) -> Self {
-        let config = Self { path: section.required("path"), dtype: section.or("dtype", Dtype::default()) };
-        section.finish();
-        config
-    }
-}
-
-/// Element type of the frozen weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// 32-bit float.
-    #[default]
-    F32,
-    /// bfloat16.
-    Bf16,
-    /// 16-bit float.
-    F16,
-}
-
-/// The data files and how rows become batches.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DataConfig {
-    /// JSON Lines to train on.
-    pub train: PathBuf,
-    /// JSON Lines to evaluate on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub valid: Option<PathBuf>,
-    /// Longer rows are cut on the right, in tokens.
-    pub max_length: usize,
-    /// A new order of rows each epoch; otherwise file order.
-    pub shuffle: bool,
-    /// Several short rows in one, without leaking into each other.
-    pub packing: bool,
-}
-
-impl DataConfig {
-    fn read(mut section: Section<'_>) -> Self {
-        let config = Self {
-            train: section.required("train").into(),
-            valid: section.text("valid").map(PathBuf::from),
-            max_length: section.or("max_length", 512),
-            shuffle: section.or("shuffle", true),
-            packing: section.or("packing", false),
-        };
+        let config = Self { path: section.required("path"), dtype: section.or("dtype", LoadDtype::default()) };
         section.finish();
         config
     }
@@ -179,7 +139,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_documentation() {
         let config = parse(MINIMAL, &[]).unwrap();
-        assert_eq!((config.seed, config.model.dtype), (42, Dtype::F32));
+        assert_eq!((config.seed, config.model.dtype), (42, LoadDtype::As(Dtype::F32)));
         assert_eq!((config.data.max_length, config.data.shuffle, config.data.packing), (512, true, false));
         let training = &config.training;
         assert_eq!(*training, TrainingConfig::default());
@@ -214,14 +174,14 @@ mod tests {
             "unknown key `sed`; the nearest known key is `seed`",
             "unknown key `data.max_lenght`; the nearest known key is `max_length`",
             "unknown key `model.learning_rate`; it belongs into [training]",
-            "`model.dtype`: unknown variant `f64`, expected one of `f32`, `bf16`, `f16`",
+            "`model.dtype`: unknown dtype `f64`, expected one of f32, bf16, f16, auto",
             "`adapter.from` brings its own configuration, so `r` cannot stand beside it",
             "`data.train` is missing",
             "`training.per_device_train_batch_size` is 0; it must be at least 1",
             "`training.learning_rate` is -1; it must be between 0 and 1",
             "`training.warmup_steps` is 20; it must be at most `training.max_steps`, 10",
             "`training.adam_beta1`: invalid type: string \"high\", expected f64",
-            "`--set max_grad_norm` has no `=`",
+            "the change `max_grad_norm` has no `=`",
         ] {
             assert!(text.contains(part), "missing: {part}\nin: {text}");
         }

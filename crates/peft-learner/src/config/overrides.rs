@@ -1,4 +1,4 @@
-//! `--set section.key=value`: changes to a configuration from the command line.
+//! `section.key=value`: changes to a configuration, as `peft train --set` makes them.
 
 use toml::{Table, Value};
 
@@ -6,13 +6,13 @@ use toml::{Table, Value};
 /// neither `training.max_steps=10` nor `output=runs/a` needs quotes.
 pub(super) fn apply(root: &mut Table, text: &str) -> Result<(), String> {
     let Some((key, value)) = text.split_once('=') else {
-        return Err(format!("`--set {text}` has no `=`; write `--set section.key=value`"));
+        return Err(format!("the change `{text}` has no `=`; write `section.key=value`"));
     };
     let quoted = || toml::from_str(&format!("{key} = {}", Value::String(value.trim().to_string())));
     let parsed: Table = match toml::from_str(text) {
         // A bare date is far likelier to be a folder's name.
         Ok(table) if !holds_datetime(&table) => table,
-        _ => quoted().map_err(|_| format!("`--set {text}`: `{key}` is not a key such as `training.max_steps`"))?,
+        _ => quoted().map_err(|_| format!("the change `{text}`: `{key}` is not a key such as `training.max_steps`"))?,
     };
     merge(root, parsed);
     Ok(())

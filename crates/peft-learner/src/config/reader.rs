@@ -91,6 +91,11 @@ impl Section<'_> {
         text
     }
 
+    /// Whether `key` is there.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     /// A path or name that must be there.
     pub fn required(&mut self, key: &'static str) -> String {
         if !self.table.contains_key(key) {

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::reader::Section;
-use crate::error::Problems;
 
 /// Transformers' TrainingArguments, as far as they apply.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -56,16 +55,12 @@ pub struct TrainingConfig {
     /// AdaLoRA: take pruned triplets out of memory after the last mask, so that the steps after it cost less. Their rows
     /// are then no longer in the orthogonality term, where PEFT keeps counting them.
     pub shrink_after_pruning: bool,
+    /// PiSSA and OLoRA: save the adapter as the plain LoRA of twice the rank that computes the same on the unchanged base.
+    /// Otherwise it is saved as it is, and whoever loads it takes the same part out of the base again.
+    pub save_as_lora: bool,
 }
 
 impl TrainingConfig {
-    /// Every impossible value.
-    pub(crate) fn problems(&self) -> Problems {
-        let mut problems = Problems::default();
-        super::validate::check_training("", self, &mut problems);
-        problems
-    }
-
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let default = Self::default();
         let config = Self {
@@ -91,6 +86,7 @@ impl TrainingConfig {
             sample_max_new_tokens: section.or("sample_max_new_tokens", default.sample_max_new_tokens),
             gradient_checkpointing: section.or("gradient_checkpointing", default.gradient_checkpointing),
             shrink_after_pruning: section.or("shrink_after_pruning", default.shrink_after_pruning),
+            save_as_lora: section.or("save_as_lora", default.save_as_lora),
         };
         section.finish();
         config
@@ -130,6 +126,7 @@ impl Default for TrainingConfig {
             sample_max_new_tokens: 64,
             gradient_checkpointing: false,
             shrink_after_pruning: false,
+            save_as_lora: true,
         }
     }
 }

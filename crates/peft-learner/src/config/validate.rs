@@ -32,6 +32,15 @@ pub(super) fn validate(config: &RunConfig, problems: &mut Problems) {
     }
 }
 
+impl TrainingConfig {
+    /// Every impossible value.
+    pub(crate) fn problems(&self) -> Problems {
+        let mut problems = Problems::default();
+        check_training("", self, &mut problems);
+        problems
+    }
+}
+
 fn require(problems: &mut Problems, holds: bool, key: &str, must: &str, found: &dyn std::fmt::Display) {
     if !holds {
         problems.push(format!("`{key}` is {found}; it must be {must}"));
@@ -39,7 +48,7 @@ fn require(problems: &mut Problems, holds: bool, key: &str, must: &str, found: &
 }
 
 /// Adds every impossible value of `training` to `problems`; `prefix` goes before its key.
-pub(super) fn check_training(prefix: &str, training: &TrainingConfig, problems: &mut Problems) {
+fn check_training(prefix: &str, training: &TrainingConfig, problems: &mut Problems) {
     let mut require = |holds: bool, key: &str, must: &str, found: &dyn std::fmt::Display| {
         require(problems, holds, &format!("{prefix}{key}"), must, found);
     };

@@ -3,6 +3,10 @@
 /// The label that marks a position without a target, as in Transformers.
 pub const IGNORE_INDEX: i32 = -100;
 
+/// The first label of an example whose first token is padding: it sees nothing and no token sees it, but the second token
+/// is predicted from it, as Transformers does in rows that are padded on the left.
+pub const UNSEEN_INDEX: i32 = -101;
+
 /// One training example: token ids, and a label for each of them.
 ///
 /// Labels are aligned with the ids as in Transformers: `labels[t]` is what position `t - 1` is to predict, and
@@ -11,7 +15,7 @@ pub const IGNORE_INDEX: i32 = -100;
 pub struct Example {
     /// Token ids.
     pub input_ids: Vec<u32>,
-    /// As long as `input_ids`.
+    /// As long as `input_ids`. The first one is never a target; it may be [`UNSEEN_INDEX`].
     pub labels: Vec<i32>,
 }
 
@@ -19,6 +23,11 @@ impl Example {
     /// Number of tokens.
     pub fn len(&self) -> usize {
         self.input_ids.len()
+    }
+
+    /// Whether its first token is padding.
+    fn begins_unseen(&self) -> bool {
+        self.labels.first() == Some(&UNSEEN_INDEX)
     }
 
     /// Whether there is no token at all.
@@ -48,9 +57,10 @@ pub struct Batch {
     pub targets: Vec<i32>,
     /// Tokens in each row `[B]`.
     pub lengths: Vec<usize>,
-    /// For packed rows `[B*S]`: which example of its row a token belongs to, from 0; −1 on padding.
+    /// For packed rows, and rows that begin with padding, `[B*S]`: which example of its row a token belongs to, from 0; −1 on
+    /// padding.
     pub segments: Option<Vec<i32>>,
-    /// For packed rows `[B*S]`: the position within the example, from 0; 0 on padding.
+    /// For the same rows `[B*S]`: the position within the example, from 0; 0 on padding.
     pub positions: Option<Vec<i32>>,
     /// Flat indices `b*S + t` of the positions that have a target, ascending.
     pub target_positions: Vec<i32>,
@@ -66,7 +76,9 @@ impl Batch {
     /// One example a row.
     pub fn collate(examples: &[&Example], pad_id: u32) -> Self {
         let mut batch = Self::packed(&examples.iter().map(|&example| vec![example]).collect::<Vec<_>>(), pad_id);
-        (batch.segments, batch.positions) = (None, None);
+        if !examples.iter().any(|example| example.begins_unseen()) {
+            (batch.segments, batch.positions) = (None, None);
+        }
         batch
     }
 
@@ -84,7 +96,7 @@ impl Batch {
             for (segment, example) in row.iter().enumerate() {
                 for (t, &id) in example.input_ids.iter().enumerate() {
                     input_ids[at + t] = id as i32;
-                    segments[at + t] = segment as i32;
+                    segments[at + t] = if t == 0 && example.begins_unseen() { -1 } else { segment as i32 };
                     positions[at + t] = t as i32;
                 }
                 // The last token of an example predicts nothing: what follows is padding or another example.
@@ -161,6 +173,15 @@ mod tests {
         assert_eq!(batch.segments.as_deref(), Some(&[0, 0, 1, 1, 1, 0, -1, -1, -1, -1][..]));
         assert_eq!(batch.positions.as_deref(), Some(&[0, 1, 0, 1, 2, 0, 0, 0, 0, 0][..]));
         assert_eq!(batch.lengths, [5, 1]);
+    }
+
+    #[test]
+    fn padding_at_the_beginning_belongs_to_no_segment() {
+        let (a, b) = (example(&[0, 6, 7], &[UNSEEN_INDEX, 6, 7]), example(&[8, 9], &[8, 9]));
+        let batch = Batch::collate(&[&a, &b], 1);
+        assert_eq!(batch.segments.as_deref(), Some(&[-1, 0, 0, 0, 0, -1][..]));
+        assert_eq!(batch.target_ids, [6, 7, 9]);
+        assert_eq!(a.num_targets(), 2);
     }
 
     #[test]

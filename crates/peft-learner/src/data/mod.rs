@@ -1,12 +1,28 @@
-//! From JSON Lines to micro-batches on the host: rows, tokens, packing, and the stream a run draws from.
+//! From data files to micro-batches on the host: rows, tokens, packing, and the stream a run draws from.
+//!
+//! * [`DataFile`] finds the rows of a file of any format; it is a `Dataset` of [`RawRow`]s.
+//! * [`RowShape`] tells what a row means, and [`RowOptions`] how it is read.
+//! * [`Preparation`] encodes the rows of files, on all threads, into a memory-mapped file of tokens.
+//! * [`Examples`] is any `Dataset` of [`Example`]s, and [`Stream`] makes micro-batches of them.
 
 mod batch;
 mod encode;
+mod examples;
+mod files;
 mod packing;
+mod prepare;
 mod rows;
+mod seen;
+mod source;
 mod stream;
+mod tokens;
 
-pub use batch::{Batch, Example, IGNORE_INDEX};
-pub use encode::{EncodeError, EncodeOptions, EncodeReport, TextEncoder, alpaca_prompt, encode_rows};
-pub use rows::{ChatMessage, Row, RowShape, Rows};
+pub use batch::{Batch, Example, IGNORE_INDEX, UNSEEN_INDEX};
+pub use encode::{EncodeError, EncodeOptions, EncodeReport, TextEncoder};
+pub use examples::Examples;
+pub use files::{DataFile, Part, RawRow, locate};
+pub use llama_burn::{Conversation, Message};
+pub use prepare::{Preparation, Prepared};
+pub use rows::{Row, RowOptions, RowShape, RowTemplate, alpaca_prompt};
+pub use source::{DataCache, Source, Valid};
 pub use stream::{Stream, StreamConfig, eval_batches};

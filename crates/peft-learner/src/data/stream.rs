@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::batch::share_step_targets;
-use super::{Batch, Example, packing};
+use super::{Batch, Example, Examples, packing};
 use crate::error::{LearnerError, Result};
 
 /// How examples become micro-batches.
@@ -37,31 +37,62 @@ pub struct StreamConfig {
 /// that none is short.
 #[derive(Debug)]
 pub struct Stream {
-    examples: Arc<Vec<Example>>,
+    examples: Examples,
     config: StreamConfig,
+    /// Tokens of each example, where its place depends on them.
+    lengths: Vec<usize>,
     rows_per_epoch: usize,
     /// The epoch last asked for.
-    cache: Mutex<(u64, Epoch)>,
+    cache: Mutex<(u64, Arc<Epoch>)>,
 }
 
-/// The rows of an epoch in their order, each the examples in it.
-type Epoch = Arc<Vec<Vec<usize>>>;
+/// The rows of an epoch in their order.
+#[derive(Debug)]
+enum Epoch {
+    /// One example each.
+    Single(Vec<usize>),
+    /// Several.
+    Packed(Vec<Vec<usize>>),
+}
+
+impl Epoch {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Single(order) => order.len(),
+            Self::Packed(rows) => rows.len(),
+        }
+    }
+
+    /// The examples in a row.
+    fn row(&self, row: usize) -> &[usize] {
+        match self {
+            Self::Single(order) => &order[row..row + 1],
+            Self::Packed(rows) => &rows[row],
+        }
+    }
+}
 
 impl Stream {
-    /// A stream over `examples`.
+    /// A stream over `examples`: a vector, or any data set of Burn ([`Examples::new`]). They are read when their step comes;
+    /// with `packing` and `group_by_length` all of them are read once before, for their lengths.
     ///
     /// # Errors
-    /// [`LearnerError::Stream`] for no examples, empty batches, or length groups without `shuffle`.
-    pub fn new(examples: Arc<Vec<Example>>, config: StreamConfig) -> Result<Self> {
+    /// [`LearnerError::Stream`] for no examples, empty batches, or length groups without `shuffle`; what reading the data set
+    /// reports.
+    pub fn new(examples: impl Into<Examples>, config: StreamConfig) -> Result<Self> {
+        let examples = examples.into();
         let problem = match &config {
             _ if examples.is_empty() => "there are no examples",
             config if config.batch_size == 0 => "batch_size is 0",
             config if config.accumulation == 0 => "accumulation is 0",
             config if config.group_by_length && !config.shuffle => "group_by_length needs shuffle",
             config => {
-                let first = Arc::new(plan(&examples, config, 0));
-                let (rows_per_epoch, cache) = (first.len(), Mutex::new((0, first)));
-                return Ok(Self { examples, config: config.clone(), rows_per_epoch, cache });
+                let by_length = config.packing || config.group_by_length;
+                let length = |example: Result<Example>| example.map(|example| example.len());
+                let lengths = if by_length { examples.iter().map(length).collect::<Result<_>>()? } else { Vec::new() };
+                let first = plan(examples.len(), &lengths, config, 0);
+                let (rows_per_epoch, cache) = (first.rows(), Mutex::new((0, Arc::new(first))));
+                return Ok(Self { examples, config: config.clone(), lengths, rows_per_epoch, cache });
             }
         };
         Err(LearnerError::Stream(problem.to_string()))
@@ -69,20 +100,30 @@ impl Stream {
 
     /// The micro-batches of optimiser step `k`, from 0. The same `k` gives the same batches, in whatever order steps
     /// are asked for.
-    pub fn step(&self, k: usize) -> Vec<Batch> {
+    ///
+    /// # Errors
+    /// What reading the data set reports.
+    pub fn step(&self, k: usize) -> Result<Vec<Batch>> {
         let first = k * self.rows_per_step();
         let micro = |at: usize| {
             let start = first + at * self.config.batch_size;
-            let rows: Vec<_> = (start..start + self.config.batch_size).map(|row| self.row(row)).collect();
-            if self.config.packing {
+            let rows: Vec<_> =
+                (start..start + self.config.batch_size).map(|row| self.row(row)).collect::<Result<_>>()?;
+            let rows: Vec<Vec<&Example>> = rows.iter().map(|row| row.iter().collect()).collect();
+            Ok(if self.config.packing {
                 Batch::packed(&rows, self.config.pad_id)
             } else {
                 Batch::collate(&rows.concat(), self.config.pad_id)
-            }
+            })
         };
-        let mut batches: Vec<Batch> = (0..self.config.accumulation).map(micro).collect();
+        let mut batches: Vec<Batch> = (0..self.config.accumulation).map(micro).collect::<Result<_>>()?;
         share_step_targets(&mut batches);
-        batches
+        Ok(batches)
+    }
+
+    /// Micro-batches of each step.
+    pub fn micro_batches(&self) -> usize {
+        self.config.accumulation
     }
 
     /// Rows in an epoch: the examples, or with `packing` what they were packed into.
@@ -100,43 +141,67 @@ impl Stream {
     }
 
     /// The examples in row `index`, counted over all epochs.
-    fn row(&self, index: usize) -> Vec<&Example> {
+    fn row(&self, index: usize) -> Result<Vec<Example>> {
         let epoch = self.epoch((index / self.rows_per_epoch) as u64);
-        epoch[index % self.rows_per_epoch].iter().map(|&example| &self.examples[example]).collect()
+        epoch.row(index % self.rows_per_epoch).iter().map(|&example| self.examples.get(example)).collect()
     }
 
-    fn epoch(&self, number: u64) -> Epoch {
+    fn epoch(&self, number: u64) -> Arc<Epoch> {
         // In file order all epochs are one.
         let number = if self.config.shuffle { number } else { 0 };
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.0 != number {
-            *cache = (number, Arc::new(plan(&self.examples, &self.config, number)));
+            *cache = (number, Arc::new(plan(self.examples.len(), &self.lengths, &self.config, number)));
         }
         cache.1.clone()
     }
 }
 
-/// The rows of epoch `number`. There are equally many in each.
-fn plan(examples: &[Example], config: &StreamConfig, number: u64) -> Vec<Vec<usize>> {
-    let lengths: Vec<usize> = examples.iter().map(Example::len).collect();
-    let mut order: Vec<usize> = (0..examples.len()).collect();
+/// The rows of epoch `number` of `count` examples. There are equally many in each.
+fn plan(count: usize, lengths: &[usize], config: &StreamConfig, number: u64) -> Epoch {
+    let mut order: Vec<usize> = (0..count).collect();
     let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
     rng.set_stream(number);
     if config.shuffle {
         shuffle(&mut order, &mut rng);
     }
     if config.packing && config.shuffle {
-        let mut rows = packing::best_fit(&lengths, &order, config.max_length);
+        let mut rows = packing::best_fit(lengths, &order, config.max_length);
         shuffle(&mut rows, &mut rng);
-        return rows;
+        return Epoch::Packed(rows);
     }
     if config.packing {
-        return packing::in_order(&lengths, &order, config.max_length);
+        return Epoch::Packed(packing::in_order(lengths, &order, config.max_length));
     }
     if config.group_by_length {
-        group_by_length(&mut order, &lengths, config.batch_size * config.accumulation);
+        group_by_length(&mut order, lengths, config.batch_size * config.accumulation);
     }
-    order.into_iter().map(|example| vec![example]).collect()
+    Epoch::Single(order)
+}
+
+/// The share `share` of `count` rows that is set apart for evaluation, and the rest: chosen at random by `seed`, each in the
+/// order of the rows, at least one of them in both.
+pub(super) fn split(count: usize, share: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
+    let mut order: Vec<usize> = (0..count).collect();
+    shuffle(&mut order, &mut ChaCha8Rng::seed_from_u64(seed));
+    let apart = ((count as f64 * share).ceil() as usize).clamp(1, count.saturating_sub(1).max(1));
+    let mut rest = order.split_off(apart.min(count));
+    order.sort_unstable();
+    rest.sort_unstable();
+    (order, rest)
+}
+
+/// How often each of `count` rows comes in an epoch, where each is to come `weight` times: the whole part of it, and once more
+/// for as many rows, chosen at random by `seed`, as the rest makes.
+pub(super) fn weighted(count: usize, weight: f64, seed: u64) -> Vec<usize> {
+    let once_more = (count as f64 * weight.fract()).round() as usize;
+    let mut order: Vec<usize> = (0..count).collect();
+    shuffle(&mut order, &mut ChaCha8Rng::seed_from_u64(seed));
+    let mut indices: Vec<usize> = (0..weight.trunc() as usize).flat_map(|_| 0..count).collect();
+    let mut extra = order[..once_more.min(count)].to_vec();
+    extra.sort_unstable();
+    indices.append(&mut extra);
+    indices
 }
 
 /// Fisher and Yates' shuffle, spelled out: a run resumed under a later `rand` must see the same rows.
@@ -213,7 +278,7 @@ mod tests {
     }
 
     fn rows(stream: &Stream, steps: usize) -> Vec<i32> {
-        (0..steps).flat_map(|k| first_ids(&stream.step(k))).collect()
+        (0..steps).flat_map(|k| first_ids(&stream.step(k).unwrap())).collect()
     }
 
     fn sorted(mut ids: Vec<i32>) -> Vec<i32> {
@@ -245,10 +310,10 @@ mod tests {
         for (packing, group_by_length) in [(false, false), (true, false), (false, true)] {
             let config = StreamConfig { packing, group_by_length, ..config() };
             let sequential = stream(11, config.clone());
-            let steps: Vec<_> = (0..20).map(|k| sequential.step(k)).collect();
+            let steps: Vec<_> = (0..20).map(|k| sequential.step(k).unwrap()).collect();
             for k in [19, 3, 0, 12] {
-                assert_eq!(stream(11, config.clone()).step(k), steps[k], "a run resumed at step {k}");
-                assert_eq!(sequential.step(k), steps[k]);
+                assert_eq!(stream(11, config.clone()).step(k).unwrap(), steps[k], "a run resumed at step {k}");
+                assert_eq!(sequential.step(k).unwrap(), steps[k]);
             }
             assert_ne!(rows(&stream(11, StreamConfig { seed: 8, ..config }), 5), rows(&sequential, 5));
         }
@@ -262,7 +327,7 @@ mod tests {
     #[test]
     fn a_step_larger_than_the_file_takes_several_epochs() {
         let stream = stream(3, StreamConfig { batch_size: 4, ..config() });
-        let batches = stream.step(0);
+        let batches = stream.step(0).unwrap();
         assert_eq!(batches.iter().map(|batch| batch.batch).collect::<Vec<_>>(), [4, 4]);
         let ids = first_ids(&batches);
         for epoch in ids[..6].chunks(3) {
@@ -272,7 +337,7 @@ mod tests {
 
     #[test]
     fn micro_batches_know_the_targets_of_their_step() {
-        let batches = stream(10, config()).step(1);
+        let batches = stream(10, config()).step(1).unwrap();
         let targets: usize = batches.iter().map(Batch::num_targets).sum();
         assert!(targets > batches[0].num_targets());
         assert!(batches.iter().all(|batch| batch.step_targets == targets));
@@ -282,10 +347,11 @@ mod tests {
     fn grouping_by_length_spares_padding_and_begins_with_the_longest() {
         let config = StreamConfig { batch_size: 4, accumulation: 1, ..config() };
         let grouped = stream(200, StreamConfig { group_by_length: true, ..config.clone() });
-        let cells = |stream: &Stream| (0..50).flat_map(|k| stream.step(k)).map(|batch| batch.input_ids.len()).sum();
+        let cells =
+            |stream: &Stream| (0..50).flat_map(|k| stream.step(k).unwrap()).map(|batch| batch.input_ids.len()).sum();
         let (with, without): (usize, usize) = (cells(&grouped), cells(&stream(200, config)));
         assert!(with * 10 < without * 9, "{with} against {without}");
-        assert_eq!(grouped.step(0)[0].lengths[0], 13);
+        assert_eq!(grouped.step(0).unwrap()[0].lengths[0], 13);
     }
 
     #[test]
@@ -295,7 +361,8 @@ mod tests {
             let stream = stream(n, config);
             for epoch in 0..2 {
                 let steps = stream.rows_per_epoch();
-                let batches: Vec<_> = (epoch * steps..(epoch + 1) * steps).flat_map(|k| stream.step(k)).collect();
+                let batches: Vec<_> =
+                    (epoch * steps..(epoch + 1) * steps).flat_map(|k| stream.step(k).unwrap()).collect();
                 let mut seen = Vec::new();
                 for batch in &batches {
                     assert!(batch.seq <= 24);
@@ -324,6 +391,58 @@ mod tests {
             let targets: usize = batches.iter().map(Batch::num_targets).sum();
             assert!(batches.iter().all(|batch| batch.step_targets == targets));
         }
+    }
+
+    #[test]
+    fn any_data_set_of_burn_is_streamed() {
+        use burn::data::dataset::transform::{Mapper, MapperDataset, PartialDataset};
+        use burn::data::dataset::{Dataset, DatasetError, InMemDataset};
+
+        let unshuffled = StreamConfig { shuffle: false, accumulation: 1, ..config() };
+        let of = |examples: Examples| Stream::new(examples, unshuffled.clone());
+        let in_memory = || InMemDataset::new(examples(6).to_vec());
+        /// Gives all tokens one id.
+        struct AllAlike;
+        impl Mapper<Example, Example> for AllAlike {
+            fn map(&self, example: &Example) -> Example {
+                Example { input_ids: vec![99; example.len()], ..example.clone() }
+            }
+        }
+        let mapped = MapperDataset::new(in_memory(), AllAlike);
+        assert_eq!(rows(&of(Examples::new(mapped)).unwrap(), 1), [99, 99]);
+        let partial = Examples::new(PartialDataset::new(in_memory(), 2, 4));
+        assert_eq!(rows(&of(partial).unwrap(), 2), [3, 4, 3, 4]);
+
+        /// Fails at its second example.
+        struct Own;
+        impl Dataset<Example> for Own {
+            fn get(&self, index: usize) -> Result<Example, DatasetError> {
+                match index {
+                    0 => Ok(Example { input_ids: vec![1, 2], labels: vec![1, 2] }),
+                    _ => Err(DatasetError::new(std::io::Error::other("the disk is gone"))),
+                }
+            }
+
+            fn len(&self) -> usize {
+                2
+            }
+        }
+        let own = of(Examples::new(Own)).unwrap();
+        assert!(own.step(0).unwrap_err().to_string().contains("the disk is gone"));
+    }
+
+    #[test]
+    fn a_share_is_set_apart_and_weights_repeat_rows() {
+        let (apart, rest) = split(10, 0.25, 1);
+        assert_eq!((apart.len(), rest.len()), (3, 7));
+        assert_eq!(split(10, 0.25, 1), (apart.clone(), rest.clone()));
+        let mut all = [apart.clone(), rest].concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..10).collect::<Vec<_>>());
+        assert_ne!(split(10, 0.25, 2).0, apart);
+        assert_eq!((split(2, 0.9, 1).0.len(), split(1, 0.5, 1).1.len()), (1, 0));
+        assert_eq!(weighted(3, 2.0, 1), [0, 1, 2, 0, 1, 2]);
+        assert_eq!((weighted(4, 0.5, 1).len(), weighted(4, 1.25, 1).len()), (2, 5));
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! A line for each epoch, for programs that train in Burn's own loop.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 use burn::train::logger::{EvaluationProgressLogger, TrainingProgressLogger};
 use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
-use burn::train::renderer::tui::TuiMetricsRendererWrapper;
 use burn::train::renderer::{
     EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation, MetricsRendererTraining,
 };
-use burn::train::{Interrupter, LearnerSummary};
+use burn::train::{Interrupter, LearnerModel, LearnerSummary, SupervisedTraining};
+
+use super::dashboard;
 
 /// Writes a line for each epoch with its metrics, where Burn's own renderer writes several for each batch.
 ///
@@ -30,13 +31,10 @@ impl EpochLines {
         Self { writer, epochs: 0, names: BTreeMap::new(), train: Vec::new(), valid: Vec::new() }
     }
 
-    /// A renderer for `SupervisedTraining::renderer`: Burn's dashboard where stdout is a terminal, and lines to stderr
-    /// elsewhere. The dashboard stops the run through `interrupter`, which is the training's own.
+    /// A renderer for `SupervisedTraining::renderer`: Burn's dashboard where stdout is a terminal (with the feature `tui`),
+    /// and lines to stderr elsewhere. The dashboard stops the run through `interrupter`, which is the training's own.
     pub fn or_dashboard(interrupter: Interrupter) -> Box<dyn MetricsRenderer> {
-        if std::io::stdout().is_terminal() {
-            return Box::new(TuiMetricsRendererWrapper::new(interrupter, None));
-        }
-        Box::new(Self::to_writer(Box::new(std::io::stderr())))
+        dashboard(&interrupter).unwrap_or_else(|| Box::new(Self::to_writer(Box::new(std::io::stderr()))))
     }
 
     fn name(&self, id: &MetricId) -> String {
@@ -47,11 +45,40 @@ impl EpochLines {
     /// A metric and its value so far in the epoch.
     fn value(&self, state: &MetricState) -> Option<(String, f64)> {
         match state {
-            MetricState::Numeric(entry, Some(value)) => {
+            MetricState::Numeric(entry, Some(value)) if !entry.serialized_entry.is_not_available() => {
                 Some((self.name(&entry.metric_id), NumericEntry::current(value)))
             }
             _ => None,
         }
+    }
+}
+
+/// Shows what Burn's training loop does, in the place of Burn's several lines for each batch.
+pub trait ShowEpochs {
+    /// Shows Burn's dashboard where stdout is a terminal, and a line for each epoch on stderr elsewhere
+    /// ([`EpochLines::or_dashboard`]). Writes no `experiment.log`.
+    ///
+    /// ```no_run
+    /// # use std::sync::Arc;
+    /// # use burn::data::dataloader::DataLoader;
+    /// # use burn::train::{InferenceStep, Learner, LearnerModel, SupervisedTraining, TrainStep};
+    /// use peft_learner::report::ShowEpochs;
+    ///
+    /// # fn train<M: LearnerModel>(
+    /// #     learner: Learner<M>,
+    /// #     train: Arc<dyn DataLoader<<M as TrainStep>::Input>>,
+    /// #     valid: Arc<dyn DataLoader<<M as InferenceStep>::Input>>,
+    /// # ) {
+    /// SupervisedTraining::new("runs/mine", train, valid).num_epochs(5).show_epochs().launch(learner);
+    /// # }
+    /// ```
+    fn show_epochs(self) -> Self;
+}
+
+impl<M: LearnerModel> ShowEpochs for SupervisedTraining<M> {
+    fn show_epochs(self) -> Self {
+        let renderer = EpochLines::or_dashboard(self.interrupter());
+        self.renderer(renderer).with_application_logger(None)
     }
 }
 

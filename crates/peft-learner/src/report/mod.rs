@@ -1,5 +1,6 @@
 //! What a run came to: metrics, pictures, progress.
 
+mod dashboard;
 mod epochs;
 mod loss_plot;
 mod metrics;
@@ -7,7 +8,8 @@ mod progress;
 mod rank_plot;
 mod step_metric;
 
-pub use epochs::EpochLines;
+pub(crate) use dashboard::dashboard;
+pub use epochs::{EpochLines, ShowEpochs};
 pub use loss_plot::write_loss_plot;
 pub use metrics::{EvalReport, Metrics, MetricsWriter, StepReport, read_metrics, truncate_after};
 pub use progress::Progress;

@@ -3,7 +3,7 @@
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
 use peft_burn::adalora::RankMask;
-use peft_burn::{PeftConfig, PeftError, PeftModel, adalora};
+use peft_burn::{PeftError, PeftModel, adalora};
 
 use crate::error::{LearnerError, Result};
 
@@ -38,26 +38,23 @@ pub(crate) fn plan<M: PeftModel>(
     shrink: bool,
 ) -> Result<Option<Pruning>> {
     let config = adapter.map(|name| model.adapter_config(name)).transpose()?;
-    let (Some(name), Some(PeftConfig::AdaLora(config))) = (adapter, config) else {
+    let (Some(name), Some(config)) = (adapter, config.filter(|config| config.prunes())) else {
         return match shrink {
             true => Err(LearnerError::NothingToShrink),
             false => Ok(None),
         };
     };
-    if let Some(total_step) = config.total_step.filter(|own| *own != total_steps) {
+    if let Some(total_step) = config.total_step().filter(|own| *own != total_steps) {
         return Err(LearnerError::TotalStep { total_step, steps: total_steps });
     }
-    let last_mask = total_steps.saturating_sub(config.tfinal);
     set_total_step(model, name, total_steps)?;
+    let last_mask = adalora::last_mask(model, name)?;
     Ok(Some(Pruning { adapter: name.to_owned(), last_mask, shrink }))
 }
 
 /// Begins the phases of the adapter `name` anew over `steps` steps, if it is AdaLoRA.
 pub(crate) fn restart<M: PeftModel>(model: &mut M, name: &str, steps: usize) -> Result<()> {
-    match model.adapter_config(name)? {
-        PeftConfig::AdaLora(_) => set_total_step(model, name, steps),
-        _ => Ok(()),
-    }
+    if model.adapter_config(name)?.prunes() { set_total_step(model, name, steps) } else { Ok(()) }
 }
 
 fn set_total_step<M: PeftModel>(model: &mut M, name: &str, steps: usize) -> Result<()> {

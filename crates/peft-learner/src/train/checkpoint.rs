@@ -7,7 +7,7 @@ use burn::optim::{ModuleOptimizer, OptimizerRecord};
 use burn::store::ModuleRecord;
 use llama_burn::CausalModel;
 use peft_burn::adalora::{held_triplets, shrink_to};
-use peft_burn::{AdapterFiles, PeftConfig, PeftModel};
+use peft_burn::{AdapterFiles, PeftModel};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{LearnerError, Result};
@@ -83,15 +83,18 @@ pub struct Checkpoints {
     dir: PathBuf,
     /// How many are kept.
     limit: usize,
+    /// Whether an adapter that keeps a part of the base is written as plain LoRA.
+    as_lora: bool,
     /// What is written beside the step.
     state: TrainerState,
 }
 
 impl Checkpoints {
-    /// The checkpoints in `dir`, of which the newest `limit` are kept (0: all). `state` is what a run that goes on from
-    /// one of them must have in common with this one.
-    pub fn new(dir: impl Into<PathBuf>, limit: usize, state: TrainerState) -> Self {
-        Self { dir: dir.into(), limit, state }
+    /// The checkpoints in `dir`, of which the newest `limit` are kept (0: all). `as_lora`: an adapter that keeps a part of the
+    /// base is written as plain LoRA; a run goes on from the records beside it, whichever it is. `state` is what a run that
+    /// goes on from one of them must have in common with this one.
+    pub fn new(dir: impl Into<PathBuf>, limit: usize, as_lora: bool, state: TrainerState) -> Self {
+        Self { dir: dir.into(), limit, as_lora, state }
     }
 
     /// What every checkpoint notes of the run, but for its step.
@@ -185,14 +188,14 @@ impl Checkpoints {
         let path = part.join(OPTIMIZER);
         record(&path, optim.to_record().save(&path))?;
         if let Some(name) = adapter {
-            model.save_adapter(name, &part.join("adapter"))?;
+            save_adapter(model, name, &part.join("adapter"), self.as_lora)?;
         }
         for file in [MODEL, OPTIMIZER] {
             let path = part.join(file);
             std::fs::File::open(&path).and_then(|f| f.sync_all()).map_err(LearnerError::io("write", &path))?;
         }
         let triplets = match adapter {
-            Some(name) if matches!(model.adapter_config(name)?, PeftConfig::AdaLora(_)) => held_triplets(model, name)?,
+            Some(name) if model.adapter_config(name)?.prunes() => held_triplets(model, name)?,
             _ => None,
         };
         let state = TrainerState { global_step: step, triplets, ..self.state.clone() };
@@ -223,6 +226,11 @@ impl Checkpoints {
         let record = OptimizerRecord::load(dir.join(OPTIMIZER)).map_err(|e| broken(OPTIMIZER, e.to_string()))?;
         Ok(Some((model, optim.load_record(record), state)))
     }
+}
+
+/// Writes the adapter `name` to `dir`: as it is, or as plain LoRA (`as_lora`) where it keeps a part of the base.
+pub(crate) fn save_adapter<M: CausalModel>(model: &M, name: &str, dir: &Path, as_lora: bool) -> Result<()> {
+    Ok(if as_lora { model.save_adapter_as_lora(name, dir) } else { model.save_adapter(name, dir) }?)
 }
 
 fn read_state(dir: &Path) -> Result<TrainerState> {

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use llama_burn::CausalModel;
-use peft_burn::PeftModel;
+use peft_burn::{InitLoraWeights, PeftConfig, PeftModel};
 
 use super::adalora::{self, Pruning};
 use super::replicas;
@@ -48,7 +48,7 @@ pub(crate) fn check<M: CausalModel>(model: &mut M, parts: &Parts<'_>) -> Result<
     }
     let mut problems = training.problems();
     let accumulation = training.gradient_accumulation_steps * devices.len().max(1);
-    let micro_batches = parts.stream.step(0).len();
+    let micro_batches = parts.stream.micro_batches();
     if micro_batches != accumulation {
         problems.push(format!(
             "the stream's steps have {micro_batches} micro-batches, and `gradient_accumulation_steps` on {} device(s) adds \
@@ -58,6 +58,16 @@ pub(crate) fn check<M: CausalModel>(model: &mut M, parts: &Parts<'_>) -> Result<
     }
     if parts.asks_for_evaluations && !parts.evaluates {
         problems.push("evaluations are asked for, and there are no validation rows; give some, or leave out what is told of evaluations");
+    }
+    if let Some(name) = parts.adapter
+        && let PeftConfig::Lora(lora) = model.adapter_config(name)?
+        && let InitLoraWeights::PissaNiter(n) = lora.init_lora_weights
+        && !training.save_as_lora
+    {
+        problems.push(format!(
+            "`save_as_lora = false` with init_lora_weights = \"pissa_niter_{n}\": what it takes out of the base is drawn at \
+             random, and whoever loads the file would draw something else; leave save_as_lora out, or use \"pissa\""
+        ));
     }
     if !problems.is_empty() {
         return Err(LearnerError::Options(problems));

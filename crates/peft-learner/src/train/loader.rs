@@ -80,7 +80,10 @@ impl Iterator for Steps<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         if self.ready.is_empty() {
             let step = self.steps.next()?;
-            let batches = self.loader.stream.step(step).into_iter();
+            let batches = match self.loader.stream.step(step) {
+                Ok(batches) => batches.into_iter(),
+                Err(error) => return Some(Err(DatasetError::new(error))),
+            };
             self.ready = batches.skip(self.loader.replica).step_by(self.loader.replicas).collect();
         }
         self.given += 1;

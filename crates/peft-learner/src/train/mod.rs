@@ -27,7 +27,7 @@ pub use callbacks::{Evaluated, Flow, Saved};
 pub use causal_lm::{CausalLm, LmOutput, StepOptions};
 pub use checkpoint::{Checkpoints, TrainerState};
 pub use clip::clip;
-pub(crate) use contents::{of_examples, of_files};
+pub(crate) use contents::of_files;
 pub use finetune::{Finetune, Report};
 pub use loss::{batch_loss, cross_entropy, input};
 pub use memory::keep_freed_memory;

@@ -55,7 +55,8 @@ impl OutputFolder {
     ///
     /// # Errors
     /// As [`check_output`], and a folder that cannot be created or cleared.
-    pub fn claim(dir: &Path, existing: Existing) -> Result<Self> {
+    pub fn claim(dir: impl AsRef<Path>, existing: Existing) -> Result<Self> {
+        let dir = dir.as_ref();
         check_output(dir, existing)?;
         std::fs::create_dir_all(dir).map_err(LearnerError::io("create", dir))?;
         let path = dir.join(LOCK);

@@ -9,14 +9,16 @@ use crate::error::{LearnerError, Problems, Result};
 
 /// Settings that may be others when a run is resumed: nothing that is learned depends on them, or it is what the user
 /// wants to change.
-const FREE: [&str; 7] = [
+const FREE: &[&str] = &[
     "training.eval_steps",
     "training.save_steps",
     "training.save_total_limit",
+    "data.cache",
     "training.max_steps",
     "training.num_train_epochs",
     "training.sample_prompts",
     "training.sample_max_new_tokens",
+    "training.save_as_lora",
 ];
 /// The names of files and folders, and what the trainer state calls what is in them, which is what counts.
 const PATHS: [(&str, &str); 4] =

@@ -8,20 +8,21 @@ use std::arch::x86_64::{
 
 use half::bf16;
 
-use super::super::{Mat, Values};
+use super::kernel::COLS;
+use crate::matrix::mat::{Mat, Values};
 use crate::simd::{narrow, vectorized, widen};
 
 /// Copies a right factor times `alpha` into panels of `COLS` columns, each row by row, the last one filled up with zeros.
 ///
 /// # Safety
-/// The processor must have AVX2 and FMA.
-pub(super) unsafe fn right<const COLS: usize>(b: Mat<'_>, alpha: f32, out: &mut [f32]) {
+/// The processor must have AVX-512, and with it AVX2 and FMA.
+pub(super) unsafe fn right(b: Mat<'_>, alpha: f32, out: &mut [f32]) {
     let layout = Layout { rows: b.rows, cols: b.cols, row_stride: b.row_stride, col_stride: b.col_stride };
     // SAFETY: the caller's.
     unsafe {
         match b.values {
             Values::Single(values) => {
-                panels::<COLS, _>(
+                panels(
                     layout,
                     values,
                     out,
@@ -30,7 +31,7 @@ pub(super) unsafe fn right<const COLS: usize>(b: Mat<'_>, alpha: f32, out: &mut 
                 );
             }
             Values::Half(values) => {
-                panels::<COLS, _>(
+                panels(
                     layout,
                     values,
                     out,
@@ -45,8 +46,8 @@ pub(super) unsafe fn right<const COLS: usize>(b: Mat<'_>, alpha: f32, out: &mut 
 /// As [`right`] for bf16 that stays bf16: two rows share one, pair by pair, and a last single one is paired with zeros.
 ///
 /// # Safety
-/// The processor must have AVX2 and FMA.
-pub(super) unsafe fn right_pairs<const COLS: usize>(b: Mat<'_>, values: &[bf16], out: &mut [f32]) {
+/// The processor must have AVX-512, and with it AVX2 and FMA.
+pub(super) unsafe fn right_pairs(b: Mat<'_>, values: &[bf16], out: &mut [f32]) {
     let depth = b.rows.div_ceil(2);
     // Neighbours along the inner dimension that are neighbours in memory are a pair as they lie.
     if b.row_stride == 1 && b.rows.is_multiple_of(2) && b.col_stride.is_multiple_of(2) {
@@ -55,7 +56,7 @@ pub(super) unsafe fn right_pairs<const COLS: usize>(b: Mat<'_>, values: &[bf16],
         if before.is_empty() {
             let layout = Layout { rows: depth, cols: b.cols, row_stride: 1, col_stride: b.col_stride / 2 };
             // SAFETY: the caller's.
-            return unsafe { panels::<COLS, _>(layout, pairs, out, f32::from_bits) };
+            return unsafe { panels(layout, pairs, out, f32::from_bits) };
         }
     }
     let bits = |row: usize, col: usize| match row < b.rows {
@@ -101,9 +102,9 @@ struct Layout {
 }
 
 /// # Safety
-/// The processor must have AVX2 and FMA.
+/// The processor must have AVX-512, and with it AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn panels<const COLS: usize, T: Copy>(b: Layout, values: &[T], out: &mut [f32], single: impl Fn(T) -> f32) {
+unsafe fn panels<T: Copy>(b: Layout, values: &[T], out: &mut [f32], single: impl Fn(T) -> f32) {
     if b.col_stride == 1 {
         // Row by row, in the order in which memory is read.
         let panel = b.rows * COLS;
@@ -177,7 +178,7 @@ fn transposed(rows: [__m256; 8]) -> [__m256; 8] {
 /// Copies a left factor into rows of its values, widened.
 ///
 /// # Safety
-/// The processor must have AVX2 and FMA.
+/// The processor must have AVX-512, and with it AVX2 and FMA.
 pub(super) unsafe fn left(a: Mat<'_>, out: &mut [f32]) {
     // SAFETY: the caller's.
     unsafe {
@@ -198,7 +199,7 @@ pub(super) unsafe fn left(a: Mat<'_>, out: &mut [f32]) {
 /// Copies a left factor into rows of pairs of bf16, the last one paired with zero if it is alone.
 ///
 /// # Safety
-/// The processor must have AVX2 and FMA.
+/// The processor must have AVX-512, and with it AVX2 and FMA.
 pub(super) unsafe fn left_pairs(a: Mat<'_>, out: &mut [f32]) {
     let depth = a.cols.div_ceil(2);
     // SAFETY: any bits are bf16, and a place of four bytes is two of them; for the rest, the caller's.
@@ -224,7 +225,7 @@ pub(super) unsafe fn left_pairs(a: Mat<'_>, out: &mut [f32]) {
 /// Copies a matrix into rows that begin `stride` apart.
 ///
 /// # Safety
-/// The processor must have AVX2 and FMA.
+/// The processor must have AVX-512, and with it AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn rows<T: Copy, U>(a: Mat<'_>, values: &[T], stride: usize, out: &mut [U], convert: impl Fn(T) -> U) {
     if a.col_stride == 1 {

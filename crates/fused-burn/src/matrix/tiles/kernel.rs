@@ -1,11 +1,10 @@
-//! The innermost loops, one for each kind of processor: a tile of the target stays in registers while the factors pass by.
+//! The innermost loops: a tile of the target stays in registers while the factors pass by.
 //!
 //! Tiles are six rows high, so that the left factor can be read where it is: the addresses of its rows fit into registers too.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m256, __m512, __m512bh, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps,
-    _mm256_storeu_ps, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps,
+    __m512, __m512bh, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps,
     _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
@@ -40,27 +39,12 @@ pub(super) struct Tile {
 /// Rows of a tile at most.
 pub(super) const ROWS: usize = 6;
 
-/// What a kind of processor computes in one go.
-pub(super) trait Kernel {
-    /// Columns of a vector.
-    const LANES: usize;
-    /// Columns of a tile at most.
-    const COLS: usize;
-    /// How many places of the inner dimension are taken at a time: a panel of the right factor then stays in the nearest
-    /// caches.
-    const DEPTH: usize;
-    /// Up to so many rows, copying a right factor whose rows lie as they are read costs more than reading it where it is.
-    const DIRECT_ROWS: usize;
-    /// Whether bf16 is multiplied as it is.
-    const PAIRS: bool;
-
-    /// Computes a tile: the sum of `segments` from the row and panel `at` on.
-    ///
-    /// # Safety
-    /// The processor must have what the kernel needs; the segments must reach over the tile's rows and vectors, which must
-    /// lie at `out`, where nothing else reads or writes meanwhile.
-    unsafe fn compute(tile: Tile, segments: &[Segment], at: [usize; 2]);
-}
+/// Columns of a vector.
+pub(super) const LANES: usize = 16;
+/// Columns of a tile at most.
+pub(super) const COLS: usize = 64;
+/// How many places of the inner dimension are taken at a time: a panel of the right factor then stays in the nearest caches.
+pub(super) const DEPTH: usize = 128;
 
 /// Calls the function for a tile of the size that is known when the program runs.
 macro_rules! by_size {
@@ -78,41 +62,18 @@ macro_rules! by_size {
     };
 }
 
-/// AVX2 and FMA: 6 x 16.
-pub(super) struct Avx2;
-
-impl Kernel for Avx2 {
-    const LANES: usize = 8;
-    const COLS: usize = 16;
-    const DEPTH: usize = 256;
-    const DIRECT_ROWS: usize = 3 * ROWS;
-    const PAIRS: bool = false;
-
-    unsafe fn compute(tile: Tile, segments: &[Segment], at: [usize; 2]) {
-        // SAFETY: the caller's.
-        unsafe { by_size!(tile, tile_avx2, (tile, segments, at), [1 2 3 4 5 6], [1 2]) }
-    }
-}
-
-/// AVX-512: 6 x 64; with `PAIRS`, which needs AVX-512 BF16, bf16 as it is.
-pub(super) struct Avx512<const PAIRS: bool>;
-
-impl<const PAIRS: bool> Kernel for Avx512<PAIRS> {
-    const LANES: usize = 16;
-    const COLS: usize = 64;
-    const DEPTH: usize = 128;
-    // A row of a panel is four whole lines of the cache.
-    const DIRECT_ROWS: usize = usize::MAX;
-    const PAIRS: bool = PAIRS;
-
-    unsafe fn compute(tile: Tile, segments: &[Segment], at: [usize; 2]) {
-        // SAFETY: the caller's.
-        unsafe {
-            if PAIRS && segments.iter().any(|s| s.pairs) {
-                by_size!(tile, tile_bf16, (tile, segments, at), [1 2 3 4 5 6], [1 2 3 4])
-            } else {
-                by_size!(tile, tile_avx512, (tile, segments, at), [1 2 3 4 5 6], [1 2 3 4])
-            }
+/// Computes a tile: the sum of `segments` from the row and panel `at` on.
+///
+/// # Safety
+/// The processor must have AVX-512, and AVX-512 BF16 where a segment has pairs; the segments must reach over the tile's rows
+/// and vectors, which must lie at `out`, where nothing else reads or writes meanwhile.
+pub(super) unsafe fn compute(tile: Tile, segments: &[Segment], at: [usize; 2]) {
+    // SAFETY: the caller's.
+    unsafe {
+        if segments.iter().any(|s| s.pairs) {
+            by_size!(tile, tile_bf16, (tile, segments, at), [1 2 3 4 5 6], [1 2 3 4])
+        } else {
+            by_size!(tile, tile_single, (tile, segments, at), [1 2 3 4 5 6], [1 2 3 4])
         }
     }
 }
@@ -137,65 +98,21 @@ macro_rules! steps {
 }
 
 /// # Safety
-/// As [`Kernel::compute`].
-#[target_feature(enable = "avx2,fma")]
-unsafe fn tile_avx2<const R: usize, const V: usize>(tile: Tile, segments: &[Segment], at: [usize; 2]) {
-    let mut sums = [[_mm256_setzero_ps(); V]; R];
-    // SAFETY: the segments reach over these rows and this panel, and `out` over the tile.
-    unsafe {
-        for segment in segments {
-            steps!(step_avx2, &mut sums, segment, at);
-        }
-        for (i, sums) in sums.into_iter().enumerate() {
-            for (j, sum) in sums.into_iter().enumerate() {
-                let out = tile.out.add(i * tile.stride + j * Avx2::LANES);
-                let sum = if tile.add { _mm256_add_ps(sum, _mm256_loadu_ps(out)) } else { sum };
-                _mm256_storeu_ps(out, sum);
-            }
-        }
-    }
-}
-
-/// Adds a column of the left factor times a row of the right one.
-///
-/// # Safety
-/// `a` must reach over `R` rows, and `b` over `V` vectors.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn step_avx2<const R: usize, const V: usize>(
-    sums: &mut [[__m256; V]; R],
-    a: *const f32,
-    a_stride: usize,
-    b: *const f32,
-) {
-    // SAFETY: the caller's.
-    unsafe {
-        let right: [__m256; V] = std::array::from_fn(|j| _mm256_loadu_ps(b.add(j * Avx2::LANES)));
-        for (i, sums) in sums.iter_mut().enumerate() {
-            let left = _mm256_set1_ps(*a.add(i * a_stride));
-            for (sum, right) in sums.iter_mut().zip(right) {
-                *sum = _mm256_fmadd_ps(left, right, *sum);
-            }
-        }
-    }
-}
-
-/// # Safety
-/// As [`Kernel::compute`], with segments of f32.
+/// As [`compute`], with segments of f32.
 #[target_feature(enable = "avx512f")]
-unsafe fn tile_avx512<const R: usize, const V: usize>(tile: Tile, segments: &[Segment], at: [usize; 2]) {
+unsafe fn tile_single<const R: usize, const V: usize>(tile: Tile, segments: &[Segment], at: [usize; 2]) {
     let mut sums = [[_mm512_setzero_ps(); V]; R];
     // SAFETY: the segments reach over these rows and this panel, and `out` over the tile.
     unsafe {
         for segment in segments {
-            steps!(step_avx512, &mut sums, segment, at);
+            steps!(step_single, &mut sums, segment, at);
         }
-        store_avx512(&sums, tile);
+        store(&sums, tile);
     }
 }
 
 /// # Safety
-/// As [`Kernel::compute`].
+/// As [`compute`].
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn tile_bf16<const R: usize, const V: usize>(tile: Tile, segments: &[Segment], at: [usize; 2]) {
     let mut sums = [[_mm512_setzero_ps(); V]; R];
@@ -205,20 +122,20 @@ unsafe fn tile_bf16<const R: usize, const V: usize>(tile: Tile, segments: &[Segm
             if segment.pairs {
                 steps!(step_bf16, &mut sums, segment, at);
             } else {
-                steps!(step_avx512, &mut sums, segment, at);
+                steps!(step_single, &mut sums, segment, at);
             }
         }
-        store_avx512(&sums, tile);
+        store(&sums, tile);
     }
 }
 
-/// As [`step_avx2`].
+/// Adds a column of the left factor times a row of the right one.
 ///
 /// # Safety
-/// As [`step_avx2`].
+/// `a` must reach over `R` rows, and `b` over `V` vectors.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn step_avx512<const R: usize, const V: usize>(
+unsafe fn step_single<const R: usize, const V: usize>(
     sums: &mut [[__m512; V]; R],
     a: *const f32,
     a_stride: usize,
@@ -226,7 +143,7 @@ unsafe fn step_avx512<const R: usize, const V: usize>(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        let right: [__m512; V] = std::array::from_fn(|j| _mm512_loadu_ps(b.add(j * 16)));
+        let right: [__m512; V] = std::array::from_fn(|j| _mm512_loadu_ps(b.add(j * LANES)));
         for (i, sums) in sums.iter_mut().enumerate() {
             let left = _mm512_set1_ps(*a.add(i * a_stride));
             for (sum, right) in sums.iter_mut().zip(right) {
@@ -239,7 +156,7 @@ unsafe fn step_avx512<const R: usize, const V: usize>(
 /// Adds two columns of the left factor times two rows of the right one.
 ///
 /// # Safety
-/// As [`step_avx2`], of pairs.
+/// As [`step_single`], of pairs.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn step_bf16<const R: usize, const V: usize>(
@@ -251,7 +168,7 @@ unsafe fn step_bf16<const R: usize, const V: usize>(
     // SAFETY: the caller's; vectors of one size are the same bits.
     unsafe {
         let halves = |vector: __m512| std::mem::transmute::<__m512, __m512bh>(vector);
-        let right: [__m512bh; V] = std::array::from_fn(|j| halves(_mm512_loadu_ps(b.add(j * 16))));
+        let right: [__m512bh; V] = std::array::from_fn(|j| halves(_mm512_loadu_ps(b.add(j * LANES))));
         for (i, sums) in sums.iter_mut().enumerate() {
             let left = halves(_mm512_set1_ps(*a.add(i * a_stride)));
             for (sum, right) in sums.iter_mut().zip(right) {
@@ -265,12 +182,12 @@ unsafe fn step_bf16<const R: usize, const V: usize>(
 /// `out` must reach over the tile.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn store_avx512<const R: usize, const V: usize>(sums: &[[__m512; V]; R], tile: Tile) {
+unsafe fn store<const R: usize, const V: usize>(sums: &[[__m512; V]; R], tile: Tile) {
     for (i, sums) in sums.iter().enumerate() {
         for (j, &sum) in sums.iter().enumerate() {
             // SAFETY: the caller's.
             unsafe {
-                let out = tile.out.add(i * tile.stride + j * 16);
+                let out = tile.out.add(i * tile.stride + j * LANES);
                 let sum = if tile.add { _mm512_add_ps(sum, _mm512_loadu_ps(out)) } else { sum };
                 _mm512_storeu_ps(out, sum);
             }

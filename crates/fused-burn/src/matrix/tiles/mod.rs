@@ -1,4 +1,4 @@
-//! Products for processors with AVX2 or AVX-512, after Goto and van de Geijn (2008): the right factor is copied, a block at a
+//! Products for processors with AVX-512, after Goto and van de Geijn (2008): the right factor is copied, a block at a
 //! time, into the order in which it is read, and the target is computed in tiles that stay in registers.
 //!
 //! The sum of several products is one pass over the target. Factors in bf16 never exist in f32: where both are in bf16 and
@@ -9,14 +9,15 @@
 use std::cell::RefCell;
 use std::sync::LazyLock;
 
-use super::{Mat, Product, Values};
+use super::mat::{Mat, Values};
+use super::product::Product;
 
 mod copy;
 mod kernel;
 
-use kernel::{Avx2, Avx512, Kernel, ROWS, Segment, Tile};
+use kernel::{COLS, DEPTH, LANES, ROWS, Segment, Tile};
 
-/// What a group of segments may have beyond a kernel's depth: the inner dimension of a low-rank update goes with the last
+/// What a group of segments may have beyond a tile's depth: the inner dimension of a low-rank update goes with the last
 /// block.
 const EXTRA: usize = 64;
 /// Rows for which a block of the left factor stays in the second-level cache.
@@ -24,12 +25,11 @@ const BLOCK_ROWS: usize = 20 * ROWS;
 /// Columns of the right factor that are copied at a time.
 const BLOCK_COLS: usize = 256;
 /// Values in the largest tile.
-const LARGEST_TILE: usize = ROWS * Avx512::<true>::COLS;
+const LARGEST_TILE: usize = ROWS * COLS;
 
-/// The kernels there are.
+/// The kinds of tiles there are.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Tiles {
-    Avx2,
     Avx512,
     /// With products of bf16.
     Avx512Bf16,
@@ -39,11 +39,12 @@ impl Tiles {
     /// Those that this processor has, the fastest last.
     pub(super) fn all() -> &'static [Self] {
         static FOUND: LazyLock<Vec<Tiles>> = LazyLock::new(|| {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            let avx512 = avx2 && is_x86_feature_detected!("avx512f");
+            // The copies of factors use what any processor with AVX-512 has besides.
+            let copies = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx512 = copies && is_x86_feature_detected!("avx512f");
             let bf16 = avx512 && is_x86_feature_detected!("avx512bf16");
-            let kernels = [(avx2, Tiles::Avx2), (avx512, Tiles::Avx512), (bf16, Tiles::Avx512Bf16)];
-            kernels.into_iter().filter(|(found, _)| *found).map(|(_, tiles)| tiles).collect()
+            let kinds = [(avx512, Tiles::Avx512), (bf16, Tiles::Avx512Bf16)];
+            kinds.into_iter().filter(|(found, _)| *found).map(|(_, tiles)| tiles).collect()
         });
         &FOUND
     }
@@ -54,14 +55,27 @@ impl Tiles {
     /// `self` must be one of [`Self::all`]; the products' rows and columns must lie at `out`, where nothing else reads or
     /// writes meanwhile.
     pub(super) unsafe fn write(self, out: *mut f32, row_stride: usize, products: &[Product<'_>]) {
-        // SAFETY: the caller's.
-        unsafe {
-            match self {
-                Self::Avx2 => write::<Avx2, { Avx2::COLS }>(out, row_stride, products),
-                Self::Avx512 => write::<Avx512<false>, { Avx512::<false>::COLS }>(out, row_stride, products),
-                Self::Avx512Bf16 => write::<Avx512<true>, { Avx512::<true>::COLS }>(out, row_stride, products),
+        let Some(first) = products.first() else { return };
+        let (rows, cols) = (first.a.rows, first.b.cols);
+        let groups = groups(products, self == Self::Avx512Bf16);
+        if groups.is_empty() && !first.add {
+            for row in 0..rows {
+                // SAFETY: the caller's; zeros are f32.
+                unsafe { out.add(row * row_stride).write_bytes(0, cols) };
             }
         }
+        RIGHT.with_borrow_mut(|right| {
+            LEFT.with_borrow_mut(|left| {
+                for start in (0..cols).step_by(BLOCK_COLS) {
+                    let end = (start + BLOCK_COLS).min(cols);
+                    for (i, group) in groups.iter().enumerate() {
+                        let add = first.add || i > 0;
+                        // SAFETY: the caller's; columns `start..end` lie in the target.
+                        unsafe { write_group(out.add(start), row_stride, group, [rows, start, end], add, right, left) };
+                    }
+                }
+            });
+        });
     }
 }
 
@@ -70,42 +84,13 @@ thread_local! {
     static LEFT: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// # Safety
-/// As [`Tiles::write`]; `COLS` must be the kernel's.
-unsafe fn write<K: Kernel, const COLS: usize>(out: *mut f32, row_stride: usize, products: &[Product<'_>]) {
-    let Some(first) = products.first() else { return };
-    let (rows, cols) = (first.a.rows, first.b.cols);
-    let groups = groups::<K>(products);
-    if groups.is_empty() && !first.add {
-        for row in 0..rows {
-            // SAFETY: the caller's; zeros are f32.
-            unsafe { out.add(row * row_stride).write_bytes(0, cols) };
-        }
-    }
-    RIGHT.with_borrow_mut(|right| {
-        LEFT.with_borrow_mut(|left| {
-            for start in (0..cols).step_by(BLOCK_COLS) {
-                let end = (start + BLOCK_COLS).min(cols);
-                for (i, group) in groups.iter().enumerate() {
-                    let add = first.add || i > 0;
-                    // SAFETY: the caller's; columns `start..end` lie in the target.
-                    unsafe {
-                        let out = out.add(start);
-                        write_group::<K, COLS>(out, row_stride, group, [rows, start, end], add, right, left);
-                    }
-                }
-            }
-        });
-    });
-}
-
 /// A part of a product: `depth` of its inner dimension from `from` on.
 #[derive(Clone, Copy)]
 struct Part<'a> {
     product: Product<'a>,
     from: usize,
     depth: usize,
-    /// Whether the kernel multiplies its bf16 as it is.
+    /// Whether its bf16 is multiplied as it is.
     pairs: bool,
 }
 
@@ -116,21 +101,21 @@ impl Part<'_> {
     }
 }
 
-/// The products in parts, of which those that are computed in one pass lie together.
-fn groups<'a, K: Kernel>(products: &[Product<'a>]) -> Vec<Vec<Part<'a>>> {
+/// The products in parts, of which those that are computed in one pass lie together. `bf16`: the processor multiplies it.
+fn groups<'a>(products: &[Product<'a>], bf16: bool) -> Vec<Vec<Part<'a>>> {
     let mut groups: Vec<Vec<Part<'a>>> = Vec::new();
     let mut room = 0;
     for &product in products {
         let half = |m: Mat<'_>| matches!(m.values, Values::Half(_));
-        let pairs = K::PAIRS && half(product.b) && (half(product.a) || product.round) && product.alpha == 1.0;
+        let pairs = bf16 && half(product.b) && (half(product.a) || product.round) && product.alpha == 1.0;
         let inner = product.a.cols;
-        let most = if pairs { 2 * K::DEPTH } else { K::DEPTH };
+        let most = if pairs { 2 * DEPTH } else { DEPTH };
         let step = inner.div_ceil(inner.div_ceil(most).max(1)).next_multiple_of(8);
         for from in (0..inner).step_by(step.max(1)) {
             let part = Part { product, from, depth: step.min(inner - from), pairs };
             if part.places() > room || groups.is_empty() {
                 groups.push(Vec::new());
-                room = K::DEPTH + EXTRA;
+                room = DEPTH + EXTRA;
             }
             room -= part.places().min(room);
             if let Some(group) = groups.last_mut() {
@@ -142,8 +127,8 @@ fn groups<'a, K: Kernel>(products: &[Product<'a>]) -> Vec<Vec<Part<'a>>> {
 }
 
 /// # Safety
-/// As [`write`].
-unsafe fn write_group<K: Kernel, const COLS: usize>(
+/// As [`Tiles::write`].
+unsafe fn write_group(
     out: *mut f32,
     row_stride: usize,
     group: &[Part<'_>],
@@ -179,16 +164,17 @@ unsafe fn write_group<K: Kernel, const COLS: usize>(
         // SAFETY: the processor has the kernel's features.
         unsafe {
             match b.values {
-                Values::Single(values) if rows <= K::DIRECT_ROWS && b.col_stride == 1 && product.alpha == 1.0 => {
+                // A row of a panel is four whole lines of the cache: it is read where it is.
+                Values::Single(values) if b.col_stride == 1 && product.alpha == 1.0 => {
                     segments.push(Segment { b_stride: b.row_stride, b_panel: COLS, ..segment(values.as_ptr()) });
                     if whole < cols {
-                        copy::right::<COLS>(b.cols(whole, cols), 1.0, copied);
+                        copy::right(b.cols(whole, cols), 1.0, copied);
                         edges.push(segment(copied.as_ptr()));
                     }
                     continue;
                 }
-                Values::Half(values) if part.pairs => copy::right_pairs::<COLS>(b, values, copied),
-                _ => copy::right::<COLS>(b, product.alpha, copied),
+                Values::Half(values) if part.pairs => copy::right_pairs(b, values, copied),
+                _ => copy::right(b, product.alpha, copied),
             }
         }
         segments.push(segment(copied.as_ptr()));
@@ -218,7 +204,7 @@ unsafe fn write_group<K: Kernel, const COLS: usize>(
         }
         let tile = |row: usize| Tile {
             rows: ROWS.min(bottom - row),
-            vectors: COLS / K::LANES,
+            vectors: COLS / LANES,
             // SAFETY: the row lies in the target.
             out: unsafe { out.add(row * row_stride) },
             stride: row_stride,
@@ -228,22 +214,24 @@ unsafe fn write_group<K: Kernel, const COLS: usize>(
             for row in (top..bottom).step_by(ROWS) {
                 let tile = tile(row);
                 // SAFETY: the tile lies in the target, and the segments reach over its rows and columns.
-                unsafe { K::compute(Tile { out: tile.out.add(panel * COLS), ..tile }, &segments, [row - top, panel]) };
+                unsafe {
+                    kernel::compute(Tile { out: tile.out.add(panel * COLS), ..tile }, &segments, [row - top, panel])
+                };
             }
         }
         let rest = cols - whole;
         for row in (top..bottom).step_by(ROWS).filter(|_| rest > 0) {
-            let tile = Tile { vectors: rest.div_ceil(K::LANES), ..tile(row) };
+            let tile = Tile { vectors: rest.div_ceil(LANES), ..tile(row) };
             // SAFETY: these columns lie in the target, and the last panel is filled up with zeros.
             unsafe {
                 let target = tile.out.add(whole);
-                if rest.is_multiple_of(K::LANES) {
-                    K::compute(Tile { out: target, ..tile }, &edges, [row - top, 0]);
+                if rest.is_multiple_of(LANES) {
+                    kernel::compute(Tile { out: target, ..tile }, &edges, [row - top, 0]);
                     continue;
                 }
                 let mut edge = [0.0; LARGEST_TILE];
                 let aside = Tile { out: edge.as_mut_ptr(), stride: COLS, add: false, ..tile };
-                K::compute(aside, &edges, [row - top, 0]);
+                kernel::compute(aside, &edges, [row - top, 0]);
                 for (i, values) in edge.chunks_exact(COLS).take(tile.rows).enumerate() {
                     for (j, &value) in values[..rest].iter().enumerate() {
                         let out = target.add(i * row_stride + j);

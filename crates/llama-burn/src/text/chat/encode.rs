@@ -1,11 +1,10 @@
 //! A conversation as token ids, with the tokens that training is to learn from.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::ChatTemplate;
-use super::render::Rendered;
-use crate::error::{LlamaError, Result};
+use super::turns::Turns;
+use crate::error::Result;
 use crate::text::message::Conversation;
 use crate::text::stop::StopTokens;
 use crate::text::tokenizer::{Token, Tokenizer};
@@ -20,8 +19,8 @@ impl ChatTemplate {
     /// turn belongs to the turn, as in TRL 1.16.
     ///
     /// # Errors
-    /// [`LlamaError::Template`] where the template refuses the conversation, or renders it so that turns cannot be told
-    /// apart; [`LlamaError::Tokenizer`].
+    /// [`LlamaError::Template`](crate::LlamaError::Template) where the template refuses the conversation, or renders it so
+    /// that turns cannot be told apart; [`LlamaError::Tokenizer`](crate::LlamaError::Tokenizer).
     pub(crate) fn encode(
         &self,
         conversation: &Conversation,
@@ -68,159 +67,6 @@ fn end_of_turn(tokens: &[Token], tokenizer: &Tokenizer, stop: &StopTokens) -> us
     let ends = tokens[tail..].iter().position(|token| stop.contains(token.id));
     let ends = ends.or_else(|| tokens[tail..].iter().rposition(|token| tokenizer.is_special(token.id)));
     ends.map_or(tokens.len(), |at| tail + at + 1)
-}
-
-/// The turns of one conversation.
-struct Turns<'a> {
-    template: &'a ChatTemplate,
-    conversation: &'a Conversation,
-    tokenizer: &'a Tokenizer,
-    whole: &'a Rendered,
-}
-
-impl Turns<'_> {
-    fn is_assistant(&self, message: usize) -> bool {
-        self.conversation.messages[message].role() == "assistant"
-    }
-
-    /// Assistant messages that are learned.
-    fn learned(&self) -> impl Iterator<Item = usize> {
-        let learned = |at: &usize| self.is_assistant(*at) && !self.conversation.not_learned.contains(at);
-        (0..self.conversation.messages.len()).filter(learned)
-    }
-
-    /// What the template marks, without what is marked in messages that are not learned.
-    fn marked(&self) -> Result<Vec<Range<usize>>> {
-        let blocks = self.whole.generation.clone();
-        let not_learned = &self.conversation.not_learned;
-        if not_learned.is_empty() {
-            return Ok(blocks);
-        }
-        let assistants: Vec<usize> =
-            (0..self.conversation.messages.len()).filter(|&at| self.is_assistant(at)).collect();
-        if assistants.len() == blocks.len() {
-            let learned = blocks.into_iter().zip(assistants).filter(|(_, at)| !not_learned.contains(at));
-            return Ok(learned.map(|(block, _)| block).collect());
-        }
-        let places = self.whole.places(self.conversation.messages.len(), |at| self.is_assistant(at));
-        let places = places.ok_or_else(|| LlamaError::Template {
-            message:
-                "cannot tell which message each {% generation %} block belongs to, and some messages are not to be \
-                      learned; write the messages in a loop over `messages`"
-                    .to_string(),
-        })?;
-        let silent = |block: &Range<usize>| {
-            not_learned.iter().any(|at| matches!(places.get(*at), Some(Some(place)) if place.contains(&block.start)))
-        };
-        Ok(blocks.into_iter().filter(|block| !silent(block)).collect())
-    }
-
-    /// Where the learned turns lie without their headers, from the loop that writes them; `None` where no loop does.
-    fn by_loop(&self, tokens: &[Token]) -> Result<Option<Vec<Range<usize>>>> {
-        let messages = self.conversation.messages.len();
-        let Some(places) = self.whole.places(messages, |at| self.is_assistant(at)) else { return Ok(None) };
-        let last = places.iter().rposition(Option::is_some);
-        let mut headers: BTreeMap<&str, String> = BTreeMap::new();
-        let mut turns = Vec::new();
-        for at in self.learned() {
-            let Some(place) = places[at].clone().filter(|place| !place.is_empty()) else { continue };
-            // What is written behind the loop may end the last turn.
-            let end = if last == Some(at) { self.whole.text.len() } else { place.end };
-            let before = at.checked_sub(1).map_or("", |before| self.conversation.messages[before].role());
-            if !headers.contains_key(before) {
-                headers.insert(before, self.generation_prompt(at)?);
-            }
-            let header = &headers[before];
-            turns.push(self.after_header(header, place.start..end, tokens)?..end);
-        }
-        Ok(Some(turns))
-    }
-
-    /// What the template adds for the assistant to go on with, at message `at`: it begins the assistant's turn there.
-    fn generation_prompt(&self, at: usize) -> Result<String> {
-        // Templates may refuse a conversation without a message, and one that ends too early.
-        let part = self.part(if at == 0 { self.conversation.messages.len() } else { at });
-        let with = self.template.rendered(&part, true)?;
-        let without = self.template.rendered(&part, false)?;
-        let added = match with.text.strip_prefix(&without.text) {
-            Some(added) => added,
-            // Without a generation prompt this template ends the text.
-            None => with.end_of_loop().and_then(|end| with.text.get(end..)).unwrap_or_default(),
-        };
-        Ok(added.to_string())
-    }
-
-    /// Where the turn at `place` begins behind its header. Of a generation prompt that the turn does not begin with (one
-    /// that opens `<think>`), only the tokens count that both begin with.
-    fn after_header(&self, header: &str, place: Range<usize>, tokens: &[Token]) -> Result<usize> {
-        let turn = &self.whole.text[place.clone()];
-        let lead = turn.len() - turn.trim_start().len();
-        for skipped in [0, lead] {
-            if turn[skipped..].starts_with(header) {
-                return Ok(place.start + if header.is_empty() { 0 } else { skipped + header.len() });
-            }
-        }
-        let alike = turn.bytes().zip(header.bytes()).take_while(|(a, b)| a == b).count();
-        let header = self.tokenizer.tokens(header)?;
-        let first = tokens.partition_point(|token| token.place.start < place.start);
-        let same =
-            header.iter().zip(&tokens[first..]).take_while(|(a, b)| a.id == b.id && b.place.end <= place.start + alike);
-        Ok(same.last().map_or(place.start, |(_, token)| token.place.end))
-    }
-
-    /// Where the learned turns lie, by rendering the conversation up to each turn and up to its end.
-    fn by_prefixes(&self) -> Result<Vec<Range<usize>>> {
-        let whole = &self.whole.text;
-        let messages = &self.conversation.messages;
-        let mut turns = Vec::new();
-        for at in self.learned() {
-            let fail = |what: &str, got: &str| {
-                let message = format!(
-                    "cannot tell which tokens are the assistant's in message {} of {} ({:?}...): the template renders the \
-                     conversation {what} as {:?}, which is not how the whole conversation begins; mark what the assistant \
-                     says with {{% generation %}} and {{% endgeneration %}}",
-                    at + 1,
-                    messages.len(),
-                    messages[at].content().chars().take(40).collect::<String>(),
-                    excerpt(got, whole),
-                );
-                Err(LlamaError::Template { message })
-            };
-            let before = match at {
-                0 => match self.generation_prompt(0)? {
-                    header if header.is_empty() => return fail("before it", ""),
-                    header => match whole.find(&header) {
-                        Some(start) => whole[..start + header.len()].to_string(),
-                        None => return fail("with the generation prompt", &header),
-                    },
-                },
-                _ => self.template.render(&self.part(at), true)?,
-            };
-            if !whole.starts_with(&before) {
-                return fail("before it, with the generation prompt,", &before);
-            }
-            let after = self.template.render(&self.part(at + 1), false)?;
-            if !whole.starts_with(&after) || after.len() < before.len() {
-                return fail("up to its end", &after);
-            }
-            turns.push(before.len()..after.len());
-        }
-        Ok(turns)
-    }
-
-    /// The first `end` messages.
-    fn part(&self, end: usize) -> Conversation {
-        Conversation {
-            messages: self.conversation.messages[..end].to_vec(),
-            ..self.conversation.clone_without_messages()
-        }
-    }
-}
-
-/// The place where `text` leaves `whole`.
-fn excerpt(text: &str, whole: &str) -> String {
-    let same = text.chars().zip(whole.chars()).take_while(|(a, b)| a == b).count();
-    text.chars().skip(same.saturating_sub(20)).take(60).collect()
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@ mod environment;
 mod files;
 mod python;
 mod render;
+mod turns;
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::path::Path;
 
 use minijinja::value::Serde;
@@ -102,6 +104,29 @@ impl ChatTemplate {
     /// `date_string`, for one, which otherwise is today's. `template_kwargs` of a conversation come before it.
     pub fn set_variable(&mut self, name: &str, value: impl Serialize) {
         self.environment.add_global(name.to_string(), Value::from(Serde(value)));
+    }
+
+    /// Whether a template's source has the word `name`: a key of messages or a variable that it does not have changes
+    /// nothing.
+    pub fn mentions(&self, name: &str) -> bool {
+        let inside = |c: char| c.is_alphanumeric() || c == '_';
+        self.sources().any(|source| {
+            source
+                .match_indices(name)
+                .any(|(at, _)| !source[..at].ends_with(inside) && !source[at + name.len()..].starts_with(inside))
+        })
+    }
+
+    /// Adds the templates' names and sources.
+    pub(super) fn hash_sources(&self, hash: &mut impl Hasher) {
+        for (name, template) in self.traits.keys().zip(self.sources()) {
+            (name, template).hash(hash);
+        }
+    }
+
+    fn sources(&self) -> impl Iterator<Item = String> {
+        let source = |name| self.environment.get_template(name).map(|template| template.source().to_string());
+        self.traits.keys().map(move |name| source(name).unwrap_or_default())
     }
 
     /// The text of a conversation; with `add_generation_prompt` it ends where the assistant is to go on.

@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 
 use crate::config::numbers::whole_as_integer;
 use crate::config::{
-    Bias, InitLoraWeights, ModuleNames, Object, OneOrMany, OtherKeys, Shared, SharedMut, TargetModules, TaskType,
-    checks,
+    Bias, InitLoraWeights, ModuleNames, Object, OneOrMany, OtherKeys, TargetModules, TaskType, checks, shared_keys,
 };
 use crate::error::{PeftError, Result};
 use crate::methods::lora::features as lora_features;
@@ -177,27 +176,7 @@ impl MethodConfig for AdaLoraConfig {
         "AdaLoRA"
     }
 
-    fn shared(&self) -> Shared<'_> {
-        Shared {
-            target_modules: &self.target_modules,
-            exclude_modules: self.exclude_modules.as_ref(),
-            layers_to_transform: self.layers_to_transform.as_ref(),
-            layers_pattern: self.layers_pattern.as_ref(),
-            bias: self.bias,
-            modules_to_save: self.modules_to_save.as_deref().unwrap_or_default(),
-            task_type: self.task_type,
-            base_model_name_or_path: self.base_model_name_or_path.as_deref(),
-        }
-    }
-
-    fn shared_mut(&mut self) -> SharedMut<'_> {
-        SharedMut {
-            target_modules: &mut self.target_modules,
-            modules_to_save: &mut self.modules_to_save,
-            task_type: &mut self.task_type,
-            base_model_name_or_path: &mut self.base_model_name_or_path,
-        }
-    }
+    shared_keys!(exclude_modules, layers_to_transform, layers_pattern, bias);
 
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -223,14 +202,7 @@ impl MethodConfig for AdaLoraConfig {
         problems.extend(self.schedule_problem());
         problems.extend(checks::finite("lora_alpha", self.lora_alpha));
         problems.extend(checks::dropout("lora_dropout", self.lora_dropout));
-        problems.extend(checks::targets(&self.target_modules));
-        problems.extend(checks::names("exclude_modules", self.exclude_modules.as_ref()));
-        problems.extend(checks::modules_to_save(self.modules_to_save.as_deref()));
-        problems.extend(checks::layers(
-            &self.target_modules,
-            self.layers_to_transform.as_ref(),
-            self.layers_pattern.as_ref(),
-        ));
+        problems.extend(self.shared().problems());
         problems.extend(checks::bias(self.bias, Bias::VeraOnly, "lora_only"));
         if !matches!(self.init_lora_weights, InitLoraWeights::Default | InitLoraWeights::Random) {
             problems.push("init_lora_weights: AdaLoRA knows true and false only".into());
@@ -254,6 +226,18 @@ impl MethodConfig for AdaLoraConfig {
 
     fn factors(&self) -> &'static [(&'static str, &'static str)] {
         &[("lora_A", "lora_B")]
+    }
+
+    fn prunes(&self) -> bool {
+        true
+    }
+
+    fn total_step(&self) -> Option<usize> {
+        self.total_step
+    }
+
+    fn set_total_step(&mut self, steps: usize) {
+        self.total_step = Some(steps);
     }
 
     fn dropouts(&self) -> Vec<(&'static str, f64)> {

@@ -6,7 +6,6 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData};
 
-use super::config::AdaLoraConfig;
 use super::triplets::keep;
 use crate::param;
 
@@ -62,13 +61,13 @@ impl Importance {
         param::replace(&mut self.mask, TensorData::new(values, [kept.len(), 1]));
     }
 
-    /// Takes in one step: the values after it and the gradients that led to it.
-    pub(crate) fn observe(&mut self, values: [Tensor<2>; 3], grads: [Tensor<2>; 3], config: &AdaLoraConfig) {
+    /// Takes in one step: the values after it and the gradients that led to it. `betas` smooth sensitivity and uncertainty.
+    pub(crate) fn observe(&mut self, values: [Tensor<2>; 3], grads: [Tensor<2>; 3], betas: [f64; 2]) {
         let averages = self.sensitivity.all_mut().into_iter().zip(self.uncertainty.all_mut());
         for ((ipt, unc), (value, grad)) in averages.zip(values.into_iter().zip(grads)) {
             let now = (value * grad).abs();
-            smooth(ipt, now.clone(), config.beta1);
-            smooth(unc, (now - ipt.val().inner()).abs(), config.beta2);
+            smooth(ipt, now.clone(), betas[0]);
+            smooth(unc, (now - ipt.val().inner()).abs(), betas[1]);
         }
     }
 
@@ -114,7 +113,6 @@ mod tests {
 
     #[test]
     fn scores_are_those_of_the_definition() {
-        let config = AdaLoraConfig { init_r: 2, beta1: 0.5, beta2: 0.75, ..AdaLoraConfig::default() };
         let device = Device::flex();
         let start = [[2, 2], [2, 1], [3, 2]].map(|shape| Param::from_tensor(Tensor::zeros(shape, &device)));
         let mut importance = Importance::new(start.each_ref());
@@ -123,7 +121,7 @@ mod tests {
         };
         let values = shaped([[1.0, -2.0], [3.0, 4.0]], [[1.0], [0.0]], [[1.0, 1.0], [2.0, 0.0], [0.0, 3.0]]);
         let ones = || shaped([[1.0; 2]; 2], [[1.0]; 2], [[1.0; 2]; 3]);
-        importance.observe(values, ones(), &config);
+        importance.observe(values, ones(), [0.5, 0.75]);
         // Of one value v: sensitivity v/2, uncertainty (v - v/2)/4, score v²/16.
         let expected = [(1.0 + 5.0 / 2.0 + 5.0 / 3.0) / 16.0, (0.0 + 25.0 / 2.0 + 10.0 / 3.0) / 16.0];
         let found: Vec<f32> = importance.scores().into_data().iter().collect();

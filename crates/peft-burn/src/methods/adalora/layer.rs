@@ -66,11 +66,6 @@ impl AdaLora {
         }
     }
 
-    /// What training has found out about the triplets; `None` for an adapter that is not trained.
-    pub fn importance(&self) -> Option<&Importance> {
-        self.importance.as_ref()
-    }
-
     /// The number of triplets in memory.
     pub fn rank(&self) -> usize {
         self.places.len()
@@ -184,6 +179,14 @@ impl MethodLayer for AdaLora {
 
     fn is_spent(&self) -> bool {
         !self.live().contains(&true)
+    }
+
+    fn importance(&self) -> Option<&Importance> {
+        self.importance.as_ref()
+    }
+
+    fn importance_mut(&mut self) -> Option<&mut Importance> {
+        self.importance.as_mut()
     }
 
     fn rescale(&mut self, multiplier: f64) -> bool {

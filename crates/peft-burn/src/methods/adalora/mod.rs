@@ -1,5 +1,6 @@
 //! AdaLoRA on one layer. What it does to a whole model is in [`crate::adalora`].
 
+mod builder;
 mod config;
 mod importance;
 mod init;

@@ -118,20 +118,12 @@ impl MethodLayer for Dora {
 mod tests {
     use super::*;
     use crate::config::InitLoraWeights;
-    use burn::tensor::{Device, TensorData, Tolerance};
-
-    fn matrix(rows: usize, columns: usize, seed: u64) -> Tensor<2> {
-        let values = TensorRng::new(seed, "m").normal(rows * columns, 0.5);
-        Tensor::from_data(TensorData::new(values, [rows, columns]), &Device::flex())
-    }
+    use crate::testing::{close, matrix};
+    use burn::tensor::Device;
 
     fn dora(weight: &Tensor<2>, init: InitLoraWeights, dropout: f64) -> (Dora, Option<Tensor<2>>) {
         let spec = LoraSpec { r: 2, scaling: 1.5, dropout, bias: false, init };
         Dora::init(&spec, weight, &mut TensorRng::new(1, "d")).unwrap()
-    }
-
-    fn close(a: Tensor<2>, b: Tensor<2>) {
-        a.into_data().assert_approx_eq::<f32>(&b.into_data(), Tolerance::absolute(1e-5));
     }
 
     #[test]

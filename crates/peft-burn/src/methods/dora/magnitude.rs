@@ -93,17 +93,7 @@ fn by_rows(weight: &Tensor<2>, f: impl Fn(Tensor<2>) -> Tensor<2>) -> Tensor<2> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::TensorRng;
-    use burn::tensor::{Device, TensorData, Tolerance};
-
-    fn matrix(rows: usize, columns: usize, seed: u64) -> Tensor<2> {
-        let values = TensorRng::new(seed, "m").normal(rows * columns, 0.5);
-        Tensor::from_data(TensorData::new(values, [rows, columns]), &Device::flex())
-    }
-
-    fn close(a: Tensor<2>, b: Tensor<2>) {
-        a.into_data().assert_approx_eq::<f32>(&b.into_data(), Tolerance::absolute(1e-5));
-    }
+    use crate::testing::{close, matrix};
 
     #[test]
     fn gram_identity_gives_the_dense_norm_in_blocks_too() {

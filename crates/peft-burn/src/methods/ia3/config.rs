@@ -4,7 +4,7 @@ use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::config::{Bias, ModuleNames, OtherKeys, Shared, SharedMut, TargetModules, TaskType, checks};
+use crate::config::{ModuleNames, OtherKeys, TargetModules, TaskType, checks, shared_keys};
 use crate::methods::traits::{Change, MethodConfig};
 use crate::modules::{ModuleInfo, suggestion};
 
@@ -104,34 +104,11 @@ impl MethodConfig for Ia3Config {
         "IA3"
     }
 
-    fn shared(&self) -> Shared<'_> {
-        Shared {
-            target_modules: &self.target_modules,
-            exclude_modules: self.exclude_modules.as_ref(),
-            layers_to_transform: None,
-            layers_pattern: None,
-            bias: Bias::None,
-            modules_to_save: self.modules_to_save.as_deref().unwrap_or_default(),
-            task_type: self.task_type,
-            base_model_name_or_path: self.base_model_name_or_path.as_deref(),
-        }
-    }
-
-    fn shared_mut(&mut self) -> SharedMut<'_> {
-        SharedMut {
-            target_modules: &mut self.target_modules,
-            modules_to_save: &mut self.modules_to_save,
-            task_type: &mut self.task_type,
-            base_model_name_or_path: &mut self.base_model_name_or_path,
-        }
-    }
+    shared_keys!(exclude_modules);
 
     fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        problems.extend(checks::targets(&self.target_modules));
-        problems.extend(checks::names("exclude_modules", self.exclude_modules.as_ref()));
+        let mut problems = self.shared().problems();
         problems.extend(checks::names("feedforward_modules", self.feedforward_modules.as_ref()));
-        problems.extend(checks::modules_to_save(self.modules_to_save.as_deref()));
         if let (TargetModules::List(targets), Some(ModuleNames::List(names))) =
             (&self.target_modules, &self.feedforward_modules)
         {
@@ -171,6 +148,14 @@ impl MethodConfig for Ia3Config {
         }
         self.complete_feedforward(adapted);
         Ok(())
+    }
+
+    fn targets_changed(&mut self) {
+        if let (TargetModules::List(targets), Some(ModuleNames::List(names))) =
+            (&self.target_modules, &mut self.feedforward_modules)
+        {
+            names.retain(|name| targets.iter().any(|target| target.ends_with(name.as_str())));
+        }
     }
 
     fn unmatched(&self, modules: &[ModuleInfo], adapted: &[ModuleInfo]) -> Vec<String> {

@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use fused_burn::{RowUpdate, can_join, scale_columns, scaled_linear};
 
-use crate::methods::traits::MethodLayer;
+use crate::methods::traits::{MethodLayer, Scale};
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
 use crate::serve::{Pairs, Served, host};
@@ -57,6 +57,10 @@ impl MethodLayer for Ia3 {
 
     fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
         vec![("ia3_l", ParamMut::from(&mut self.ia3_l))]
+    }
+
+    fn scale(&self) -> Option<Scale<'_>> {
+        Some(Scale { of_input: self.feedforward, values: &self.ia3_l })
     }
 
     fn apply(&self, product: Tensor<2>, _: Tensor<2>, _: &Tensor<2>, _: Option<&Tensor<2>>) -> Tensor<2> {

@@ -1,5 +1,6 @@
 //! (IA)³.
 
+mod builder;
 mod config;
 mod init;
 mod layer;

@@ -5,9 +5,7 @@ use serde_json::{Value, json};
 
 use crate::config::numbers::{whole_as_integer, whole_values_as_integers};
 use crate::config::patterns::unmatched_patterns;
-use crate::config::{
-    Bias, ModuleNames, OneOrMany, OtherKeys, Patterns, Shared, SharedMut, TargetModules, TaskType, checks,
-};
+use crate::config::{ModuleNames, OneOrMany, OtherKeys, Patterns, TargetModules, TaskType, checks, shared_keys};
 use crate::methods::traits::MethodConfig;
 use crate::modules::ModuleInfo;
 
@@ -99,27 +97,7 @@ impl MethodConfig for LoHaConfig {
         "LoHa"
     }
 
-    fn shared(&self) -> Shared<'_> {
-        Shared {
-            target_modules: &self.target_modules,
-            exclude_modules: self.exclude_modules.as_ref(),
-            layers_to_transform: self.layers_to_transform.as_ref(),
-            layers_pattern: self.layers_pattern.as_ref(),
-            bias: Bias::None,
-            modules_to_save: self.modules_to_save.as_deref().unwrap_or_default(),
-            task_type: self.task_type,
-            base_model_name_or_path: self.base_model_name_or_path.as_deref(),
-        }
-    }
-
-    fn shared_mut(&mut self) -> SharedMut<'_> {
-        SharedMut {
-            target_modules: &mut self.target_modules,
-            modules_to_save: &mut self.modules_to_save,
-            task_type: &mut self.task_type,
-            base_model_name_or_path: &mut self.base_model_name_or_path,
-        }
-    }
+    shared_keys!(exclude_modules, layers_to_transform, layers_pattern);
 
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -127,22 +105,8 @@ impl MethodConfig for LoHaConfig {
         problems.extend(checks::finite("alpha", self.alpha));
         problems.extend(checks::dropout("rank_dropout", self.rank_dropout));
         problems.extend(checks::dropout("module_dropout", self.module_dropout));
-        problems.extend(checks::targets(&self.target_modules));
-        problems.extend(checks::names("exclude_modules", self.exclude_modules.as_ref()));
-        problems.extend(checks::modules_to_save(self.modules_to_save.as_deref()));
-        problems.extend(checks::layers(
-            &self.target_modules,
-            self.layers_to_transform.as_ref(),
-            self.layers_pattern.as_ref(),
-        ));
-        for (pattern, &r) in self.rank_pattern.iter() {
-            problems.extend(checks::regex("rank_pattern", pattern));
-            problems.extend(checks::rank(&format!("rank_pattern.`{pattern}`"), r));
-        }
-        for (pattern, &alpha) in self.alpha_pattern.iter() {
-            problems.extend(checks::regex("alpha_pattern", pattern));
-            problems.extend(checks::finite(&format!("alpha_pattern.`{pattern}`"), alpha));
-        }
+        problems.extend(self.shared().problems());
+        problems.extend(checks::patterns(&self.rank_pattern, &self.alpha_pattern));
         problems.extend(self.other.problems(&features()));
         problems
     }

@@ -165,11 +165,8 @@ impl MethodLayer for LoHa {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use burn::tensor::{Device, Tolerance};
-
-    fn close(a: Tensor<2>, b: Tensor<2>) {
-        a.into_data().assert_approx_eq::<f32>(&b.into_data(), Tolerance::absolute(1e-5));
-    }
+    use crate::testing::close;
+    use burn::tensor::Device;
 
     /// Sizes where the factors are cheaper, and where the update itself is.
     const SIZES: [[usize; 3]; 2] = [[24, 20, 2], [6, 5, 4]];

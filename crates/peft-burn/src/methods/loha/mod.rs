@@ -1,5 +1,6 @@
 //! LoHa: the update is the elementwise (Hadamard) product of two updates of low rank.
 
+mod builder;
 mod config;
 mod init;
 mod layer;

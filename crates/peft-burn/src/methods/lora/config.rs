@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use crate::config::numbers::{whole_as_integer, whole_values_as_integers};
 use crate::config::patterns::unmatched_patterns;
 use crate::config::{
-    Bias, InitLoraWeights, ModuleNames, OneOrMany, OtherKeys, Patterns, Shared, SharedMut, TargetModules, TaskType,
-    TokenIndices, checks,
+    Bias, InitLoraWeights, ModuleNames, OneOrMany, OtherKeys, Patterns, TargetModules, TaskType, TokenIndices, checks,
+    shared_keys,
 };
 use crate::methods::traits::{Change, MethodConfig};
 use crate::modules::{ModuleInfo, ModuleKind};
@@ -138,49 +138,15 @@ impl MethodConfig for LoraConfig {
         }
     }
 
-    fn shared(&self) -> Shared<'_> {
-        Shared {
-            target_modules: &self.target_modules,
-            exclude_modules: self.exclude_modules.as_ref(),
-            layers_to_transform: self.layers_to_transform.as_ref(),
-            layers_pattern: self.layers_pattern.as_ref(),
-            bias: self.bias,
-            modules_to_save: self.modules_to_save.as_deref().unwrap_or_default(),
-            task_type: self.task_type,
-            base_model_name_or_path: self.base_model_name_or_path.as_deref(),
-        }
-    }
-
-    fn shared_mut(&mut self) -> SharedMut<'_> {
-        SharedMut {
-            target_modules: &mut self.target_modules,
-            modules_to_save: &mut self.modules_to_save,
-            task_type: &mut self.task_type,
-            base_model_name_or_path: &mut self.base_model_name_or_path,
-        }
-    }
+    shared_keys!(exclude_modules, layers_to_transform, layers_pattern, bias);
 
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         problems.extend(checks::rank("r", self.r));
         problems.extend(checks::finite("lora_alpha", self.lora_alpha));
         problems.extend(checks::dropout("lora_dropout", self.lora_dropout));
-        problems.extend(checks::targets(&self.target_modules));
-        problems.extend(checks::names("exclude_modules", self.exclude_modules.as_ref()));
-        problems.extend(checks::modules_to_save(self.modules_to_save.as_deref()));
-        problems.extend(checks::layers(
-            &self.target_modules,
-            self.layers_to_transform.as_ref(),
-            self.layers_pattern.as_ref(),
-        ));
-        for (pattern, &r) in self.rank_pattern.iter() {
-            problems.extend(checks::regex("rank_pattern", pattern));
-            problems.extend(checks::rank(&format!("rank_pattern.`{pattern}`"), r));
-        }
-        for (pattern, &alpha) in self.alpha_pattern.iter() {
-            problems.extend(checks::regex("alpha_pattern", pattern));
-            problems.extend(checks::finite(&format!("alpha_pattern.`{pattern}`"), alpha));
-        }
+        problems.extend(self.shared().problems());
+        problems.extend(checks::patterns(&self.rank_pattern, &self.alpha_pattern));
         problems.extend(checks::bias(self.bias, Bias::VeraOnly, "lora_only"));
         problems.extend(self.init_problems());
         for (name, ids) in self.trainable_token_indices.iter().flat_map(TokenIndices::iter) {

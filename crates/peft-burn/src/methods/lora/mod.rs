@@ -1,5 +1,6 @@
 //! LoRA.
 
+mod builder;
 mod config;
 mod init;
 mod layer;

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::projection::PROJECTION_NAMES;
-use crate::config::{Bias, OneOrMany, OtherKeys, Shared, SharedMut, TargetModules, TaskType, checks};
+use super::projection::{PROJECTION_NAMES, PairKey};
+use crate::config::{Bias, OneOrMany, OtherKeys, TargetModules, TaskType, checks, shared_keys};
 use crate::methods::traits::MethodConfig;
 use crate::modules::ModuleInfo;
 
@@ -79,40 +79,14 @@ impl MethodConfig for VeraConfig {
         "VeRA"
     }
 
-    fn shared(&self) -> Shared<'_> {
-        Shared {
-            target_modules: &self.target_modules,
-            exclude_modules: None,
-            layers_to_transform: self.layers_to_transform.as_ref(),
-            layers_pattern: self.layers_pattern.as_ref(),
-            bias: self.bias,
-            modules_to_save: self.modules_to_save.as_deref().unwrap_or_default(),
-            task_type: self.task_type,
-            base_model_name_or_path: self.base_model_name_or_path.as_deref(),
-        }
-    }
-
-    fn shared_mut(&mut self) -> SharedMut<'_> {
-        SharedMut {
-            target_modules: &mut self.target_modules,
-            modules_to_save: &mut self.modules_to_save,
-            task_type: &mut self.task_type,
-            base_model_name_or_path: &mut self.base_model_name_or_path,
-        }
-    }
+    shared_keys!(layers_to_transform, layers_pattern, bias);
 
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         problems.extend(checks::rank("r", self.r));
         problems.extend(checks::dropout("vera_dropout", self.vera_dropout));
         problems.extend(checks::finite("d_initial", self.d_initial));
-        problems.extend(checks::targets(&self.target_modules));
-        problems.extend(checks::modules_to_save(self.modules_to_save.as_deref()));
-        problems.extend(checks::layers(
-            &self.target_modules,
-            self.layers_to_transform.as_ref(),
-            self.layers_pattern.as_ref(),
-        ));
+        problems.extend(self.shared().problems());
         problems.extend(checks::bias(self.bias, Bias::LoraOnly, "vera_only"));
         problems.extend(self.other.problems(&features()));
         problems
@@ -132,6 +106,14 @@ impl MethodConfig for VeraConfig {
 
     fn tensors_of_no_module(&self) -> &'static [&'static str] {
         &PROJECTION_NAMES
+    }
+
+    fn shared_pair(&self, max_in: usize, max_out: usize) -> Option<PairKey> {
+        Some(PairKey { key: self.projection_prng_key, r: self.r, max_in, max_out })
+    }
+
+    fn saves_pair(&self) -> bool {
+        self.save_projection
     }
 
     fn dropouts(&self) -> Vec<(&'static str, f64)> {

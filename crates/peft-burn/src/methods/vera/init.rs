@@ -12,7 +12,7 @@ impl PeftMethod for VeraConfig {
     type Layer = Vera;
 
     fn init(&self, place: &Place<'_>) -> Result<(Vera, Option<Tensor<2>>)> {
-        let Some(projection) = place.projection else {
+        let Some(projection) = place.shared_pair else {
             return Err(PeftError::Unsupported(format!("VeRA on {}: there is no projection", place.path)));
         };
         let start = self.init_weights.then_some(self.d_initial);

@@ -24,7 +24,7 @@ pub struct Vera {
     pub lambda_b: Param<Tensor<1>>,
     /// λ_d: `[r]`.
     pub lambda_d: Param<Tensor<1>>,
-    pub(crate) projection: VeraProjection,
+    projection: VeraProjection,
     inputs: usize,
     /// Probability of dropping an input in training.
     pub dropout: f64,
@@ -142,6 +142,14 @@ impl MethodLayer for Vera {
         Some(Served { update: RowUpdate { shared, ..RowUpdate::default() }, ..Served::default() })
     }
 
+    fn shared_pair(&self) -> Option<&VeraProjection> {
+        Some(&self.projection)
+    }
+
+    fn shared_pair_mut(&mut self) -> Option<&mut VeraProjection> {
+        Some(&mut self.projection)
+    }
+
     fn update(&self) -> Option<Update<'_>> {
         let [a, b] = self.scaled();
         Some(Update { low_rank: LowRank::new(a, b, 1.0), magnitude: None })
@@ -151,6 +159,7 @@ impl MethodLayer for Vera {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::methods::vera::PairKey;
     use burn::tensor::{Device, Tolerance};
 
     fn vera(out: usize, inp: usize, projection: &VeraProjection) -> Vera {
@@ -161,7 +170,7 @@ mod tests {
     #[test]
     fn layers_of_all_sizes_use_a_part_of_one_pair() {
         let device = Device::flex();
-        let pair = VeraProjection::draw(0, 4, 10, 8, &device);
+        let pair = VeraProjection::draw(PairKey { key: 0, r: 4, max_in: 10, max_out: 8 }, &device);
         for (out, inp) in [(8, 10), (3, 10), (8, 5), (2, 7)] {
             let vera = vera(out, inp, &pair);
             let x = from_vec(TensorRng::new(2, "x").normal(3 * inp, 1.0), [3, inp], &device).val();
@@ -177,7 +186,8 @@ mod tests {
     #[test]
     fn the_projected_input_is_shared_by_layers_of_one_pair_and_width() {
         let device = Device::flex();
-        let [pair, other] = [1, 2].map(|key| VeraProjection::draw(key, 4, 10, 8, &device));
+        let [pair, other] =
+            [1, 2].map(|key| VeraProjection::draw(PairKey { key, r: 4, max_in: 10, max_out: 8 }, &device));
         let shares = |a: &Vera, b: &Vera| a.shared_input().is_some() && a.shared_input() == b.shared_input();
         let q = vera(8, 10, &pair);
         assert!(shares(&q, &vera(3, 10, &pair)));

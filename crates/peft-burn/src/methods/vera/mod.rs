@@ -1,5 +1,6 @@
 //! VeRA.
 
+mod builder;
 mod config;
 mod init;
 mod layer;
@@ -10,5 +11,4 @@ mod projection;
 pub use config::VeraConfig;
 pub use layer::Vera;
 pub use mt19937::vera_projection;
-pub(crate) use projection::PROJECTION_NAMES;
-pub use projection::VeraProjection;
+pub use projection::{PairKey, VeraProjection};

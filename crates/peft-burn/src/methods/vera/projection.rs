@@ -8,7 +8,20 @@ use crate::constant::Constant;
 use crate::param::from_vec;
 
 /// Names of the pair in adapter files.
-pub(crate) const PROJECTION_NAMES: [&str; 2] = ["base_model.vera_A", "base_model.vera_B"];
+pub(super) const PROJECTION_NAMES: [&str; 2] = ["base_model.vera_A", "base_model.vera_B"];
+
+/// What a pair is drawn from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PairKey {
+    /// The seed of its random numbers.
+    pub key: u64,
+    /// The rank.
+    pub r: usize,
+    /// Inputs of the largest layer.
+    pub max_in: usize,
+    /// Outputs of the largest layer.
+    pub max_out: usize,
+}
 
 /// The frozen pair. Clones share its memory.
 #[derive(Module, Debug)]
@@ -26,8 +39,8 @@ pub struct VeraProjection {
 }
 
 impl VeraProjection {
-    /// The pair that PEFT draws for `key`, bit for bit.
-    pub fn draw(key: u64, r: usize, max_in: usize, max_out: usize, device: &Device) -> Self {
+    /// The pair that PEFT draws, bit for bit.
+    pub fn draw(PairKey { key, r, max_in, max_out }: PairKey, device: &Device) -> Self {
         let (a, b) = vera_projection(key, r, max_in, max_out);
         let tensor = |values, shape: [usize; 2]| from_vec(values, shape, device).val();
         let (a, b) = (Constant::new(tensor(a, [r, max_in])), Constant::new(tensor(b, [max_out, r])));
@@ -65,7 +78,7 @@ impl VeraProjection {
     }
 
     /// Whether it is the pair that [`Self::draw`] makes.
-    pub(crate) fn is_drawn_as(&self, key: u64, r: usize, max_in: usize, max_out: usize) -> bool {
+    pub(crate) fn is_drawn_as(&self, PairKey { key, r, max_in, max_out }: PairKey) -> bool {
         let shapes = self.tensors().map(|t| t.dims());
         self.key == Some(key) && shapes == [[r, max_in], [max_out, r]]
     }

@@ -1,0 +1,64 @@
+//! An adapter of a linear layer.
+
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Tensor};
+
+use super::projection::Projection;
+use crate::layers::named_adapters::LayerAdapter;
+use crate::methods::Method;
+use crate::param::{ParamMut, ParamRef};
+
+/// What one adapter holds for one linear layer.
+#[derive(Module, Debug)]
+pub struct LinearAdapter {
+    /// The adapter proper; `None` for a layer that only has a trained bias or a trained copy.
+    pub method: Option<Method>,
+    /// A trained bias (PEFT's `bias = "all"` or `"lora_only"`), which stands in for the base's.
+    pub bias: Option<Param<Tensor<1>>>,
+    /// A weight that stands in for the base's: a trained copy (`modules_to_save`), or the frozen residual of an
+    /// initialisation that moved a part of the weight into the adapter.
+    pub weight: Option<Param<Tensor<2>>>,
+}
+
+impl LinearAdapter {
+    /// An adapter of one method.
+    pub fn new(method: Method) -> Self {
+        Self { method: Some(method), bias: None, weight: None }
+    }
+
+    /// A trained copy of the whole layer (`modules_to_save`).
+    pub fn copy_of(base: &Projection) -> Self {
+        Self {
+            method: None,
+            bias: base.bias.as_ref().map(|b| Param::from_tensor(b.val().detach().cast(DType::F32))),
+            weight: Some(Param::from_tensor(base.weight.val().detach().cast(DType::F32))),
+        }
+    }
+}
+
+impl LayerAdapter for LinearAdapter {
+    fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
+        let mut all = self.method.as_ref().map(|method| method.params()).unwrap_or_default();
+        let adapted = self.method.is_some();
+        all.extend(self.bias.iter().map(|b| (bias_name(adapted), ParamRef::from(b))));
+        all.extend(self.weight.iter().filter(|_| !adapted).map(|w| ("weight", ParamRef::from(w))));
+        all
+    }
+
+    fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+        let adapted = self.method.is_some();
+        let mut all = self.method.as_mut().map(|method| method.params_mut()).unwrap_or_default();
+        all.extend(self.bias.iter_mut().map(|b| (bias_name(adapted), ParamMut::from(b))));
+        all.extend(self.weight.iter_mut().filter(|_| !adapted).map(|w| ("weight", ParamMut::from(w))));
+        all
+    }
+
+    fn prepare_training(&mut self) {
+        self.method.iter_mut().for_each(|method| method.prepare_training());
+    }
+}
+
+/// PEFT wraps an adapted layer, so that its bias lies one level down.
+fn bias_name(adapted: bool) -> &'static str {
+    if adapted { "base_layer.bias" } else { "bias" }
+}

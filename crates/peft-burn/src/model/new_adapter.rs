@@ -1,0 +1,69 @@
+//! A new adapter, layer by layer.
+
+use burn::module::Param;
+use burn::tensor::{DType, Tensor};
+
+use crate::config::Bias;
+use crate::error::{PeftError, Result};
+use crate::layers::embedding::{EmbeddingAdapter, PeftEmbedding};
+use crate::layers::linear::{LinearAdapter, PeftLinear};
+use crate::methods::{PeftConfig, Place, VeraProjection};
+
+/// A new adapter, before its layers are made.
+pub(super) struct New<'a> {
+    pub config: &'a PeftConfig,
+    pub seed: u64,
+    /// Paths of all layers that the adapter adapts.
+    pub adapted: &'a [String],
+    /// Paths of those that are trained whole.
+    pub saved: &'a [String],
+    /// The pair that layers share, of methods that have one.
+    pub shared_pair: Option<&'a VeraProjection>,
+}
+
+impl New<'_> {
+    fn place<'a>(&'a self, path: &'a str, weight: &'a Tensor<2>) -> Place<'a> {
+        Place { path, weight, seed: self.seed, shared_pair: self.shared_pair }
+    }
+
+    /// The adapter of one linear layer; `None` where the configuration asks for none.
+    pub fn linear(&self, path: &str, layer: &PeftLinear) -> Result<Option<LinearAdapter>> {
+        if self.saved.iter().any(|p| p == path) {
+            return Ok(Some(LinearAdapter::copy_of(layer.base())));
+        }
+        let adapted = self.adapted.iter().any(|p| p == path);
+        let bias = match self.config.bias() {
+            Bias::None => false,
+            Bias::All => true,
+            Bias::LoraOnly | Bias::VeraOnly => adapted,
+        };
+        let bias = layer.base().bias.as_ref().filter(|_| bias);
+        let bias = bias.map(|b| Param::from_tensor(b.val().detach().cast(DType::F32)));
+        if !adapted {
+            return Ok(bias.map(|bias| LinearAdapter { method: None, bias: Some(bias), weight: None }));
+        }
+        let (method, residual) = self.config.init(&self.place(path, &layer.base().weight.val().detach()))?;
+        let weight = residual.map(|w| Param::from_tensor(w).set_require_grad(false));
+        Ok(Some(LinearAdapter { method: Some(method), bias, weight }))
+    }
+
+    /// The adapter of an embedding; `None` where the configuration asks for none.
+    pub fn embedding(&self, path: &str, layer: &PeftEmbedding) -> Result<Option<EmbeddingAdapter>> {
+        let weight = layer.base().val().detach();
+        if self.saved.iter().any(|p| p == path) {
+            return Ok(Some(EmbeddingAdapter::copy_of(&weight)));
+        }
+        let adapted = self.adapted.iter().any(|p| p == path);
+        let lora = adapted.then(|| self.config.init_embedding(&self.place(path, &weight))).flatten();
+        let tokens = self.config.trainable_tokens_for(path).to_vec();
+        let [vocab, _] = weight.dims();
+        if let Some(bad) = tokens.iter().find(|&&t| t >= vocab) {
+            let message = format!("trainable_token_indices names token {bad}, and {path} has {vocab}");
+            return Err(PeftError::Config { origin: "adapter".into(), problems: vec![message] });
+        }
+        if tokens.is_empty() {
+            return Ok(lora.map(EmbeddingAdapter::lora));
+        }
+        Ok(Some(EmbeddingAdapter { lora, ..EmbeddingAdapter::tokens(&weight, tokens) }))
+    }
+}

@@ -1,0 +1,56 @@
+//! Adapters and a tokenizer of the kinds that users report trouble with, on the world model, with the values that Transformers
+//! 5.23 and PEFT 0.21.2 give.
+
+use std::path::{Path, PathBuf};
+
+use crate::support::{Place, fixtures};
+
+fn case(name: &str) -> PathBuf {
+    fixtures().join("cases").join(name)
+}
+
+fn world() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets/world").canonicalize().unwrap()
+}
+
+#[test]
+fn adapters_compute_what_peft_computes() {
+    let place = Place::new();
+    for (name, right) in [
+        ("head_target", 7.990992),
+        ("save_emb", 7.747804),
+        ("mts_tie", 8.746489),
+        ("eva", 7.839623),
+        ("plain", 7.834271),
+    ] {
+        let loss = place.loss(&world(), Some(&case(name)), &case("rows.jsonl"));
+        assert!((loss - right).abs() < 5e-5, "{name}: {loss}, and PEFT has {right}");
+    }
+    let said = place.eval(&world(), Some(&case("pissa_niter_4")), &case("rows.jsonl"));
+    said.fails_with(&["pissa_niter_4", "cannot be made again", "path_initial_model_for_weight_conversion"]);
+}
+
+#[test]
+fn a_pad_token_beyond_the_embedding_is_an_error_only_where_a_row_has_it() {
+    let place = Place::new();
+    let model = place.copy(&world(), "model");
+    place.copy(&case("pad_token_added"), "model");
+    let said = place.eval(&model, None, &case("rows_text.jsonl"));
+    let loss = said.json()["loss"].as_f64().unwrap();
+    assert!((loss - 7.8434).abs() < 5e-5, "{loss}");
+    assert!(said.err.contains("\"[PAD]\"") && said.err.contains("beyond the model's"), "{}", said.err);
+    place.write(
+        "rows.jsonl",
+        "{\"prompt\": \"a\", \"completion\": \" b\"}\n{\"prompt\": \"a [PAD]\", \"completion\": \" c\"}\n",
+    );
+    let said = place.eval(&model, None, &place.path("rows.jsonl"));
+    said.fails_with(&["line 2", "(\"[PAD]\")", "take this token out of the row"]);
+    assert!(!said.err.contains("line 1"), "{}", said.err);
+    // What the message says helps.
+    place.write(
+        "rows.jsonl",
+        "{\"prompt\": \"a\", \"completion\": \" b\"}\n{\"prompt\": \"a\", \"completion\": \" c\"}\n",
+    );
+    place.loss(&model, None, &place.path("rows.jsonl"));
+    place.run("generate --model model --prompt [PAD]").fails_with(&["outside the vocabulary"]);
+}

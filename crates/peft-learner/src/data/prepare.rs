@@ -1,0 +1,483 @@
+//! The rows of files as examples: found, encoded on all threads, and kept.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+use burn::data::dataset::Dataset;
+use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
+use serde_json::json;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+
+use super::encode::{Encoding, Outcome, problem_at};
+use super::examples::Chained;
+use super::files::{DataFile, Part, locate};
+use super::rows::{RowOptions, RowReader, RowShape};
+use super::seen::Seen;
+use super::source::{DataCache, Source};
+use super::stream::{split, weighted};
+use super::tokens::{TokenFile, TokenWriter};
+use super::{EncodeOptions, EncodeReport, Examples, RawRow, TextEncoder};
+use crate::error::{LearnerError, Problems, Result};
+
+/// Rows from which encoding shows a bar.
+const SHOWN_FROM: usize = 20_000;
+
+/// How the rows of files become examples.
+///
+/// Rows are read a block at a time and encoded on all threads; their tokens go into a file, which is mapped into memory. It
+/// is kept under a key made of what is in the data file, the tokenizer, the template and the options ([`DataCache`]), so that
+/// the next start only opens it.
+#[derive(Clone)]
+pub struct Preparation<'a> {
+    encoder: Option<&'a dyn TextEncoder>,
+    options: EncodeOptions,
+    rows: RowOptions,
+    stop: Vec<u32>,
+    cache: DataCache,
+    seed: u64,
+}
+
+/// What preparing came to.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// The examples.
+    pub examples: Examples,
+    /// What encoding came to.
+    pub report: EncodeReport,
+    /// Differs where the examples do.
+    pub digest: String,
+}
+
+impl<'a> Preparation<'a> {
+    /// Rows of `input_ids` need no `encoder`.
+    pub fn new(encoder: Option<&'a dyn TextEncoder>, options: EncodeOptions) -> Self {
+        Self { encoder, options, rows: RowOptions::default(), stop: Vec::new(), cache: DataCache::Off, seed: 42 }
+    }
+
+    /// How rows are read.
+    pub fn rows(mut self, rows: RowOptions) -> Self {
+        self.rows = rows;
+        self
+    }
+
+    /// The tokens that end a text: whether some row teaches one is reported.
+    pub fn stop(mut self, stop: impl Into<Vec<u32>>) -> Self {
+        self.stop = stop.into();
+        self
+    }
+
+    /// Whether tokens are kept, and where; by default they are not.
+    pub fn cache(mut self, cache: DataCache) -> Self {
+        self.cache = cache;
+        self
+    }
+
+    /// Seeds the choice of rows for weights and shares; 42 by default.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// The examples of `sources`, one source after the other.
+    ///
+    /// # Errors
+    /// What [`locate`] and [`DataFile::open`] report; [`LearnerError::Data`] with every row of a file that cannot be used;
+    /// [`LearnerError::NoTokenizer`] for text without an encoder; [`LearnerError::NoTarget`] where no row has anything to
+    /// learn.
+    pub fn sources(&self, sources: &[Source], part: Part) -> Result<Prepared> {
+        let (mut parts, mut report, mut digests) = (Vec::new(), EncodeReport::default(), Vec::new());
+        for source in sources {
+            let Prepared { examples, report: of_source, digest } = self.source(&source.path, part)?;
+            report.add(&of_source);
+            digests.push(format!("{digest}*{}", source.weight));
+            parts.push(match source.weight {
+                1.0 => examples,
+                weight => examples.select(weighted(examples.len(), weight, self.seed))?,
+            });
+        }
+        if let Some((ours, theirs)) = self.rows.never_found(&report.renamed) {
+            let names: Vec<_> = sources.iter().map(|source| source.path.as_str()).collect();
+            let message = format!(
+                "no row has a column `{theirs}`, which [data.columns] names for `{ours}`; correct its name or leave it out"
+            );
+            return Err(LearnerError::DataFile { file: names.join(", ").into(), message });
+        }
+        let digest = match digests.as_slice() {
+            [one] => one.trim_end_matches("*1").to_string(),
+            several => format!("{:032x}", xxh3_128(several.join(" ").as_bytes())),
+        };
+        Ok(Prepared { examples: joined(parts), report, digest })
+    }
+
+    /// The examples of a file, folder, pattern or data set of the hub.
+    ///
+    /// # Errors
+    /// As [`sources`](Self::sources).
+    pub fn source(&self, name: &str, part: Part) -> Result<Prepared> {
+        let files = locate(name, part)?;
+        let (mut report, mut hash) = (EncodeReport::default(), Xxh3::new());
+        let (mut parts, mut nothing) = (Vec::new(), None);
+        for file in &files {
+            match self.tokens(file, part) {
+                Ok(tokens) => {
+                    report.add(tokens.report());
+                    hash.update(&tokens.checksum().to_le_bytes());
+                    parts.push(Examples::new(tokens));
+                }
+                // One of several files may teach nothing.
+                Err(error @ LearnerError::NoTarget { .. }) => nothing = nothing.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        match (parts.is_empty(), nothing) {
+            (true, Some(error)) => Err(error),
+            _ => Ok(Prepared { examples: joined(parts), report, digest: format!("{:032x}", hash.digest128()) }),
+        }
+    }
+
+    /// The file of tokens of a data file: the one that is kept, or a new one.
+    fn tokens(&self, path: &Path, part: Part) -> Result<TokenFile> {
+        let bytes = std::fs::metadata(path).map_err(LearnerError::io("open", path))?.len();
+        let Some((folder, fingerprint)) = self.cache.folder(bytes).zip(self.fingerprint()) else {
+            return self.encode(&DataFile::open(path, part)?, None, 0);
+        };
+        let seen = Seen::new(&folder);
+        let key = self.key(path, part, &fingerprint, &seen)?;
+        let kept = folder.join(format!("{key:032x}.tokens"));
+        if let Some(tokens) = TokenFile::open(&kept, key, seen.digest(&kept)) {
+            seen.note_own(&kept, tokens.checksum());
+            return Ok(tokens);
+        }
+        let tokens = self.encode(&DataFile::open(path, part)?, Some(kept.clone()), key)?;
+        seen.note_own(&kept, tokens.checksum());
+        Ok(tokens)
+    }
+
+    /// What the tokens depend on beside the rows; `None` where that is not known.
+    fn fingerprint(&self) -> Option<String> {
+        self.encoder.map_or_else(|| Some(String::new()), |encoder| encoder.fingerprint())
+    }
+
+    /// What a data file's tokens are kept under.
+    fn key(&self, path: &Path, part: Part, fingerprint: &str, seen: &Seen<'_>) -> Result<u128> {
+        let EncodeOptions { max_length, vocab_size } = self.options;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let content = match seen.digest(path) {
+            Some(digest) => digest,
+            None => {
+                let digest = content(path)?;
+                seen.note(path, digest);
+                digest
+            }
+        };
+        let meaning = json!([
+            env!("CARGO_PKG_VERSION"),
+            fingerprint,
+            max_length,
+            vocab_size,
+            self.rows,
+            self.stop,
+            part == Part::Train,
+            // The name's end tells the format.
+            name.split_once('.').map(|(_, ends)| ends),
+            format!("{content:x}"),
+        ]);
+        Ok(xxh3_128(meaning.to_string().as_bytes()))
+    }
+
+    fn encode(&self, file: &DataFile, kept: Option<PathBuf>, key: u128) -> Result<TokenFile> {
+        let words = RwLock::new(HashMap::new());
+        let mentions = |word: &str| self.mentions(&words, word);
+        let reader = self.reader(file, &mentions)?;
+        if self.encoder.is_none() && reader.shape() != RowShape::InputIds {
+            return Err(LearnerError::NoTokenizer {
+                file: file.path().to_path_buf(),
+                shape: reader.shape().to_string(),
+            });
+        }
+        let mut writer = TokenWriter::new(kept)?;
+        let work = Work { file, reader, encoding: self.encoding() };
+        match work.run(&mut writer) {
+            Ok(report) => writer.finish(key, &report),
+            Err(error) => {
+                writer.discard();
+                Err(error)
+            }
+        }
+    }
+
+    /// A reader for the shape of the first row that has one.
+    fn reader<'r>(&'r self, file: &DataFile, mentions: &'r (dyn Fn(&str) -> bool + Sync)) -> Result<RowReader<'r>> {
+        let mut problems = Problems::default();
+        let mut first = 0;
+        while first < file.len() {
+            let range = file.block(first);
+            let block = file.read(&range)?;
+            for index in range.clone() {
+                let reader = |row| RowReader::new(row, file.place(index), &self.rows, mentions);
+                match file.parse(index, &block).and_then(reader) {
+                    Ok(reader) => return Ok(reader),
+                    Err(problem) => problem_at(&mut problems, || file.place(index), &problem),
+                }
+            }
+            first = range.end;
+        }
+        Err(LearnerError::Data { file: file.path().to_path_buf(), problems })
+    }
+
+    fn mentions(&self, words: &RwLock<HashMap<String, bool>>, word: &str) -> bool {
+        let Some(encoder) = self.encoder else { return false };
+        if let Some(&known) = words.read().unwrap_or_else(PoisonError::into_inner).get(word) {
+            return known;
+        }
+        let mentioned = encoder.mentions(word);
+        words.write().unwrap_or_else(PoisonError::into_inner).insert(word.to_string(), mentioned);
+        mentioned
+    }
+
+    fn encoding(&self) -> Encoding<'_> {
+        Encoding { encoder: self.encoder, options: self.options, rows: &self.rows, stop: &self.stop }
+    }
+}
+
+impl std::fmt::Debug for Preparation<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { options, rows, cache, .. } = self;
+        f.debug_struct("Preparation").field("options", options).field("rows", rows).field("cache", cache).finish()
+    }
+}
+
+impl Prepared {
+    /// Sets a share of the examples apart, for evaluation, chosen at random by `seed`. Returns them, and the rest in `self`.
+    ///
+    /// # Errors
+    /// [`LearnerError::Dataset`] for a single example, which cannot be shared out.
+    pub fn set_apart(&mut self, share: f64, seed: u64) -> Result<Examples> {
+        let count = self.examples.len();
+        if count < 2 {
+            let message = format!("a share of {share} for validation needs at least 2 rows, and there is {count}");
+            return Err(LearnerError::Dataset(message));
+        }
+        let (apart, rest) = split(count, share, seed);
+        let apart = self.examples.select(apart)?;
+        self.examples = self.examples.select(rest)?;
+        self.digest += &format!("-{share}-{seed}");
+        Ok(apart)
+    }
+}
+
+/// The digest of what is in a file.
+fn content(path: &Path) -> Result<u128> {
+    let (mut hash, mut block) = (Xxh3::new(), vec![0; 1 << 20]);
+    let mut file = File::open(path).map_err(LearnerError::io("open", path))?;
+    loop {
+        match file.read(&mut block).map_err(LearnerError::io("read", path))? {
+            0 => return Ok(hash.digest128()),
+            read => hash.update(&block[..read]),
+        }
+    }
+}
+
+fn joined(mut parts: Vec<Examples>) -> Examples {
+    match parts.len() {
+        1 => parts.remove(0),
+        _ => Examples::new(Chained::new(parts)),
+    }
+}
+
+/// The encoding of a file.
+struct Work<'a> {
+    file: &'a DataFile,
+    reader: RowReader<'a>,
+    encoding: Encoding<'a>,
+}
+
+impl Work<'_> {
+    fn run(&self, writer: &mut TokenWriter) -> Result<EncodeReport> {
+        let (file, rows) = (self.file, self.file.len());
+        let path = || file.path().to_path_buf();
+        let bar = bar(file.path(), rows);
+        let (mut report, mut problems) = (EncodeReport::default(), Problems::default());
+        let (mut reason, mut first) = (None, 0);
+        while first < rows {
+            let range = file.block(first);
+            let block = file.read(&range)?;
+            let encoded: Vec<Result<Outcome, String>> =
+                range.clone().into_par_iter().map(|index| self.encode(file.parse(index, &block)?)).collect();
+            for (index, outcome) in range.clone().zip(encoded) {
+                match outcome {
+                    Err(problem) => problem_at(&mut problems, || file.place(index), &problem),
+                    Ok(Outcome { example, report: of_row }) => {
+                        report.add(&of_row);
+                        match example {
+                            Ok(example) if problems.is_empty() => writer.push(&example)?,
+                            Ok(_) => {}
+                            Err(why) => reason = reason.or(Some(why)),
+                        }
+                    }
+                }
+            }
+            first = range.end;
+            bar.set_position(first as u64);
+        }
+        bar.finish_and_clear();
+        if !problems.is_empty() {
+            return Err(LearnerError::Data { file: path(), problems });
+        }
+        if report.rows == report.dropped_without_target {
+            return Err(LearnerError::NoTarget {
+                file: path(),
+                first: file.place(0),
+                last: file.place(rows - 1),
+                reason: reason.unwrap_or_default(),
+            });
+        }
+        for column in file.unreadable_columns() {
+            report.ignored_keys.insert(column.clone(), rows);
+        }
+        Ok(report)
+    }
+
+    fn encode(&self, row: RawRow) -> Result<Outcome, String> {
+        self.encoding.encode(self.reader.read(row)?).map_err(|error| error.to_string())
+    }
+}
+
+/// Shown where there is a terminal and much to do.
+fn bar(path: &Path, rows: usize) -> ProgressBar {
+    if rows < SHOWN_FROM {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(rows as u64);
+    let template = "{msg} {wide_bar} {human_pos}/{human_len} rows, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_message(format!("encoding {}", path.file_name().unwrap_or_default().to_string_lossy()));
+    bar
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use llama_burn::{Conversation, Encoded, Message};
+
+    use super::*;
+    use crate::data::{EncodeError, Example};
+
+    /// A token a byte; 1 begins, 2 ends, 3 ends a turn.
+    struct Bytes;
+
+    impl TextEncoder for Bytes {
+        fn encode_text(&self, text: &str) -> Result<Encoded, EncodeError> {
+            self.encode_completion("", text)
+        }
+
+        fn encode_completion(&self, prompt: &str, completion: &str) -> Result<Encoded, EncodeError> {
+            if completion.contains('!') {
+                return Err("an exclamation".into());
+            }
+            let ids = |text: &str| text.bytes().map(u32::from).collect::<Vec<_>>();
+            let ids = [vec![1], ids(prompt), ids(completion), vec![2]].concat();
+            let targets = (0..ids.len()).map(|at| at > prompt.len()).collect();
+            Ok(Encoded { ids, targets, ..Encoded::default() })
+        }
+
+        fn encode_chat(&self, chat: &Conversation) -> Result<Encoded, EncodeError> {
+            let tokens = chat.messages.iter().flat_map(|message| {
+                let assistant = message.role() == "assistant";
+                message.content().bytes().map(u32::from).chain([3]).map(move |id| (id, assistant))
+            });
+            let (ids, targets) = tokens.unzip();
+            Ok(Encoded { ids, targets, ..Encoded::default() })
+        }
+
+        fn encode_chat_completion(&self, prompt: &Conversation, _: &[Message]) -> Result<Encoded, EncodeError> {
+            self.encode_chat(prompt)
+        }
+
+        fn mentions(&self, _: &str) -> bool {
+            false
+        }
+    }
+
+    fn prepare(
+        rows: &str,
+        encoder: Option<&dyn TextEncoder>,
+        max_length: usize,
+        vocab_size: usize,
+    ) -> Result<Prepared> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl");
+        std::fs::write(&path, rows).unwrap();
+        let options = EncodeOptions { max_length, vocab_size };
+        Preparation::new(encoder, options).stop([2]).sources(&[path.into()], Part::Train)
+    }
+
+    fn encoded(rows: &str, max_length: usize) -> (Vec<Example>, EncodeReport) {
+        let prepared = prepare(rows, Some(&Bytes), max_length, 256).unwrap();
+        (prepared.examples.to_vec().unwrap(), prepared.report)
+    }
+
+    fn error(rows: &str, max_length: usize) -> String {
+        prepare(rows, Some(&Bytes), max_length, 256).unwrap_err().to_string()
+    }
+
+    fn pair(prompt: &str, completion: &str) -> String {
+        format!("{{\"prompt\": \"{prompt}\", \"completion\": \"{completion}\"}}\n")
+    }
+
+    #[test]
+    fn completions_and_assistants_are_learned() {
+        let (examples, report) = encoded(&pair("AB", "CD"), 100);
+        assert_eq!(examples[0].input_ids, [1, 65, 66, 67, 68, 2]);
+        assert_eq!(examples[0].labels, [-100, -100, -100, 67, 68, 2]);
+        assert_eq!((report.teaching_stop, report.warnings().len()), (1, 0));
+        let chat =
+            "{\"messages\": [{\"role\": \"user\", \"content\": \"A\"}, {\"role\": \"assistant\", \"content\": \"B\"}]}";
+        assert_eq!(encoded(chat, 100).0[0].labels, [-100, -100, 66, 3]);
+    }
+
+    #[test]
+    fn long_rows_are_cut_on_the_right_and_counted() {
+        let rows = [pair("A", "BCDE"), pair("ABCDEF", "G"), pair("A", "B")].concat();
+        let (examples, report) = encoded(&rows, 4);
+        assert_eq!(examples.len(), 2, "the second one loses its completion");
+        assert_eq!(examples[0].input_ids, [1, 65, 66, 67]);
+        let counts =
+            (report.rows, report.truncated, report.dropped_without_target, report.tokens, report.target_tokens);
+        assert_eq!(counts, (3, 2, 1, 8, 4));
+        let text = report.describe("a.jsonl");
+        assert!(text.contains("2 rows were longer than max_length and cut; 1 rows without a target"), "{text}");
+    }
+
+    #[test]
+    fn a_file_without_any_target_is_an_error_that_says_why() {
+        let masked = error("{\"input_ids\": [1, 2], \"labels\": [1, -100]}\n{\"input_ids\": [1]}", 8);
+        assert!(masked.contains("has a target token (line 1 to line 2)"), "{masked}");
+        assert!(masked.contains("only labels that are ignored"), "{masked}");
+        assert!(error("{\"input_ids\": [1]}", 8).contains("it takes two to predict one"));
+        assert!(error(&pair("ABCDEF", "G"), 4).contains("raise max_length above 4"));
+    }
+
+    #[test]
+    fn foreign_ids_and_untokenizable_text_are_named_by_line() {
+        let error_of = error(
+            "{\"input_ids\": [1, 300]}\n{\"input_ids\": [1, 2], \"labels\": [1, 256]}\n{\"input_ids\": [1, 2]}",
+            8,
+        );
+        assert!(error_of.contains("line 1: token id 300 is outside the model's vocabulary of 256"), "{error_of}");
+        assert!(error_of.contains("line 2: token id 256"), "{error_of}");
+        let text = "{\"text\": \"A\"}\n{\"text\": \"!\"}";
+        assert!(error(text, 8).contains("line 2: an exclamation"));
+        let small = prepare(text, Some(&Bytes), 8, 50).unwrap_err().to_string();
+        assert!(small.contains("token id 65") && small.contains("this tokenizer is not the model's"), "{small}");
+        let none = prepare(text, None, 8, 50).unwrap_err().to_string();
+        assert!(none.contains("holds text (text rows), but the model has no tokenizer"), "{none}");
+        assert!(prepare("{\"input_ids\": [1, 2]}", None, 8, 50).is_ok());
+    }
+}

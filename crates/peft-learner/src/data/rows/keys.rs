@@ -1,0 +1,80 @@
+//! Keys beside those of a row's shape: which are left unused, and which would change what is learned.
+
+use serde_json::Value;
+
+use crate::data::files::RawRow;
+
+/// Keys of rows that say how much of a row is learned, or what else is.
+const CHANGING: &[&str] = &[
+    "weight",
+    "weights",
+    "sample_weight",
+    "loss_weight",
+    "loss_weights",
+    "loss_mask",
+    "completion_mask",
+    "assistant_masks",
+    "train",
+    "train_detail",
+    "image",
+    "images",
+    "video",
+    "videos",
+    "audio",
+    "audios",
+];
+/// Columns that programs add by themselves, and that never mean anything here.
+const SILENT: &[&str] = &["__index_level_0__"];
+
+/// A value that says nothing: null, 1, true, an empty list or text.
+pub(super) fn is_neutral(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(true) => true,
+        Value::Number(number) => number.as_f64() == Some(1.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(object) => object.is_empty(),
+        Value::Bool(false) => false,
+    }
+}
+
+/// The keys that are left of a row: their names, for they are not used.
+pub(super) fn left(row: RawRow) -> Result<Vec<String>, String> {
+    let changes = |(key, value): &(&String, &Value)| CHANGING.contains(&key.as_str()) && !is_neutral(value);
+    if let Some((key, value)) = row.iter().find(changes) {
+        let medium = ["image", "video", "audio"].iter().find(|medium| key.starts_with(**medium));
+        return Err(match medium {
+            Some(medium) => {
+                format!(
+                    "has `{key}`: this program learns from text alone; take the rows without {medium}s, or set ignore = [\"{key}\"] in [data]"
+                )
+            }
+            None => format!(
+                "`{key}` is {}, which would change what is learned, and this program does not do so; take it out, or set \
+                 ignore = [\"{key}\"] in [data]",
+                short(value)
+            ),
+        });
+    }
+    // TRL's unpaired preferences.
+    if let Some(Value::Bool(good)) = row.get("label") {
+        return Err(format!(
+            "`label` is {good}: rows of preferences, good and bad ones, from which this program does not learn; keep the rows \
+             whose label is true, and set ignore = [\"label\"] in [data]"
+        ));
+    }
+    Ok(row
+        .into_iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(key, _)| key)
+        .filter(|key| !SILENT.contains(&key.as_str()))
+        .collect())
+}
+
+fn short(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(40) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
+    }
+}

@@ -1,0 +1,14 @@
+//! What a row means: the shapes that rows of data sets have.
+
+mod chat;
+mod ids;
+mod keys;
+mod options;
+mod read;
+mod shape;
+mod template;
+
+pub use self::options::RowOptions;
+pub(crate) use self::read::{Parsed, RowReader};
+pub use self::shape::{Row, RowShape};
+pub use self::template::{RowTemplate, alpaca_prompt};

@@ -1,0 +1,97 @@
+//! Which data a run takes: files with weights, a share of the rows, and where tokens are kept.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A file, folder, pattern or data set of the hub, and how often its rows come.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "AnySource", into = "AnySource")]
+pub struct Source {
+    /// Its name, as [`locate`](super::locate) takes it.
+    pub path: String,
+    /// How often each row comes in an epoch: 2 is twice, 0.5 is every other row, chosen at random.
+    pub weight: f64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum AnySource {
+    Path(String),
+    Weighted(Weighted),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Weighted {
+    path: String,
+    weight: f64,
+}
+
+impl From<AnySource> for Source {
+    fn from(source: AnySource) -> Self {
+        match source {
+            AnySource::Path(path) => Self { path, weight: 1.0 },
+            AnySource::Weighted(Weighted { path, weight }) => Self { path, weight },
+        }
+    }
+}
+
+impl From<Source> for AnySource {
+    fn from(Source { path, weight }: Source) -> Self {
+        if weight == 1.0 { Self::Path(path) } else { Self::Weighted(Weighted { path, weight }) }
+    }
+}
+
+impl<T: Into<PathBuf>> From<T> for Source {
+    fn from(path: T) -> Self {
+        Self { path: path.into().to_string_lossy().into_owned(), weight: 1.0 }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path)
+    }
+}
+
+/// What is evaluated on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Valid {
+    /// A share of the rows to train on, which are then not trained on: above 0 and below 1.
+    Share(f64),
+    /// Rows of their own.
+    Sources(Vec<Source>),
+}
+
+/// Whether tokens are kept for the next start, and where.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum DataCache {
+    /// Those of files above 16 MB, in the user's folder for caches (`peft-burn/tokens` in `XDG_CACHE_HOME` or `~/.cache`).
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+    /// Those of all files, in this folder.
+    Folder(PathBuf),
+}
+
+impl DataCache {
+    /// Smaller files are encoded in no time.
+    const AUTO_ABOVE: u64 = 16 << 20;
+
+    /// The folder for the tokens of a file of `bytes` bytes.
+    pub(super) fn folder(&self, bytes: u64) -> Option<PathBuf> {
+        match self {
+            Self::Off => None,
+            Self::Folder(folder) => Some(folder.clone()),
+            Self::Auto if bytes < Self::AUTO_ABOVE => None,
+            Self::Auto => {
+                let set = std::env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+                let cache = set.or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
+                Some(cache.join("peft-burn").join("tokens"))
+            }
+        }
+    }
+}

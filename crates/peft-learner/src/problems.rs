@@ -1,0 +1,66 @@
+//! Everything that is wrong with an input, found in one pass.
+
+use std::fmt;
+
+/// Offenders found in one pass: the first [`Problems::SHOWN`] are kept, all are counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Problems {
+    shown: Vec<String>,
+    total: usize,
+}
+
+impl Problems {
+    /// How many offenders are listed by name.
+    pub const SHOWN: usize = 20;
+
+    /// Adds an offender.
+    pub fn push(&mut self, problem: impl Into<String>) {
+        if self.shown.len() < Self::SHOWN {
+            self.shown.push(problem.into());
+        }
+        self.total += 1;
+    }
+
+    /// Adds the offenders of another pass.
+    pub fn extend(&mut self, other: Self) {
+        self.total += other.total;
+        let room = Self::SHOWN - self.shown.len();
+        self.shown.extend(other.shown.into_iter().take(room));
+    }
+
+    /// Whether nothing was found.
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
+    /// How many were found, listed or not.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in &self.shown {
+            write!(f, "\n  - {problem}")?;
+        }
+        match self.total - self.shown.len() {
+            0 => Ok(()),
+            more => write!(f, "\n  … and {more} more ({} in all)", self.total),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_list_the_first_twenty_and_count_the_rest() {
+        let mut problems = Problems::default();
+        (1..=23).for_each(|line| problems.push(format!("line {line}")));
+        let text = problems.to_string();
+        assert!(text.contains("line 20") && !text.contains("line 21"), "{text}");
+        assert!(text.ends_with("… and 3 more (23 in all)"), "{text}");
+    }
+}

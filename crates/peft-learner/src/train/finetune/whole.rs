@@ -1,0 +1,175 @@
+//! A run from its checks to its report.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use llama_burn::CausalModel;
+use peft_burn::PeftModel;
+use peft_burn::adalora::kept_ranks;
+
+use super::builder::{Finetune, Report, Train};
+use crate::data::{Stream, StreamConfig};
+use crate::error::{LearnerError, Problems, Result};
+use crate::report::{EvalReport, read_metrics, write_loss_plot, write_rank_plot};
+use crate::train::checkpoint::{Checkpoints, TrainerState, save_adapter};
+use crate::train::checks::{self, Found, Parts};
+use crate::train::output_folder::{Existing, OutputFolder, check_output};
+use crate::train::{contents, settings};
+use crate::whole_file::write_whole;
+
+impl<M: CausalModel> Finetune<M> {
+    /// Trains, writing into the folder `dir`, and returns the model in validation mode.
+    ///
+    /// # Errors
+    /// Options, model, data and folder that do not go together, before anything is written; then a file that cannot be
+    /// written, a loss that is not finite, and a run that was asked to end: the last checkpoint is kept, and named.
+    pub fn run(mut self, dir: impl AsRef<Path>) -> Result<(M, Report)> {
+        let (dir, started) = (dir.as_ref(), Instant::now());
+        let stream = self.take_stream()?;
+        let parts = self.devices.len().max(1);
+        let total_steps = self.training.total_steps(stream.rows_per_epoch(), parts);
+        let found = self.check(&stream, total_steps)?;
+        check_output(dir, self.existing)?;
+        let settings = self.settings.take().map_or_else(|| self.own_settings(), Ok)?;
+        let saved = dir.join("config.toml");
+        let checkpoints = self.checkpoints(dir, total_steps)?;
+        let changed = match self.existing {
+            Existing::Resume => {
+                let before = checkpoints.latest_state()?;
+                let known = before.as_ref().map(|state| state.contents.clone()).unwrap_or_default();
+                let changed = if saved.exists() { settings::compare(&saved, &settings, &known)? } else { Vec::new() };
+                if let Some(before) = before {
+                    before.check(checkpoints.state(), found.pruning.is_some())?;
+                }
+                changed
+            }
+            _ => Vec::new(),
+        };
+        let text = toml::to_string_pretty(&settings)
+            .map_err(|error| LearnerError::ConfigSyntax { file: saved, message: error.to_string() })?;
+        self.model.set_gradient_checkpointing(self.training.gradient_checkpointing);
+        let parameters = self.model.trainable_parameters();
+
+        let folder = OutputFolder::claim(dir, self.existing)?;
+        write_whole(folder.join("config.toml"), text.as_bytes())?;
+        let (adapter, as_lora) = (self.adapter.clone(), self.training.save_as_lora);
+        let explained = |error: LearnerError| match error {
+            LearnerError::NotFinite { step, loss, grad_norm, .. } => {
+                LearnerError::NotFinite { step, loss, grad_norm, last_good: checkpoints.latest() }
+            }
+            full if full.is_disk_full() => {
+                LearnerError::DiskFull { dir: dir.to_owned(), source: Box::new(full), last: checkpoints.latest() }
+            }
+            other => other,
+        };
+        let written = self.launch(&folder, &checkpoints, stream, total_steps, found, &changed).and_then(|trained| {
+            let (model, steps, resumed_from, stopped_early) = trained;
+            let metrics = read_metrics(folder.join("metrics.jsonl"))?;
+            write_loss_plot(folder.join("loss.svg"), "Loss", &metrics)?;
+            let (adapter, ranks) = match &adapter {
+                Some(name) => {
+                    let place = folder.join("adapter");
+                    save_adapter(&model, name, &place, as_lora)?;
+                    (Some(place), draw_ranks(&model, name, &folder.join("ranks.svg"))?)
+                }
+                None => (None, None),
+            };
+            let seconds = started.elapsed().as_secs_f64();
+            let report =
+                Report { steps, resumed_from, stopped_early, metrics, parameters, adapter, ranks, changed, seconds };
+            Ok((model, report))
+        });
+        written.map_err(explained)
+    }
+
+    /// The checkpoints in the folder `dir`, and what they note of this run.
+    fn checkpoints(&self, dir: &Path, max_steps: usize) -> Result<Checkpoints> {
+        let mut contents = self.contents.clone();
+        if let (Some(Train::Examples(examples)), false) = (&self.train, contents.contains_key("data")) {
+            contents.insert("data".to_owned(), contents::of_examples(examples.iter())?);
+        }
+        if !self.valid.is_empty() && !contents.contains_key("valid") {
+            contents.insert("valid".to_owned(), contents::of_examples(self.valid.iter().cloned().map(Ok))?);
+        }
+        let state = TrainerState {
+            global_step: 0,
+            seed: self.seed,
+            triplets: None,
+            max_steps,
+            contents,
+            devices: self.devices.len().max(1),
+        };
+        let limit = self.training.save_total_limit;
+        Ok(Checkpoints::new(dir.join("checkpoints"), limit, self.training.save_as_lora, state))
+    }
+
+    fn take_stream(&mut self) -> Result<Stream> {
+        let training = &self.training;
+        if let Some(Train::Examples(examples)) = &self.train {
+            return Stream::new(
+                examples.clone(),
+                StreamConfig {
+                    batch_size: training.per_device_train_batch_size,
+                    accumulation: training.gradient_accumulation_steps * self.devices.len().max(1),
+                    shuffle: self.shuffle,
+                    group_by_length: training.group_by_length,
+                    packing: self.packing.is_some(),
+                    max_length: self.packing.unwrap_or(usize::MAX),
+                    pad_id: self.pad_id,
+                    seed: self.seed,
+                },
+            );
+        }
+        match self.train.take() {
+            Some(Train::Stream(stream)) => Ok(stream),
+            _ => Err(LearnerError::Stream("there are no rows to train on".to_owned())),
+        }
+    }
+
+    fn check(&mut self, stream: &Stream, total_steps: usize) -> Result<Found> {
+        let mut problems = Problems::default();
+        for (at, (name, _)) in self.callbacks.metrics.iter().enumerate() {
+            if EvalReport::KEYS.contains(&name.as_str()) || self.callbacks.metrics[..at].iter().any(|(n, _)| n == name)
+            {
+                problems.push(format!("the metric `{name}` has the name of another; give it one of its own"));
+            }
+        }
+        if let Some(sampler) = &self.sampler {
+            sampler.check(&self.model, &mut problems);
+        }
+        if !self.callbacks.sample.is_empty() && self.sampler.is_none() {
+            problems.push("samples of text are asked for, and there are no prompts; give some, or leave out what is told of samples");
+        }
+        if !problems.is_empty() {
+            return Err(LearnerError::Options(problems));
+        }
+        let parts = Parts {
+            adapter: self.adapter.as_deref(),
+            training: &self.training,
+            stream,
+            total_steps,
+            devices: &self.devices,
+            own_strategy: self.strategy.is_none(),
+            evaluates: !self.valid.is_empty(),
+            asks_for_evaluations: !self.callbacks.evaluation.is_empty() || !self.callbacks.metrics.is_empty(),
+        };
+        checks::check(&mut self.model, &parts)
+    }
+
+    /// What a program's run is begun with.
+    fn own_settings(&self) -> Result<toml::Table> {
+        let problem = |message: String| LearnerError::ConfigSyntax { file: "config.toml".into(), message };
+        let training = toml::Table::try_from(&self.training).map_err(|error| problem(error.to_string()))?;
+        let seed = i64::try_from(self.seed).map_err(|error| problem(format!("seed: {error}")))?;
+        Ok(toml::Table::from_iter([("seed".to_owned(), seed.into()), ("training".to_owned(), training.into())]))
+    }
+}
+
+/// AdaLoRA: draws the rank that each module kept.
+fn draw_ranks<M: CausalModel>(model: &M, adapter: &str, path: &Path) -> Result<Option<PathBuf>> {
+    if !model.adapter_config(adapter)?.prunes() {
+        return Ok(None);
+    }
+    write_rank_plot(path, &kept_ranks(model, adapter)?)?;
+    Ok(Some(path.to_owned()))
+}

@@ -8,15 +8,18 @@
 //! can be built from the same parts: [`matrix`] products, [`rows`], [`simd`] loops and the slices of [`flex`] tensors.
 
 mod attention;
+mod block_attention;
 mod columns;
 mod cross_entropy;
 pub mod flex;
+mod host;
 mod linear;
 mod masked_attention;
 pub mod matrix;
 mod precision;
 mod rms_norm;
 mod rope;
+mod row_updates;
 pub mod rows;
 mod scaled_linear;
 pub mod simd;
@@ -26,6 +29,7 @@ pub mod testing;
 mod workers;
 
 pub use attention::{AttentionOps, AttentionShape, causal_attention};
+pub use block_attention::{Block, BlockRows, BlockShape, block_attention};
 pub use columns::{ColumnOps, scale_columns};
 pub use cross_entropy::{CrossEntropyOps, cross_entropy};
 pub use linear::{ProjectionOps, can_join, linear};
@@ -33,6 +37,7 @@ pub use masked_attention::{MaskedAttentionOps, masked_attention};
 pub use precision::cast;
 pub use rms_norm::{RmsNormOps, rms_norm};
 pub use rope::{RopeOps, rope};
+pub use row_updates::{RowGroup, RowLowRank, RowShared, RowUpdate, SharedPair, scale_rows, update_rows};
 pub use scaled_linear::{ScaledProjectionOps, Scaling, can_tell, scaled_linear};
 pub use swiglu::{SwigluOps, scaled_swiglu, swiglu};
 pub use workers::on_workers;

@@ -15,8 +15,12 @@ mod weights;
 
 pub use config::{Dtype, LlamaConfig, LoadDtype, RopeConfig, RopeScaling};
 pub use error::{LlamaError, Result};
-pub use generate::{Generate, GenerateOptions, Sampler, SamplingConfig};
+pub use generate::{Generate, GenerateOptions, Sampler, SamplingConfig, TokenLogprob};
 pub use merge::{MergeReport, merge_into};
-pub use model::{Attention, AttentionMask, CausalModel, DecoderLayer, Input, KvCache, Llama, Mlp, ModelSpec, RmsNorm};
+pub use model::{
+    Attention, AttentionMask, CausalModel, DecoderLayer, Input, KvCache, Llama, Mlp, ModelSpec, RmsNorm, Step,
+};
 pub use summary::ModelSummary;
-pub use text::{ChatTemplate, Conversation, Encoded, Message, SpecialTokens, StopTokens, Text, TextStream, Tokenizer};
+pub use text::{
+    ChatTemplate, Conversation, Encoded, Message, SpecialTokens, StopScanner, StopTokens, Text, TextStream, Tokenizer,
+};

@@ -16,6 +16,7 @@ mod param;
 pub mod prelude;
 mod random;
 mod reparam;
+mod serve;
 mod svd;
 pub mod targets;
 pub mod tensor_file;
@@ -27,7 +28,7 @@ pub use combine::{
 };
 pub use config::*;
 pub use error::{PeftError, Result};
-pub use files::{AdaptedModule, AdapterFiles, AdapterSummary, CONFIG_NAME, Rewritten, rewrite_adapter};
+pub use files::{AdaptedModule, AdapterBytes, AdapterFiles, AdapterSummary, CONFIG_NAME, Rewritten, rewrite_adapter};
 pub use layers::*;
 pub use low_rank::LowRank;
 pub use methods::configs::*;
@@ -42,3 +43,4 @@ pub use model::{
 pub use param::{ParamMut, ParamRef, Role};
 pub use random::TensorRng;
 pub use reparam::{AdaptedLayers, AdaptedParam, ParamAdapter};
+pub use serve::{AdapterPack, Pairs, Plan, PlanGroup, Served};

@@ -1,8 +1,27 @@
 //! Random values for adapters, drawn on the host: one seed gives one adapter on every backend.
 
+use std::cell::Cell;
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal, Uniform};
+
+thread_local! {
+    /// Whether this thread draws nothing at present.
+    static UNDRAWN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f`, in which this thread draws nothing: all values are zero. For parameters that a file is about to fill.
+pub(crate) fn undrawn<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            UNDRAWN.set(self.0);
+        }
+    }
+    let _restore = Restore(UNDRAWN.replace(true));
+    f()
+}
 
 /// A generator for one named tensor: the same seed and name give the same numbers, whatever else is drawn and in
 /// whatever order.
@@ -21,6 +40,7 @@ impl TensorRng {
     /// `n` values of N(0, `std`²).
     pub fn normal(&mut self, n: usize, std: f32) -> Vec<f32> {
         match Normal::new(0.0_f32, std) {
+            _ if UNDRAWN.get() => vec![0.0; n],
             Ok(distribution) => distribution.sample_iter(&mut self.0).take(n).collect(),
             Err(_) => vec![0.0; n],
         }
@@ -29,6 +49,7 @@ impl TensorRng {
     /// `n` values uniform in [−`bound`, `bound`).
     pub fn uniform(&mut self, n: usize, bound: f32) -> Vec<f32> {
         match Uniform::new(-bound, bound) {
+            _ if UNDRAWN.get() => vec![0.0; n],
             Ok(distribution) => distribution.sample_iter(&mut self.0).take(n).collect(),
             Err(_) => vec![0.0; n],
         }
@@ -58,5 +79,14 @@ mod tests {
         assert!(uniform.iter().all(|v| v.abs() <= 2.0));
         let var = uniform.iter().map(|v| v * v).sum::<f32>() / n as f32;
         assert!((var - 4.0 / 3.0).abs() < 0.05, "{var}");
+    }
+
+    #[test]
+    fn what_a_file_will_fill_is_not_drawn_and_what_follows_is() {
+        let drawn = || TensorRng::new(1, "a").normal(3, 1.0);
+        let before = drawn();
+        assert_eq!(undrawn(drawn), [0.0; 3]);
+        assert_eq!(drawn(), before);
+        assert!(before.iter().all(|v| *v != 0.0));
     }
 }

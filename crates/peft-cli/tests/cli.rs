@@ -40,6 +40,10 @@ mod data;
 #[path = "cli/interrupted.rs"]
 mod interrupted;
 
+#[cfg(all(unix, feature = "serve"))]
+#[path = "cli/serve.rs"]
+mod serve;
+
 #[cfg(feature = "webgpu")]
 #[path = "cli/webgpu.rs"]
 mod webgpu;

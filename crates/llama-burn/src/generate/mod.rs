@@ -1,5 +1,6 @@
 //! Text generation with a key-value cache, for a batch of prompts at once.
 
+mod logprobs;
 mod sampling;
 
 use std::ops::ControlFlow;
@@ -10,6 +11,7 @@ use peft_burn::PeftModel;
 
 use crate::error::{LlamaError, Result};
 use crate::model::{AttentionMask, CausalModel, Input};
+pub use logprobs::TokenLogprob;
 pub use sampling::{Sampler, SamplingConfig};
 
 /// How long to generate and how to choose.

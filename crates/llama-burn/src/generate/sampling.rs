@@ -1,5 +1,7 @@
 //! The choice of the next token from the model's logits, on the host.
 
+use std::collections::{BTreeMap, HashMap};
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -18,15 +20,33 @@ pub struct SamplingConfig {
     pub top_k: usize,
     /// Keeps the fewest most likely tokens whose probabilities reach this; 1 keeps all.
     pub top_p: f32,
+    /// Keeps the tokens that are at least this times as likely as the most likely one; 0 keeps all.
+    pub min_p: f32,
     /// Makes the tokens of the text so far less likely: positive logits are divided by it, negative multiplied; 1 is off.
     pub repetition_penalty: f32,
+    /// Taken from the logit of a token for each time that it was generated; between -2 and 2.
+    pub frequency_penalty: f32,
+    /// Taken from the logit of a token that was generated, however often; between -2 and 2.
+    pub presence_penalty: f32,
+    /// Added to the logits of tokens; between -100 and 100.
+    pub logit_bias: BTreeMap<u32, f32>,
     /// Seeds the random choice.
     pub seed: u64,
 }
 
 impl Default for SamplingConfig {
     fn default() -> Self {
-        Self { temperature: 0.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0, seed: 0 }
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            logit_bias: BTreeMap::new(),
+            seed: 0,
+        }
     }
 }
 
@@ -46,6 +66,17 @@ impl SamplingConfig {
         if !(self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite()) {
             problems.push(format!("repetition_penalty must be above 0, but is {}", self.repetition_penalty));
         }
+        if !(0.0..=1.0).contains(&self.min_p) {
+            problems.push(format!("min_p must be between 0 and 1, but is {}", self.min_p));
+        }
+        for (name, penalty) in [("frequency", self.frequency_penalty), ("presence", self.presence_penalty)] {
+            if !(-2.0..=2.0).contains(&penalty) {
+                problems.push(format!("{name}_penalty must be between -2 and 2, but is {penalty}"));
+            }
+        }
+        for (id, bias) in self.logit_bias.iter().filter(|(_, bias)| !(-100.0..=100.0).contains(*bias)) {
+            problems.push(format!("logit_bias must be between -100 and 100, but is {bias} for token {id}"));
+        }
         if problems.is_empty() { Ok(()) } else { Err(LlamaError::Sampling { message: problems.join("; ") }) }
     }
 }
@@ -56,6 +87,8 @@ pub struct Sampler {
     config: SamplingConfig,
     rng: ChaCha8Rng,
     scores: Vec<f32>,
+    /// How often each token was chosen, where penalties ask for it.
+    chosen: HashMap<u32, u32>,
 }
 
 impl Sampler {
@@ -75,7 +108,7 @@ impl Sampler {
         config.validate()?;
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         rng.set_stream(row);
-        Ok(Self { config, rng, scores: Vec::new() })
+        Ok(Self { config, rng, scores: Vec::new(), chosen: HashMap::new() })
     }
 
     /// The id chosen by `logits`, one a token of the vocabulary; `history` is the prompt and what was generated.
@@ -83,6 +116,14 @@ impl Sampler {
     /// # Errors
     /// [`LlamaError::Sampling`] where the logits hold a NaN or leave nothing to choose from.
     pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> Result<u32> {
+        let id = self.choose(logits, history)?;
+        if self.config.frequency_penalty != 0.0 || self.config.presence_penalty != 0.0 {
+            *self.chosen.entry(id).or_default() += 1;
+        }
+        Ok(id)
+    }
+
+    fn choose(&mut self, logits: &[f32], history: &[u32]) -> Result<u32> {
         if let Some(id) = logits.iter().position(|logit| logit.is_nan()) {
             let message =
                 format!("the model's logits hold NaN (first for token {id}); its weights or its dtype are at fault");
@@ -114,7 +155,7 @@ impl Sampler {
 
     /// The scores after transformers' logits processors, in their order; what is ruled out is minus infinity.
     fn process(&mut self, logits: &[f32], history: &[u32]) {
-        let SamplingConfig { temperature, top_k, top_p, repetition_penalty, .. } = self.config;
+        let SamplingConfig { temperature, top_k, top_p, min_p, repetition_penalty, .. } = self.config;
         self.scores.clear();
         self.scores.extend_from_slice(logits);
         if repetition_penalty != 1.0 {
@@ -123,6 +164,17 @@ impl Sampler {
                 if let (Some(&logit), Some(score)) = (logits.get(id as usize), self.scores.get_mut(id as usize)) {
                     *score = if logit < 0.0 { logit * repetition_penalty } else { logit / repetition_penalty };
                 }
+            }
+        }
+        let (frequency, presence) = (self.config.frequency_penalty, self.config.presence_penalty);
+        for (&id, &count) in &self.chosen {
+            if let Some(score) = self.scores.get_mut(id as usize) {
+                *score -= frequency * count as f32 + presence;
+            }
+        }
+        for (&id, bias) in &self.config.logit_bias {
+            if let Some(score) = self.scores.get_mut(id as usize) {
+                *score += bias;
             }
         }
         if temperature == 0.0 {
@@ -134,6 +186,11 @@ impl Sampler {
         }
         if top_p < 1.0 {
             keep_top_p(&mut self.scores, top_p);
+        }
+        if min_p > 0.0 {
+            let best = self.scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let least = best + min_p.ln();
+            self.scores.iter_mut().filter(|score| **score < least).for_each(|score| *score = f32::NEG_INFINITY);
         }
     }
 }
@@ -211,6 +268,28 @@ mod tests {
         }
         let drawn = chosen(&config(r#"{"temperature": 1.0, "top_k": 2}"#), &logits, 200);
         assert!(drawn.contains(&1) && drawn.contains(&2) && !drawn.contains(&0));
+    }
+
+    #[test]
+    fn unlikely_tokens_are_left_out_by_min_p_and_biases_move_the_choice() {
+        let logits = [0.0, 2.0_f32.ln(), 10.0_f32.ln()];
+        let drawn = chosen(&config(r#"{"temperature": 1.0, "min_p": 0.15}"#), &logits, 300);
+        assert!(drawn.contains(&1) && drawn.contains(&2) && !drawn.contains(&0));
+        assert_eq!(chosen(&config(r#"{"logit_bias": {"0": 5.0, "9": 100.0}}"#), &logits, 1), [0]);
+        assert_eq!(chosen(&config(r#"{"logit_bias": {"2": -100.0}}"#), &logits, 1), [1]);
+    }
+
+    #[test]
+    fn what_was_generated_is_penalised_once_or_each_time_and_the_prompt_is_not() {
+        let logits = [0.0, 1.0, 1.9];
+        let drawn = |json: &str| {
+            let mut sampler = Sampler::new(config(json)).unwrap();
+            (0..4).map(|_| sampler.sample(&logits, &[2, 2, 2]).unwrap()).collect::<Vec<_>>()
+        };
+        // 1.9, 1.4, 0.9: then 1 has its turn.
+        assert_eq!(drawn(r#"{"frequency_penalty": 0.5}"#), [2, 2, 1, 2]);
+        assert_eq!(drawn(r#"{"presence_penalty": 0.8}"#), [2, 2, 2, 2]);
+        assert_eq!(drawn(r#"{"presence_penalty": 1.2}"#), [2, 1, 2, 2]);
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use fused_burn::{AttentionShape, causal_attention, masked_attention};
+use fused_burn::{AttentionShape, block_attention, causal_attention, masked_attention};
 use peft_burn::PeftLinear;
 
-use super::cache::LayerCache;
 use super::dropped_attention::dropped_attention;
+use super::layer::{Memory, Surroundings};
 use super::parts::{Builder, Source, parts};
 use super::pattern::Pattern;
-use super::rotary::Rotation;
+use super::served::{alone, together};
 
 /// Projections and sizes of one layer's attention.
 #[derive(Module, Debug)]
@@ -46,21 +46,24 @@ impl Attention {
         })
     }
 
-    /// `x`: `[batch·seq, hidden]`, normalised; the result has the same shape. With `cache`, keys and values of earlier
-    /// calls are seen too, and this call's are added.
-    pub(crate) fn forward(
-        &self,
-        x: Tensor<2>,
-        batch: usize,
-        rotation: &Rotation,
-        pattern: &Pattern,
-        cache: Option<&mut LayerCache>,
-    ) -> Tensor<2> {
+    /// `x`: `[batch·seq, hidden]`, normalised; the result has the same shape. What `memory` holds of earlier calls is seen
+    /// too, and this call's keys and values are added.
+    pub(crate) fn forward(&self, x: Tensor<2>, surroundings: &Surroundings, memory: Memory<'_>) -> Tensor<2> {
+        let Surroundings { batch, rotation, pattern, plan } = surroundings;
+        let (batch, plan) = (*batch, plan.as_deref());
         let seq = x.dims()[0] / batch;
         let split = |y: Tensor<2>, heads: usize| y.reshape([batch, seq, heads, self.head_dim]).swap_dims(1, 2);
-        let [q, k, v] = PeftLinear::forward_together([&self.q_proj, &self.k_proj, &self.v_proj], x);
+        let [q, k, v] = together([&self.q_proj, &self.k_proj, &self.v_proj], x, plan);
         let (q, k) = (rotation.apply(q), rotation.apply(k));
-        let seen = cache.map(|c| c.append(split(k.clone(), self.kv_heads), split(v.clone(), self.kv_heads)));
+        let seen = match memory {
+            Memory::Blocks { layer, shape, sequences } => {
+                return alone(&self.o_proj, block_attention(q, k, v, layer, shape, sequences), plan);
+            }
+            Memory::Cache(cache) => {
+                Some(cache.append(split(k.clone(), self.kv_heads), split(v.clone(), self.kv_heads)))
+            }
+            Memory::None => None,
+        };
         let out = match pattern {
             // A model in training mode, as Transformers' `model.train()`: its tensors are autodiff's.
             _ if self.dropout > 0.0 && q.is_autodiff() => {
@@ -77,6 +80,6 @@ impl Attention {
                 masked_attention(q, k, v, mask.clone())
             }
         };
-        self.o_proj.forward(out)
+        alone(&self.o_proj, out, plan)
     }
 }

@@ -5,7 +5,7 @@ use peft_burn::{EmbeddingAdapter, PeftEmbedding, PeftLinear, PeftModel, PeftStat
 
 use super::cache::KvCache;
 use super::input::Input;
-use super::layer::{DecoderLayer, Surroundings};
+use super::layer::{DecoderLayer, Memories, Surroundings};
 use super::norm::RmsNorm;
 use super::parts::{Builder, PartMut, PartRef, Parts, Source};
 use super::recompute;
@@ -135,11 +135,10 @@ impl Llama {
         all
     }
 
-    fn run(&self, input: &Input, cache: Option<&mut KvCache>, mut see: impl FnMut(&Tensor<2>)) -> Tensor<2> {
+    fn run(&self, input: &Input, cache: Option<&mut KvCache>, see: impl FnMut(&Tensor<2>)) -> Tensor<2> {
         let [batch, seq] = input.ids.dims();
         let past = cache.as_ref().map_or(0, |c| c.len());
-        let mut x = self.embed_tokens.forward(input.ids.clone().reshape([batch * seq]));
-        let inv_freq = self.config.rope.inv_freq(self.config.head_dim);
+        let inv_freq = self.inv_freq();
         let surroundings = |device: &Device| Surroundings {
             batch,
             rotation: match &input.positions {
@@ -147,18 +146,38 @@ impl Llama {
                 None => Rotation::new(&inv_freq, &[(past..past + seq).collect()], device),
             },
             pattern: input.mask.pattern(seq, past + seq, device),
+            plan: None,
         };
+        let recomputes = cache.is_none() && self.recomputes();
+        let ids = input.ids.clone().reshape([batch * seq]);
+        let memories = cache.map_or(Memories::None, |cache| Memories::Cache(&mut cache.layers));
+        self.pass(self.embed_tokens.forward(ids), surroundings, recomputes, memories, see)
+    }
+
+    /// The layers and the last norm, for embedded tokens `x`.
+    pub(super) fn pass(
+        &self,
+        x: Tensor<2>,
+        surroundings: impl Fn(&Device) -> Surroundings,
+        recomputes: bool,
+        mut memories: Memories<'_>,
+        mut see: impl FnMut(&Tensor<2>),
+    ) -> Tensor<2> {
+        let mut x = x;
         let inside = surroundings(&x.device());
-        let outside = (cache.is_none() && self.recomputes()).then(|| surroundings(&x.device().inner()));
-        let mut caches = cache.map(|c| c.layers.iter_mut());
+        let outside = recomputes.then(|| surroundings(&x.device().inner()));
         see(&x);
-        for layer in &self.layers {
-            let cache = caches.as_mut().and_then(Iterator::next);
+        for (i, layer) in self.layers.iter().enumerate() {
             let recomputed = outside.as_ref().and_then(|outside| recompute::forward(layer, &x, outside, &inside));
-            x = recomputed.unwrap_or_else(|| layer.forward(x, &inside, cache));
+            x = recomputed.unwrap_or_else(|| layer.forward(x, &inside, memories.of(i)));
             see(&x);
         }
         self.norm.forward(x)
+    }
+
+    /// The frequencies of the rotary embedding.
+    pub(super) fn inv_freq(&self) -> Vec<f64> {
+        self.config.rope.inv_freq(self.config.head_dim)
     }
 
     /// Scores of the next token for rows of [`Self::hidden`]: `[n, vocab]`.
@@ -173,7 +192,7 @@ impl Llama {
     }
 
     /// The embedding's matrix, where it is the head's too.
-    fn tied_weight(&self) -> Option<Tensor<2>> {
+    pub(super) fn tied_weight(&self) -> Option<Tensor<2>> {
         // A merge that makes the two differ gives the head its own until it is undone.
         let shared = self.config.tie_word_embeddings && !self.differ_when_merged(self.lm_head.adapters().merged());
         shared.then(|| self.embed_tokens.tied_weight())

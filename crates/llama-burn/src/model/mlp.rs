@@ -3,9 +3,10 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use fused_burn::{scaled_swiglu, swiglu};
-use peft_burn::PeftLinear;
+use peft_burn::{PeftLinear, Plan};
 
 use super::parts::{Builder, Source, parts};
+use super::served::{alone, together};
 
 /// `down(silu(gate(x)) · up(x))` (Shazeer 2020).
 #[derive(Module, Debug)]
@@ -30,11 +31,11 @@ impl Mlp {
     }
 
     /// `x`: `[n, hidden]`; the result has the same shape.
-    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let [gate, up] = PeftLinear::forward_together([&self.gate_proj, &self.up_proj], x);
-        match self.down_proj.input_scale() {
+    pub(crate) fn forward(&self, x: Tensor<2>, plan: Option<&Plan>) -> Tensor<2> {
+        let [gate, up] = together([&self.gate_proj, &self.up_proj], x, plan);
+        match self.down_proj.input_scale().filter(|_| plan.is_none()) {
             Some(scale) => self.down_proj.forward_scaled(scaled_swiglu(gate, up, scale)),
-            None => self.down_proj.forward(swiglu(gate, up)),
+            None => alone(&self.down_proj, swiglu(gate, up), plan),
         }
     }
 }

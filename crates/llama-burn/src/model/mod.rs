@@ -17,6 +17,7 @@ mod pattern;
 mod random;
 mod recompute;
 mod rotary;
+mod served;
 
 pub use attention::Attention;
 pub use cache::KvCache;
@@ -27,3 +28,4 @@ pub use llama::Llama;
 pub use mask::AttentionMask;
 pub use mlp::Mlp;
 pub use norm::RmsNorm;
+pub use served::Step;

@@ -84,42 +84,44 @@ pub(crate) trait Source {
 /// Builds modules by their paths, from a configuration's table and a source of tensors.
 pub(crate) struct Builder<'a, S> {
     pub config: &'a LlamaConfig,
-    table: BTreeMap<String, Kind>,
+    /// Each module with its place in the table.
+    table: BTreeMap<String, (usize, Kind)>,
     source: S,
 }
 
 impl<'a, S: Source> Builder<'a, S> {
     pub fn new(config: &'a LlamaConfig, source: S) -> Self {
-        Self { config, table: config.table().into_iter().collect(), source }
+        let table = config.table().into_iter().enumerate().map(|(slot, (path, kind))| (path, (slot, kind)));
+        Self { config, table: table.collect(), source }
     }
 
-    fn kind(&self, path: &str) -> Kind {
+    fn place(&self, path: &str) -> (usize, Kind) {
         // A test builds a model: its structs and the table name the same modules.
         self.table.get(path).copied().unwrap_or_else(|| unreachable!("{path} is not in the table"))
     }
 
     pub fn embedding(&mut self, path: &str) -> Result<PeftEmbedding, S::Error> {
-        let Kind::Embedding { rows, width } = self.kind(path) else { unreachable!("{path} is no embedding") };
-        Ok(PeftEmbedding::new(self.source.tensor(&format!("{path}.weight"), [rows, width])?))
+        let (slot, Kind::Embedding { rows, width }) = self.place(path) else { unreachable!("{path} is no embedding") };
+        Ok(PeftEmbedding::new(self.source.tensor(&format!("{path}.weight"), [rows, width])?).with_slot(slot))
     }
 
     pub fn norm(&mut self, path: &str) -> Result<RmsNorm, S::Error> {
-        let Kind::Norm { width } = self.kind(path) else { unreachable!("{path} is no norm") };
+        let (_, Kind::Norm { width }) = self.place(path) else { unreachable!("{path} is no norm") };
         Ok(RmsNorm::new(self.source.tensor(&format!("{path}.weight"), [width])?, self.config.rms_norm_eps))
     }
 
     pub fn linear(&mut self, path: &str) -> Result<PeftLinear, S::Error> {
-        let Kind::Linear { inp, out, bias } = self.kind(path) else { unreachable!("{path} is no projection") };
+        let (slot, Kind::Linear { inp, out, bias }) = self.place(path) else { unreachable!("{path} is no projection") };
         let weight = self.source.tensor(&format!("{path}.weight"), [out, inp])?;
         let bias = if bias { Some(self.source.tensor(&format!("{path}.bias"), [out])?) } else { None };
-        Ok(PeftLinear::new(weight, bias))
+        Ok(PeftLinear::new(weight, bias).with_slot(slot))
     }
 
     /// The head; one that is tied shares the memory of `embedding`.
     pub fn head(&mut self, path: &str, embedding: &PeftEmbedding) -> Result<PeftLinear, S::Error> {
-        let Kind::Head { inp, out, tied } = self.kind(path) else { unreachable!("{path} is no head") };
+        let (slot, Kind::Head { inp, out, tied }) = self.place(path) else { unreachable!("{path} is no head") };
         let weight =
             if tied { embedding.base().val() } else { self.source.tensor(&format!("{path}.weight"), [out, inp])? };
-        Ok(PeftLinear::new(weight, None))
+        Ok(PeftLinear::new(weight, None).with_slot(slot))
     }
 }

@@ -12,7 +12,7 @@ use burn::backend::{Autodiff, Backend, DispatchKindConversion, DispatchTensor, F
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients as LayerGradients, Tensor};
 
-use super::layer::{DecoderLayer, Surroundings};
+use super::layer::{DecoderLayer, Memory, Surroundings};
 
 /// `layer` of `x`, to run again in backward. `outside` is what the layer needs outside autodiff, `inside` under it.
 /// `None` where there is nothing to train, or on a backend that this is not made for.
@@ -48,7 +48,7 @@ where
         None => return None,
     };
     let (layer, x) = (layer.valid(), x.clone().inner());
-    let y = layer.forward(x.clone(), outside, None).try_into_primitive::<B>().ok()?;
+    let y = layer.forward(x.clone(), outside, Memory::None).try_into_primitive::<B>().ok()?;
     let OpsKind::Tracked(operation) = Rerun.prepare::<NoCheckpointing>([node, anchor]).compute_bound().stateful()
     else {
         return None;
@@ -83,7 +83,7 @@ where
         // Training mode makes new leaves of the trained parameters.
         let layer = layer.train();
         let x = Tensor::from_inner(x).set_require_grad(wants_x);
-        let y = layer.forward(x.clone(), &inside, None);
+        let y = layer.forward(x.clone(), &inside, Memory::None);
         // Adapters of rank 0 are trained in name only.
         if !y.is_tracked() {
             return;

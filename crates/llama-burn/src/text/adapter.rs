@@ -43,6 +43,20 @@ pub(crate) fn own_files(base: &Path, adapter: &Path) -> Result<Vec<&'static str>
 }
 
 impl Text {
+    /// This text with the tokenizer and the chat template of an adapter's folder in their places; `None` where the adapter
+    /// has none of its own. `base` is this text's folder.
+    ///
+    /// # Errors
+    /// As [`Self::take_from_adapter`].
+    pub fn of_adapter(&self, base: &Path, adapter: &Path) -> Result<Option<Self>> {
+        if own_files(base, adapter)?.is_empty() {
+            return Ok(None);
+        }
+        let mut own = self.clone();
+        own.take_from_adapter(base, adapter)?;
+        Ok(Some(own))
+    }
+
     /// Puts the tokenizer and the chat template of an adapter's folder in the place of the base's, where it has its own.
     /// Returns which of its files count; none where they are the base's or there are none.
     ///

@@ -10,6 +10,7 @@ mod fingerprint;
 mod message;
 mod special;
 mod stop;
+mod stop_strings;
 mod stream;
 mod tokenizer;
 
@@ -18,5 +19,6 @@ pub use encode::{Encoded, Text};
 pub use message::{Conversation, Message};
 pub use special::SpecialTokens;
 pub use stop::StopTokens;
+pub use stop_strings::StopScanner;
 pub use stream::TextStream;
 pub use tokenizer::Tokenizer;

@@ -1,5 +1,7 @@
 //! Decoding while generating: text is handed out as soon as it is certain.
 
+use std::ops::Deref;
+
 use super::tokenizer::Tokenizer;
 use crate::error::Result;
 
@@ -10,9 +12,11 @@ const CONTEXT: usize = 16;
 ///
 /// What [`push`](Self::push) and, at the end, [`finish`](Self::finish) return makes up what [`Tokenizer::decode`]
 /// would return for all ids.
+///
+/// The tokenizer is borrowed, or shared (`Arc<Tokenizer>`).
 #[derive(Debug)]
-pub struct TextStream<'a> {
-    tokenizer: &'a Tokenizer,
+pub struct TextStream<T> {
+    tokenizer: T,
     skip_special_tokens: bool,
     /// The ids behind the text last returned, then those not returned yet: a decoder that treats the first token
     /// differently (a leading space) needs the former before the latter.
@@ -22,12 +26,17 @@ pub struct TextStream<'a> {
 
 impl Tokenizer {
     /// A decoder for ids that come one by one, as in generation.
-    pub fn stream(&self, skip_special_tokens: bool) -> TextStream<'_> {
-        TextStream { tokenizer: self, skip_special_tokens, ids: Vec::new(), returned: 0 }
+    pub fn stream(&self, skip_special_tokens: bool) -> TextStream<&Self> {
+        TextStream::new(self, skip_special_tokens)
     }
 }
 
-impl TextStream<'_> {
+impl<T: Deref<Target = Tokenizer>> TextStream<T> {
+    /// A stream of nothing yet; special tokens are left out if `skip_special_tokens`.
+    pub fn new(tokenizer: T, skip_special_tokens: bool) -> Self {
+        Self { tokenizer, skip_special_tokens, ids: Vec::new(), returned: 0 }
+    }
+
     /// Takes the ids of the text that comes before: whether a text begins with a space can depend on it.
     ///
     /// # Errors
@@ -67,10 +76,8 @@ impl TextStream<'_> {
     ///
     /// # Errors
     /// As [`Tokenizer::decode`].
-    pub fn finish(mut self) -> Result<String> {
-        let text = self.pending()?;
-        self.ids.clear();
-        Ok(text)
+    pub fn finish(self) -> Result<String> {
+        self.pending()
     }
 
     /// The text of the ids not returned yet.

@@ -126,6 +126,22 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// The bytes of a token, which may be a part of a character; `None` for an id outside of the vocabulary.
+    pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        let token = self.inner.id_to_token(id)?;
+        let text = self.decode(&[id], false).ok()?;
+        if !text.contains(char::REPLACEMENT_CHARACTER) {
+            return Some(text.into_bytes());
+        }
+        // Vocabularies of bytes write each as a character, or as its number (`<0xE2>`).
+        let hex = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+        if let Some(byte) = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            return Some(vec![byte]);
+        }
+        let bytes: Option<Vec<u8>> = token.chars().map(byte_of).collect();
+        Some(bytes.unwrap_or_else(|| text.into_bytes()))
+    }
+
     /// The special tokens that `tokenizer_config.json` names.
     pub fn special_tokens(&self) -> &SpecialTokens {
         &self.special
@@ -190,6 +206,15 @@ impl Tokenizer {
 
     pub(crate) fn error(&self, error: tokenizers::Error) -> LlamaError {
         LlamaError::Tokenizer { origin: self.origin.clone(), message: error.to_string() }
+    }
+}
+
+/// The byte that GPT-2's alphabet writes as `c`: printable bytes stand for themselves, the others for characters from 256 on.
+fn byte_of(c: char) -> Option<u8> {
+    let printable = |byte: &u8| matches!(byte, 33..=126 | 161..=172 | 174..=255);
+    match u8::try_from(u32::from(c)) {
+        Ok(byte) => printable(&byte).then_some(byte),
+        Err(_) => (0..=255).filter(|byte| !printable(byte)).nth((u32::from(c) - 256) as usize),
     }
 }
 

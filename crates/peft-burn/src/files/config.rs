@@ -32,12 +32,20 @@ impl PeftConfig {
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<(Self, Vec<String>)> {
         let path = dir.as_ref().join(CONFIG_NAME);
         let text = fs::read(&path).map_err(PeftError::io(&path))?;
+        Self::from_json(&text, &path)
+    }
+
+    /// As [`Self::from_dir`], of the contents of an `adapter_config.json`; `path` names it in errors.
+    ///
+    /// # Errors
+    /// As [`Self::from_dir`].
+    pub fn from_json(text: &[u8], path: &Path) -> Result<(Self, Vec<String>)> {
         let object: Object =
-            serde_json::from_slice(&text).map_err(|source| PeftError::Json { path: path.clone(), source })?;
+            serde_json::from_slice(text).map_err(|source| PeftError::Json { path: path.to_owned(), source })?;
         if mlx::is_mlx(&object) {
             let (program, way_out) =
                 ("mlx-lm", "make one of PEFT's of it: peft convert --to peft ADAPTER --output DIR");
-            return Err(PeftError::AnotherProgram { path, program, way_out });
+            return Err(PeftError::AnotherProgram { path: path.to_owned(), program, way_out });
         }
         let origin = path.display().to_string();
         let given = object.clone();

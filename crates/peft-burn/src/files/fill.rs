@@ -81,7 +81,11 @@ impl Found {
             Some(found) if !fits(found) => self.misshapen.push(format!("{key} is {found:?}, expected {shape:?}")),
             Some(_) => {
                 let data = weights.read(&key)?;
-                if data.iter::<f32>().any(|v| !v.is_finite()) {
+                let finite = match data.as_slice::<f32>() {
+                    Ok(values) => values.iter().all(|v| v.is_finite()),
+                    Err(_) => data.iter::<f32>().all(f32::is_finite),
+                };
+                if !finite {
                     self.non_finite.push(key.clone());
                 }
                 self.values.insert(key.clone(), data);

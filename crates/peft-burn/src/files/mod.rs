@@ -11,7 +11,8 @@ use crate::config::InitLoraWeights;
 use crate::error::{PeftError, Result};
 use crate::methods::{LoraConfig, PeftConfig};
 use crate::model::{PeftModel, shared_pair_of};
-use crate::tensor_file::write_tensors;
+use crate::random::undrawn;
+use crate::tensor_file::{TensorFile, write_tensors};
 
 mod config;
 mod fill;
@@ -94,16 +95,20 @@ pub trait AdapterFiles: PeftModel {
     /// of another shape, or not finite; copies of another base; features that would make the tensors mean something else.
     fn load_adapter(&mut self, dir: impl AsRef<Path>, name: &str, trainable: bool) -> Result<Vec<String>> {
         let dir = dir.as_ref();
-        let (config, mut warnings) = PeftConfig::from_dir(dir)?;
+        let (config, warnings) = PeftConfig::from_dir(dir)?;
         let weights = AdapterWeights::open(dir, &config)?;
-        let fit = fit(self, &config, &weights)?;
-        let mut loaded = self.clone();
-        warnings.extend(weights.warnings());
-        warnings.extend(loaded.attach(name, fit.resolution, 0, trainable)?);
-        loaded.peft_state_mut().set_config(name, fit.config);
-        fill(&mut loaded, name, &weights, &fit.by_token)?;
-        *self = loaded;
-        Ok(warnings)
+        load_parts(self, config, &weights, warnings, name, trainable)
+    }
+
+    /// As [`Self::load_adapter`], of files that are in memory: others may change those on disk meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::load_adapter`].
+    fn load_adapter_bytes(&mut self, files: AdapterBytes<'_>, name: &str, trainable: bool) -> Result<Vec<String>> {
+        let AdapterBytes { dir, config, weights } = files;
+        let (config, warnings) = PeftConfig::from_json(config, &dir.join(CONFIG_NAME))?;
+        let weights = AdapterWeights::of(weights, &config)?;
+        load_parts(self, config, &weights, warnings, name, trainable)
     }
 
     /// Puts the adapter of a directory in the place of the attached `name`, of whatever method and rank either is (PEFT's
@@ -122,6 +127,37 @@ pub trait AdapterFiles: PeftModel {
         *self = swapped;
         Ok(warnings)
     }
+}
+
+/// Attaches what `config` and `weights` hold as the adapter `name`.
+fn load_parts<M: PeftModel>(
+    model: &mut M,
+    config: PeftConfig,
+    weights: &AdapterWeights,
+    mut warnings: Vec<String>,
+    name: &str,
+    trainable: bool,
+) -> Result<Vec<String>> {
+    let fit = fit(model, &config, weights)?;
+    let mut loaded = model.clone();
+    warnings.extend(weights.warnings());
+    // Every value comes from the file.
+    warnings.extend(undrawn(|| loaded.attach(name, fit.resolution, 0, trainable))?);
+    loaded.peft_state_mut().set_config(name, fit.config);
+    fill(&mut loaded, name, weights, &fit.by_token)?;
+    *model = loaded;
+    Ok(warnings)
+}
+
+/// The two files of an adapter, in memory.
+#[derive(Debug)]
+pub struct AdapterBytes<'a> {
+    /// The folder, which errors name.
+    pub dir: &'a Path,
+    /// `adapter_config.json`.
+    pub config: &'a [u8],
+    /// `adapter_model.safetensors`.
+    pub weights: TensorFile,
 }
 
 impl<M: PeftModel> AdapterFiles for M {}

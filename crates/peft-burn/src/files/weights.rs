@@ -26,7 +26,14 @@ impl AdapterWeights {
     pub(crate) fn open(dir: &Path, config: &PeftConfig) -> Result<Self> {
         let names = [WEIGHTS_NAME, OLDER_WEIGHTS_NAME];
         let name = names.into_iter().find(|name| dir.join(name).exists()).unwrap_or(WEIGHTS_NAME);
-        let file = TensorFile::open(dir.join(name))?;
+        Self::of(TensorFile::open(dir.join(name))?, config)
+    }
+
+    /// The tensors of an adapter's file.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read.
+    pub(crate) fn of(file: TensorFile, config: &PeftConfig) -> Result<Self> {
         let spelling = Spelling::read(file.names(), config);
         let mut problems = Vec::new();
         for [one, other] in &spelling.doubled {

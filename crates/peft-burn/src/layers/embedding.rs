@@ -85,6 +85,7 @@ pub struct PeftEmbedding {
     base: Frozen<Param<Tensor<2>>>,
     adapters: NamedAdapters<EmbeddingAdapter>,
     unmerged: Option<Tensor<2>>,
+    slot: usize,
 }
 
 impl PeftEmbedding {
@@ -94,7 +95,20 @@ impl PeftEmbedding {
             base: Frozen::new(Param::from_tensor(weight).set_require_grad(false)),
             adapters: NamedAdapters::new(),
             unmerged: None,
+            slot: 0,
         }
+    }
+
+    /// The embedding with a number of its own in its model, by which served adapters ([`AdapterPack`](crate::AdapterPack)) know
+    /// it.
+    #[must_use]
+    pub fn with_slot(self, slot: usize) -> Self {
+        Self { slot, ..self }
+    }
+
+    /// The embedding's number in its model; 0 unless [`Self::with_slot`] gave it one.
+    pub fn slot(&self) -> usize {
+        self.slot
     }
 
     /// `[vocab, hidden]` sizes.
@@ -138,7 +152,7 @@ impl PeftEmbedding {
         ungroup(groups.iter().map(part).collect(), &groups)
     }
 
-    fn forward_active(&self, ids: Tensor<1, Int>, active: &[&EmbeddingAdapter]) -> Tensor<2> {
+    pub(crate) fn forward_active(&self, ids: Tensor<1, Int>, active: &[&EmbeddingAdapter]) -> Tensor<2> {
         let weight = active.iter().find_map(|a| a.weight.as_ref()).map_or_else(|| self.base.val(), Param::val);
         let mut y = weight.select(0, ids.clone());
         for adapter in active {

@@ -59,6 +59,16 @@ impl TensorFile {
         Ok(Self { path: path.to_owned(), tensors, metadata, source })
     }
 
+    /// The safetensors file whose contents are `bytes`; `path` names it in errors. A file that others may change while it
+    /// is read is best read whole.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self> {
+        let (tensors, metadata, source) = SafeTensorsMap::from_bytes(path, bytes)?;
+        Ok(Self { path: path.to_owned(), tensors, metadata, source: Source::Safetensors(source) })
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Deref;
 use std::path::Path;
 
 use burn::tensor::{DType, TensorData};
@@ -18,8 +19,26 @@ pub(super) const CONVERTED: usize = 1 << 20;
 /// A mapped file, and where each tensor's bytes lie in it.
 #[derive(Debug)]
 pub(super) struct SafeTensorsMap {
-    map: Mmap,
+    map: Contents,
     places: BTreeMap<String, [usize; 2]>,
+}
+
+/// Where a file's bytes are.
+#[derive(Debug)]
+enum Contents {
+    Mapped(Mmap),
+    InMemory(Vec<u8>),
+}
+
+impl Deref for Contents {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::InMemory(bytes) => bytes,
+        }
+    }
 }
 
 /// Tensors and the header's free-form metadata.
@@ -32,6 +51,14 @@ impl SafeTensorsMap {
         // mapped would end this one with SIGBUS, as with every memory-mapped checkpoint reader.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(PeftError::io(path))?;
+        Self::of(path, Contents::Mapped(map))
+    }
+
+    pub(super) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Opened> {
+        Self::of(path, Contents::InMemory(bytes))
+    }
+
+    fn of(path: &Path, map: Contents) -> Result<Opened> {
         let broken = |message: String| PeftError::Safetensors { path: path.to_owned(), message };
         let (header, metadata): (usize, Metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
             broken(format!(
@@ -92,11 +119,12 @@ impl SafeTensorsMap {
         {
             const PAGE: usize = 4096;
             let (start, end) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
-            if end > start {
+            if let Contents::Mapped(map) = &self.map
+                && end > start
+            {
                 // SAFETY: the mapping is read-only and backed by a file: dropped pages are read again when touched.
                 #[allow(unsafe_code)]
-                let _ =
-                    unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
+                let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
             }
         }
     }

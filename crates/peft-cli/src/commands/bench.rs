@@ -4,9 +4,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
+#[cfg(feature = "serve")]
+use clap::Subcommand;
 use llama_burn::{LlamaConfig, hub};
 use peft_learner::bench::{self, BenchConfig, BenchMethod, BenchReport};
 
+#[cfg(feature = "serve")]
+use super::bench_serve::BenchServe;
 use crate::failure::{Failure, Result};
 use crate::model_args::{DeviceArgs, DtypeArgs};
 use crate::output::{self, count};
@@ -19,9 +23,41 @@ Example: what a LoRA step costs, with weights made up from the model's config.js
 ///
 /// Forward with every token as a label, backward and AdamW, on fixed tokens. One process measures one method, so that
 /// the peak of memory is that method's own.
+///
+/// `peft bench serve` measures serving instead.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLE)]
+#[command(after_help = EXAMPLE, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Bench {
+    #[cfg(feature = "serve")]
+    #[command(subcommand)]
+    other: Option<Other>,
+    #[command(flatten)]
+    step: Option<TrainingStep>,
+}
+
+/// What else is measured.
+#[cfg(feature = "serve")]
+#[derive(Debug, Subcommand)]
+enum Other {
+    Serve(BenchServe),
+}
+
+impl Bench {
+    pub fn run(self) -> Result {
+        #[cfg(feature = "serve")]
+        if let Some(Other::Serve(serve)) = self.other {
+            return serve.run();
+        }
+        match self.step {
+            Some(step) => step.run(),
+            None => Err(Failure::new("nothing was asked for", "`peft bench --help` shows an example")),
+        }
+    }
+}
+
+/// One training step.
+#[derive(Debug, Args)]
+struct TrainingStep {
     /// The model: a Hugging Face directory, or a hub id
     #[arg(long, value_name = "DIR|ID")]
     model: String,
@@ -57,8 +93,8 @@ pub struct Bench {
     json: bool,
 }
 
-impl Bench {
-    pub fn run(self) -> Result {
+impl TrainingStep {
+    fn run(self) -> Result {
         if self.prompt >= self.seq {
             let cause = format!("--prompt {} leaves no target in rows of {} tokens", self.prompt, self.seq);
             return Err(Failure::new(cause, "make --seq larger, or --prompt smaller"));

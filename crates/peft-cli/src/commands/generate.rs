@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use clap::Args;
-use llama_burn::{Conversation, Generate as _, GenerateOptions, Message, SamplingConfig};
+use llama_burn::{Conversation, Generate as _, GenerateOptions, Message, SamplingConfig, StopScanner};
 use peft_learner::base::{Base, Text};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -52,6 +52,21 @@ pub struct Generate {
     /// Above 1, tokens of the text so far become less likely
     #[arg(long, default_value_t = 1.0, value_name = "X")]
     repetition_penalty: f32,
+    /// Leave out tokens that are less than P times as likely as the most likely one
+    #[arg(long, default_value_t = 0.0, value_name = "P")]
+    min_p: f32,
+    /// Taken from a token's logit for each time that it was generated
+    #[arg(long, default_value_t = 0.0, value_name = "X", allow_negative_numbers = true)]
+    frequency_penalty: f32,
+    /// Taken from the logit of a token that was generated, however often
+    #[arg(long, default_value_t = 0.0, value_name = "X", allow_negative_numbers = true)]
+    presence_penalty: f32,
+    /// Add X to the logit of the token ID; may be given often
+    #[arg(long, value_name = "ID=X", value_parser = bias)]
+    logit_bias: Vec<(u32, f32)>,
+    /// End the text before this string; may be given often
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
     /// Seed of the random choice: the same seed, the same text
     #[arg(long, default_value_t = 0, value_name = "S")]
     seed: u64,
@@ -69,10 +84,16 @@ struct Generated<'a> {
     /// The ids of `text`.
     tokens: &'a [u32],
     prompt_tokens: usize,
-    /// `stop` where the model ended the text, `length` where --max-new-tokens did.
+    /// `stop` where the model or --stop ended the text, `length` where --max-new-tokens did.
     finish_reason: &'a str,
     seconds: f64,
     tokens_per_second: f64,
+}
+
+/// A token and what is added to its logit.
+fn bias(text: &str) -> std::result::Result<(u32, f32), String> {
+    let pair = text.split_once('=').and_then(|(id, bias)| Some((id.trim().parse().ok()?, bias.trim().parse().ok()?)));
+    pair.ok_or_else(|| "give a token's id and a number, such as 42=-100".to_owned())
 }
 
 impl Generate {
@@ -99,12 +120,18 @@ impl Generate {
                 top_k: self.top_k,
                 top_p: self.top_p,
                 repetition_penalty: self.repetition_penalty,
+                min_p: self.min_p,
+                frequency_penalty: self.frequency_penalty,
+                presence_penalty: self.presence_penalty,
+                logit_bias: self.logit_bias.iter().copied().collect(),
                 seed: self.seed,
             },
             stop: base.eos_ids(),
         };
         let started = Instant::now();
         let mut stream = text.tokenizer.stream(true).after(&prompt)?;
+        let mut stops = StopScanner::new(&self.stop);
+        let mut stopped = false;
         let mut whole = String::new();
         let mut failed = None;
         let mut show = |text: &str| {
@@ -112,7 +139,13 @@ impl Generate {
             if self.json { Ok(()) } else { output::piece(text) }
         };
         let rows = base.model.generate(std::slice::from_ref(&prompt), &options, |_, id| {
-            match stream.push(id).map_err(Failure::from).and_then(|text| show(&text)) {
+            let said = stream.push(id).map_err(Failure::from).and_then(|text| {
+                let (text, ends) = stops.push(&text);
+                stopped = ends;
+                show(&text)
+            });
+            match said {
+                Ok(()) if stopped => ControlFlow::Break(()),
                 Ok(()) => ControlFlow::Continue(()),
                 Err(error) => {
                     failed = Some(error);
@@ -123,7 +156,14 @@ impl Generate {
         if let Some(error) = failed {
             return Err(error);
         }
-        show(&stream.finish()?)?;
+        if !stopped {
+            let (rest, ends) = stops.push(&stream.finish()?);
+            stopped = ends;
+            show(&rest)?;
+            if !stopped {
+                show(&stops.finish())?;
+            }
+        }
         let tokens = rows.concat();
         if !self.json {
             return output::line("");
@@ -134,7 +174,7 @@ impl Generate {
             text: &whole,
             tokens: &tokens,
             prompt_tokens: prompt.len(),
-            finish_reason: if tokens.len() < max_new_tokens { "stop" } else { "length" },
+            finish_reason: if stopped || tokens.len() < max_new_tokens { "stop" } else { "length" },
             seconds,
             tokens_per_second: tokens.len() as f64 / seconds.max(1e-9),
         })

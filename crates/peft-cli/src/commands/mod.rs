@@ -1,6 +1,8 @@
 //! The commands, one file each.
 
 mod bench;
+#[cfg(feature = "serve")]
+mod bench_serve;
 mod combine;
 mod convert;
 mod devices;
@@ -9,6 +11,8 @@ mod generate;
 mod inspect;
 mod merge;
 mod quickstart;
+#[cfg(feature = "serve")]
+mod serve;
 mod train;
 
 use clap::Subcommand;
@@ -26,6 +30,8 @@ pub enum Command {
     Convert(convert::Convert),
     Combine(combine::Combine),
     Inspect(inspect::Inspect),
+    #[cfg(feature = "serve")]
+    Serve(serve::Serve),
     Bench(bench::Bench),
     Devices(devices::Devices),
 }
@@ -42,6 +48,8 @@ impl Command {
             Self::Convert(command) => command.run(),
             Self::Combine(command) => command.run(),
             Self::Inspect(command) => command.run(),
+            #[cfg(feature = "serve")]
+            Self::Serve(command) => command.run(),
             Self::Bench(command) => command.run(),
             Self::Devices(command) => command.run(),
         }

@@ -159,14 +159,14 @@ impl<'a> RowGroup<'a, LinearAdapter> {
 }
 
 /// `x·Wᵀ + b` for x `[n, in]`, W `[out, in]`, computed in the weight's dtype and returned in x's.
-fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     let dtype = x.dtype();
     let x = if weight.dtype() == dtype { x } else { x.cast(weight.dtype()) };
     let y = add_bias(fused_burn::linear(x, weight), bias);
     if y.dtype() == dtype { y } else { y.cast(dtype) }
 }
 
-fn add_bias(y: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+pub(crate) fn add_bias(y: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     let Some(bias) = bias else { return y };
     let bias = if bias.dtype() == y.dtype() { bias } else { bias.cast(y.dtype()) };
     y + bias.unsqueeze()

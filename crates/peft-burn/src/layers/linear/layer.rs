@@ -24,6 +24,7 @@ pub struct PeftLinear {
     pub(super) base: Frozen<Projection>,
     pub(super) adapters: NamedAdapters<LinearAdapter>,
     pub(super) unmerged: Option<Unmerged>,
+    slot: usize,
 }
 
 impl PeftLinear {
@@ -31,7 +32,19 @@ impl PeftLinear {
     pub fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
         let weight = Param::from_tensor(weight).set_require_grad(false);
         let bias = bias.map(|b| Param::from_tensor(b).set_require_grad(false));
-        Self { base: Frozen::new(Projection { weight, bias }), adapters: NamedAdapters::new(), unmerged: None }
+        let base = Frozen::new(Projection { weight, bias });
+        Self { base, adapters: NamedAdapters::new(), unmerged: None, slot: 0 }
+    }
+
+    /// The layer with a number of its own in its model, by which served adapters ([`AdapterPack`](crate::AdapterPack)) know it.
+    #[must_use]
+    pub fn with_slot(self, slot: usize) -> Self {
+        Self { slot, ..self }
+    }
+
+    /// The layer's number in its model; 0 unless [`Self::with_slot`] gave it one.
+    pub fn slot(&self) -> usize {
+        self.slot
     }
 
     /// `[in, out]` sizes.

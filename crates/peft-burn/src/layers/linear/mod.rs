@@ -7,5 +7,6 @@ mod merge;
 mod projection;
 
 pub use adapter::LinearAdapter;
+pub(crate) use forward::{add_bias, linear};
 pub use layer::PeftLinear;
 pub use projection::Projection;

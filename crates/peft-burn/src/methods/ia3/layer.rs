@@ -2,11 +2,12 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use fused_burn::{can_join, scale_columns, scaled_linear};
+use fused_burn::{RowUpdate, can_join, scale_columns, scaled_linear};
 
 use crate::methods::traits::{MethodLayer, Scale};
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
+use crate::serve::{Pairs, Served, host};
 
 /// An IA3 adapter of one linear layer.
 #[derive(Module, Debug)]
@@ -84,6 +85,15 @@ impl MethodLayer for Ia3 {
 
     fn input_scale(&self) -> Option<Tensor<1>> {
         self.feedforward.then(|| self.vector())
+    }
+
+    fn serve(&self, _: &Tensor<2>, _: &Pairs) -> Option<Served> {
+        let vector = host(self.vector());
+        Some(if self.feedforward {
+            Served { input: vector, ..Served::default() }
+        } else {
+            Served { update: RowUpdate { scale: vector, ..RowUpdate::default() }, ..Served::default() }
+        })
     }
 
     fn changes_bias(&self, has_bias: bool) -> bool {

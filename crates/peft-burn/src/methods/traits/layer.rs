@@ -10,6 +10,7 @@ use crate::methods::adalora::Importance;
 use crate::methods::dora::Magnitude;
 use crate::methods::vera::VeraProjection;
 use crate::param::{ParamMut, ParamRef};
+use crate::serve::{Pairs, Served};
 
 /// A product of the input that some layers have in common: layers with equal ones can share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +105,13 @@ pub trait MethodLayer: Debug {
     /// The update, of methods that have one.
     fn update(&self) -> Option<Update<'_>> {
         None
+    }
+
+    /// What the adapter does to a row of a layer whose weight is `base`, for serving on the CPU; without the bias. `None`
+    /// where [`Self::apply`] is to be called instead.
+    fn serve(&self, base: &Tensor<2>, pairs: &Pairs) -> Option<Served> {
+        let _ = pairs;
+        Served::of_update(self, base)
     }
 
     /// Whether nothing of the adapter is left, so that it does nothing and will not.

@@ -6,7 +6,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
-use fused_burn::{can_join, linear, scale_columns};
+use fused_burn::{RowShared, RowUpdate, can_join, linear, scale_columns};
 
 use super::op::{VeraVectors, vera_linear};
 use super::projection::VeraProjection;
@@ -15,6 +15,7 @@ use crate::methods::dropout::dropout;
 use crate::methods::traits::{MethodLayer, SharedInput, Update};
 use crate::param::{ParamMut, ParamRef, from_vec};
 use crate::random::TensorRng;
+use crate::serve::{Pairs, Served, host};
 
 /// A VeRA adapter of one linear layer.
 #[derive(Module, Debug)]
@@ -133,6 +134,12 @@ impl MethodLayer for Vera {
 
     fn project_input(&self, x: Tensor<2>) -> Tensor<2> {
         linear(dropout(x, self.dropout, self.training()), self.a())
+    }
+
+    fn serve(&self, _: &Tensor<2>, pairs: &Pairs) -> Option<Served> {
+        let [d, b] = [&self.lambda_d, &self.lambda_b].map(|vector| host(vector.val()));
+        let shared = Some(RowShared { pair: pairs.of(&self.projection), d, b });
+        Some(Served { update: RowUpdate { shared, ..RowUpdate::default() }, ..Served::default() })
     }
 
     fn shared_pair(&self) -> Option<&VeraProjection> {

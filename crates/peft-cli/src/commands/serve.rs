@@ -1,0 +1,178 @@
+//! `peft serve`
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use peft_learner::base::Base;
+use peft_serve::http::{self, HttpConfig};
+use peft_serve::{Engine, EngineConfig, ServeError, Served, Store, StoreConfig};
+
+use crate::failure::{Failure, Result};
+use crate::model_args::{DeviceArgs, DtypeName};
+use crate::output::{self, bytes, count};
+
+const EXAMPLE: &str = "\
+Example: every adapter below runs/, each asked for by its name
+  peft serve --model models/smollm2 --adapters runs
+  curl http://127.0.0.1:8000/v1/chat/completions -d '{\"model\": \"mine\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'";
+
+/// Answer OpenAI-compatible requests, each with the adapter that it names
+///
+/// Adapters of every method run in one batch. They are loaded when they are asked for, within --adapter-memory, and
+/// replaced while they are in use. http://HOST:PORT/ has a page that asks two of them at once.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLE)]
+pub struct Serve {
+    /// The base: a Hugging Face directory, or a hub id
+    #[arg(long, value_name = "DIR|ID")]
+    model: String,
+    /// What requests call the base; without it the name of its folder
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// A folder of adapters or of runs; it also turns loading at run time on
+    #[arg(long, value_name = "DIR")]
+    adapters: Option<PathBuf>,
+    /// Where to listen: 127.0.0.1 is this machine alone, 0.0.0.0 every network
+    #[arg(long, default_value = "127.0.0.1", value_name = "HOST")]
+    host: String,
+    /// The port; 0 takes a free one
+    #[arg(long, default_value_t = 8000, value_name = "PORT")]
+    port: u16,
+    /// The key that requests must bring; also by the variable PEFT_API_KEY
+    #[arg(long, value_name = "KEY")]
+    api_key: Option<String>,
+    /// The key that loading and unloading take instead; also by PEFT_ADMIN_KEY
+    #[arg(long, value_name = "KEY")]
+    admin_key: Option<String>,
+    /// Requests that run together
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    max_batch: usize,
+    /// Requests that may wait; more are told to come back
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    max_queue: usize,
+    /// Tokens of prompts that one step takes in
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    max_prefill: usize,
+    /// Tokens of a prompt and its answer together; without it the model's context
+    #[arg(long, value_name = "N")]
+    max_model_len: Option<usize>,
+    /// Memory for keys and values
+    #[arg(long, default_value = "2GB", value_name = "SIZE", value_parser = size)]
+    cache_memory: usize,
+    /// Memory for adapters
+    #[arg(long, default_value = "4GB", value_name = "SIZE", value_parser = size)]
+    adapter_memory: usize,
+    /// The largest file of an adapter's weights
+    #[arg(long, default_value = "8GB", value_name = "SIZE", value_parser = size)]
+    max_adapter_file: usize,
+    /// How long open requests may go on after SIGTERM
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    shutdown_timeout: u64,
+    /// What the base's weights are held in
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: DtypeName,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// Bytes from a number with a unit, such as 512MB or 4GiB.
+pub(super) fn size(text: &str) -> std::result::Result<usize, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: f64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        "kib" => 1024.0,
+        "mib" => 1024.0 * 1024.0,
+        "gib" => 1024.0 * 1024.0 * 1024.0,
+        other => return Err(format!("`{other}` is no unit: give B, KB, MB, GB, KiB, MiB or GiB")),
+    };
+    let number: f64 = digits.trim().parse().map_err(|_| "give a number and a unit, such as 512MB".to_owned())?;
+    if number.is_finite() && number >= 0.0 {
+        Ok((number * unit) as usize)
+    } else {
+        Err("give a size of 0 or more".into())
+    }
+}
+
+impl Serve {
+    pub fn run(self) -> Result {
+        if self.max_batch == 0 || self.max_prefill == 0 {
+            return Err(Failure::new(
+                "--max-batch and --max-prefill are 1 at least",
+                "leave them out for the usual sizes",
+            ));
+        }
+        let base = Base::load(&self.model, Some(self.dtype.into()), &self.device.open()?)?;
+        let folder_name = base.dir.file_name().map(|name| name.to_string_lossy().into_owned());
+        let given = (!self.model.contains("..") && !self.model.starts_with(['/', '.'])).then(|| self.model.clone());
+        let is_dir = std::path::Path::new(&self.model).is_dir();
+        let name = self.name.or(given.filter(|_| !is_dir)).or(folder_name).unwrap_or_else(|| "base".into());
+        let served = Served::new(&name, base.model, base.text).with_dir(base.dir);
+        let run_time_loading = self.adapters.is_some();
+        let store = StoreConfig {
+            folder: self.adapters,
+            memory: self.adapter_memory,
+            file_limit: self.max_adapter_file as u64,
+            ..StoreConfig::default()
+        };
+        let store = Store::new(&served, store)?;
+        let adapters = store.counts_registered();
+        let config = EngineConfig {
+            max_batch: self.max_batch,
+            max_prefill: self.max_prefill,
+            max_queue: self.max_queue,
+            cache_memory: self.cache_memory,
+            max_model_len: self.max_model_len,
+            ..EngineConfig::default()
+        };
+        let engine = Engine::start(served, store, config)?;
+        let http = HttpConfig {
+            api_key: self.api_key.or_else(|| std::env::var("PEFT_API_KEY").ok()),
+            admin_key: self.admin_key.or_else(|| std::env::var("PEFT_ADMIN_KEY").ok()),
+            shutdown_timeout: Duration::from_secs(self.shutdown_timeout),
+            run_time_loading,
+            ..HttpConfig::default()
+        };
+        let address = if self.host.contains(':') && !self.host.starts_with('[') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        };
+        let ready = |at: std::net::SocketAddr| {
+            output::note(format_args!(
+                "serving `{name}` with {} adapters at http://{at} ({} for keys and values, {} for adapters)",
+                count(adapters),
+                bytes(self.cache_memory),
+                bytes(self.adapter_memory),
+            ));
+        };
+        http::serve(&address, engine.handle(), &name, http, ready).map_err(|error| {
+            Failure::new(format!("cannot listen at {address}: {error}"), "choose another --host or --port")
+        })
+    }
+}
+
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Self {
+        Self::new(error.to_string(), "`peft serve --help` tells what each option takes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size("512MB").unwrap(), 512_000_000);
+        assert_eq!(size("1.5 GiB").unwrap(), 3 << 29);
+        assert_eq!(size("7").unwrap(), 7);
+        assert!(size("4 bananas").unwrap_err().contains("no unit"));
+        assert!(size("GB").is_err() && size("-1GB").is_err());
+    }
+}

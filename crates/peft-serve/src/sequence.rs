@@ -1,0 +1,222 @@
+//! A request while it waits and runs.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use fused_burn::Block;
+use llama_burn::{Sampler, StopScanner, Text, TextStream, TokenLogprob, Tokenizer};
+
+use crate::error::{Result, ServeError};
+use crate::request::{Event, Finish, Request, Sink, Usage};
+use crate::store::Resident;
+
+/// The tokenizer of a text that many share.
+#[derive(Clone, Debug)]
+struct Shared(Arc<Text>);
+
+impl Deref for Shared {
+    type Target = Tokenizer;
+
+    fn deref(&self) -> &Tokenizer {
+        &self.0.tokenizer
+    }
+}
+
+/// A place among the requests that are open, free again when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place(pub Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request while it waits and runs.
+#[derive(Debug)]
+pub(crate) struct Sequence {
+    /// Requests are numbered as they come.
+    pub id: u64,
+    pub request: Request,
+    sink: Sink,
+    /// Its adapter, once it runs. It keeps the generation that it began with.
+    pub lease: Option<Arc<Resident>>,
+    /// The prompt and what was generated.
+    pub tokens: Vec<u32>,
+    /// How many of them have their keys and values in the blocks.
+    pub cached: usize,
+    pub blocks: Vec<Block>,
+    pub sampler: Sampler,
+    stream: Option<TextStream<Shared>>,
+    scanner: StopScanner,
+    /// What is known of the prompt's tokens so far.
+    prompt_logprobs: Vec<Option<TokenLogprob>>,
+    /// Tokens whose text is not whole yet.
+    pending: (Vec<u32>, Vec<TokenLogprob>),
+    pub arrived: Instant,
+    pub first_token: Option<Instant>,
+    pub last_token: Option<Instant>,
+    /// Since when it waits for memory for its adapter.
+    pub no_room_since: Option<Instant>,
+    /// The load of its adapter that it waits for.
+    pub asked: Option<u64>,
+    _place: Option<Place>,
+}
+
+impl Sequence {
+    /// A request that has just come. `text` is what makes text of tokens.
+    ///
+    /// # Errors
+    /// Sampling options out of range.
+    pub fn new(id: u64, request: Request, text: Option<Arc<Text>>, sink: Sink, now: Instant) -> Result<Self> {
+        let failed =
+            |error: llama_burn::LlamaError| ServeError::Invalid { message: error.to_string(), param: None, code: None };
+        let sampler = Sampler::new(request.sampling.clone()).map_err(failed)?;
+        let stream = text.map(|text| TextStream::new(Shared(text), true).after(&request.prompt));
+        let stream = stream.transpose().map_err(failed)?;
+        Ok(Self {
+            id,
+            sink,
+            lease: None,
+            tokens: request.prompt.clone(),
+            cached: 0,
+            blocks: Vec::new(),
+            sampler,
+            stream,
+            scanner: StopScanner::new(&request.stop),
+            prompt_logprobs: Vec::new(),
+            pending: Default::default(),
+            arrived: now,
+            first_token: None,
+            last_token: None,
+            no_room_since: None,
+            asked: None,
+            _place: None,
+            request,
+        })
+    }
+
+    /// With a place that is its own until it ends.
+    pub fn counted(self, place: Place) -> Self {
+        Self { _place: Some(place), ..self }
+    }
+
+    /// Whether nobody waits for the answer any more.
+    pub fn is_abandoned(&self) -> bool {
+        self.sink.is_closed()
+    }
+
+    /// Tokens that are to be run.
+    pub fn left_to_run(&self) -> usize {
+        self.tokens.len() - self.cached
+    }
+
+    /// New tokens so far.
+    pub fn generated(&self) -> usize {
+        self.tokens.len() - self.request.prompt.len()
+    }
+
+    /// Whether the prompt's log-probabilities are still to be sent.
+    pub fn wants_prompt_logprobs(&self) -> bool {
+        self.request.prompt_logprobs && self.prompt_logprobs.len() < self.request.prompt.len()
+    }
+
+    /// Takes the logits at a place of the prompt.
+    pub fn see_prompt(&mut self, place: usize, logits: &[f32]) {
+        if self.prompt_logprobs.is_empty() {
+            self.prompt_logprobs.push(None);
+        }
+        // Places that were seen before the sequence was set back are known.
+        if place + 1 == self.prompt_logprobs.len()
+            && let Some(&next) = self.request.prompt.get(place + 1)
+        {
+            let top = self.request.logprobs.unwrap_or(0);
+            self.prompt_logprobs.push(Some(TokenLogprob::new(logits, next, top)));
+        }
+    }
+
+    /// Sends the prompt's log-probabilities, once.
+    pub fn send_prompt(&mut self) {
+        if self.request.prompt_logprobs && self.generated() == 0 && self.first_token.is_none() {
+            self.send(Event::Prompt(self.prompt_logprobs.clone()));
+        }
+    }
+
+    /// Chooses the next token from `logits` and sends what text is certain. Returns why the text ends, if it does.
+    ///
+    /// # Errors
+    /// Logits that leave no choice.
+    pub fn advance(&mut self, logits: &[f32], context: usize) -> Result<Option<Finish>> {
+        if self.request.max_tokens == 0 {
+            return Ok(Some(Finish::Length));
+        }
+        let id = self.sampler.sample(logits, &self.tokens).map_err(|error| ServeError::Failed(error.to_string()))?;
+        if self.request.stop_ids.contains(&id) {
+            self.tokens.push(id);
+            self.flush()?;
+            return Ok(Some(Finish::Stop));
+        }
+        if let Some(top) = self.request.logprobs {
+            self.pending.1.push(TokenLogprob::new(logits, id, top));
+        }
+        self.pending.0.push(id);
+        self.tokens.push(id);
+        let new = match &mut self.stream {
+            Some(stream) => stream.push(id).map_err(|error| ServeError::Failed(error.to_string()))?,
+            None => String::new(),
+        };
+        let (text, stopped) = self.scanner.push(&new);
+        if !text.is_empty() || self.stream.is_none() {
+            self.send_tokens(text);
+        }
+        if stopped {
+            self.stream = None;
+            self.send_pending();
+            return Ok(Some(Finish::Stop));
+        }
+        if self.generated() >= self.request.max_tokens || self.tokens.len() >= context {
+            self.flush()?;
+            return Ok(Some(Finish::Length));
+        }
+        Ok(None)
+    }
+
+    /// Sends what was held back.
+    fn flush(&mut self) -> Result<()> {
+        let rest = self.stream.take().map(TextStream::finish).transpose();
+        let rest = rest.map_err(|error| ServeError::Failed(error.to_string()))?.unwrap_or_default();
+        let (mut text, stopped) = self.scanner.push(&rest);
+        if !stopped {
+            text.push_str(&self.scanner.finish());
+        }
+        if text.is_empty() {
+            self.send_pending()
+        } else {
+            self.send_tokens(text)
+        }
+        Ok(())
+    }
+
+    fn send_pending(&mut self) {
+        if !self.pending.0.is_empty() {
+            self.send_tokens(String::new());
+        }
+    }
+
+    fn send_tokens(&mut self, text: String) {
+        let (ids, logprobs) = std::mem::take(&mut self.pending);
+        self.send(Event::Tokens { ids, text, logprobs });
+    }
+
+    /// What it took.
+    pub fn usage(&self) -> Usage {
+        Usage { prompt_tokens: self.request.prompt.len(), completion_tokens: self.generated() }
+    }
+
+    /// Sends an event; nobody may be there to read it.
+    pub fn send(&self, event: Event) {
+        let _ = self.sink.send(event);
+    }
+}

@@ -9,7 +9,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use log::{LevelFilter, Log, Metadata, Record};
@@ -56,7 +55,7 @@ fn train(config: &PeftConfig, steps: usize, output: &Path) {
         pad_id: 0,
         seed: 1,
     };
-    let stream = Stream::new(Arc::new(rows.take(4).map(example).collect()), config_of_stream).unwrap();
+    let stream = Stream::new(rows.take(4).map(example).collect::<Vec<_>>(), config_of_stream).unwrap();
     let mut model = base("base");
     model.add_adapter("default", config, 1).unwrap();
     let training = TrainingConfig {

@@ -2,8 +2,8 @@
 
 use std::ops::Deref;
 
-use burn::module::{Content, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor};
-use burn::tensor::Device;
+use burn::module::{Content, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor};
 
 /// Hides the parameters of `M` from optimisers, parameter counts, records and checkpoints.
 ///
@@ -36,6 +36,21 @@ impl<M> Frozen<M> {
 
     fn with(self, f: impl FnOnce(M) -> M) -> Self {
         Self { inner: f(self.inner), thawed: self.thawed }
+    }
+}
+
+impl<const D: usize> Frozen<Param<Tensor<D>>> {
+    /// Puts `value` in the parameter's place and returns the one that was there.
+    pub(super) fn replace(&mut self, value: Tensor<D>) -> Tensor<D> {
+        let old = self.inner.val();
+        self.inner = self.inner.clone().map(|_| value);
+        old
+    }
+
+    /// Makes the parameter trainable and visible to the optimiser, or frozen and hidden.
+    pub(super) fn set_trainable(&mut self, trainable: bool) {
+        self.thaw(trainable);
+        self.inner = self.inner.clone().set_require_grad(trainable);
     }
 }
 

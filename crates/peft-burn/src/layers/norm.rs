@@ -54,9 +54,7 @@ impl PeftNorm {
 
     /// Makes the base trainable and visible to the optimiser, or frozen and hidden.
     pub fn set_base_trainable(&mut self, trainable: bool) {
-        self.base.thaw(trainable);
-        let base = self.base.inner_mut();
-        *base = base.clone().set_require_grad(trainable);
+        self.base.set_trainable(trainable);
     }
 
     /// The vector to multiply by: an active adapter's copy, or the base's.
@@ -92,9 +90,7 @@ impl PeftNorm {
     pub fn merge(&mut self, names: &[String]) -> Result<()> {
         self.adapters.check_unmerged()?;
         if let Some(weight) = self.merged_value(names) {
-            let base = self.base.inner_mut();
-            self.unmerged = Some(base.val());
-            *base = base.clone().map(|_| weight);
+            self.unmerged = Some(self.base.replace(weight));
         }
         self.adapters.set_merged(names);
         Ok(())
@@ -104,8 +100,7 @@ impl PeftNorm {
     pub fn unmerge(&mut self) {
         self.adapters.set_merged(&[]);
         if let Some(weight) = self.unmerged.take() {
-            let base = self.base.inner_mut();
-            *base = base.clone().map(|_| weight);
+            self.base.replace(weight);
         }
     }
 

@@ -153,10 +153,9 @@ fn one(q: &[f32], out: &mut [f32], keys: usize, blocks: &[Block], layer: usize, 
                 }
             }
         }
-        scores.chunks_exact_mut(keys).for_each(
-            #[inline(always)]
-            |scores| softmax(scores),
-        );
+        for scores in scores.chunks_exact_mut(keys) {
+            softmax(scores);
+        }
         out.fill(0.0);
         for (number, block) in blocks.iter().enumerate().take(keys.div_ceil(tokens)) {
             let count = tokens.min(keys - number * tokens);

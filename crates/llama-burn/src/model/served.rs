@@ -8,9 +8,9 @@ use burn::tensor::{Int, Tensor, TensorData};
 use fused_burn::{BlockRows, BlockShape};
 use peft_burn::{AdapterPack, Pairs, PeftLinear, Plan};
 
-use super::attention::Pattern;
 use super::layer::{Memories, Surroundings};
 use super::llama::Llama;
+use super::pattern::Pattern;
 use super::rotary::Rotation;
 
 /// Tokens of a block of keys and values.

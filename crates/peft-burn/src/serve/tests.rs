@@ -9,7 +9,7 @@ use super::{AdapterPack, Pairs, Plan};
 use crate::config::InitLoraWeights;
 use crate::layers::{LinearAdapter, PeftLinear};
 use crate::methods::configs::*;
-use crate::methods::{PeftConfig, Place, VeraProjection};
+use crate::methods::{PairKey, PeftConfig, Place, VeraProjection};
 use crate::param::from_vec;
 use crate::random::TensorRng;
 
@@ -38,13 +38,13 @@ fn configs() -> Vec<PeftConfig> {
 fn in_host_memory_and_composed_a_row_gets_what_the_layer_gives_it() {
     let (n, inp, out) = (7, 10, 12);
     let pairs = Pairs::default();
-    let projection = VeraProjection::draw(0, 4, inp, out, &Device::flex());
+    let projection = VeraProjection::draw(PairKey { key: 0, r: 4, max_in: inp, max_out: out }, &Device::flex());
     for bias in [None, Some(matrix(1, out, 3).reshape([out]))] {
         let layer = PeftLinear::new(matrix(out, inp, 1), bias).with_slot(5);
         let x = matrix(n, inp, 2);
         for config in configs() {
             let weight = layer.base().weight.val();
-            let place = Place { path: "q", weight: &weight, seed: 3, projection: Some(&projection) };
+            let place = Place { path: "q", weight: &weight, seed: 3, shared_pair: Some(&projection) };
             let adapter = LinearAdapter::new(config.init(&place).unwrap().0);
             let mut attached = layer.clone();
             attached.adapters_mut().insert("a", adapter.clone());

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::Args;
 #[cfg(feature = "serve")]
 use clap::Subcommand;
-use llama_burn::{LlamaConfig, hub};
+use llama_burn::hub;
 use peft_learner::bench::{self, BenchConfig, BenchMethod, BenchReport};
 
 #[cfg(feature = "serve")]
@@ -102,10 +102,7 @@ impl TrainingStep {
         let device = self.device.open()?;
         // A directory with config.json alone is enough for made-up weights.
         let model: PathBuf = hub::resolve(&self.model, None)?;
-        let dtype = match self.dtype.dtype.into() {
-            Some(dtype) => dtype,
-            None => LlamaConfig::from_dir(&model)?.dtype.into(),
-        };
+        let dtype = self.dtype.of(&model)?;
         let report = bench::run(&BenchConfig {
             model,
             random: self.random,

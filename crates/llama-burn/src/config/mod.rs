@@ -1,5 +1,6 @@
 //! `config.json` of the Llama family, as transformers v4 and v5 write it.
 
+mod keys;
 mod read;
 mod rope;
 

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::mlx;
 use super::names::CONFIG_NAME;
-use crate::config::keys::{Read, is_off};
+use crate::config::keys::is_off;
+use crate::config::reader::{Reader, nearest};
 use crate::config::{Object, TaskType};
 use crate::error::{PeftError, Result};
 use crate::methods::PeftConfig;
@@ -49,16 +50,17 @@ impl PeftConfig {
         }
         let origin = path.display().to_string();
         let given = object.clone();
-        let Read { config, mut problems, unknown } = Self::read(object, &origin)?;
-        let is_on = |key: &&String| given.get(*key).is_some_and(|value| !is_off(value));
-        problems.extend(unknown.iter().filter(is_on).filter_map(|key| older_feature(key, &given)));
+        let (config, reader) = Self::read(object, &origin)?;
+        let unknown: Vec<_> =
+            reader.unknown().filter(|key| given.get(key).is_some_and(|value| !is_off(value))).collect();
+        let mut problems = reader.problems();
+        problems.extend(unknown.iter().filter_map(|key| older_feature(key, &given)));
         let useless = config.useless_keys(&given);
         if !problems.is_empty() {
             return Err(PeftError::Config { origin, problems });
         }
         let mut warnings: Vec<_> = unknown
             .iter()
-            .filter(is_on)
             .map(|key| format!("{origin}: unknown key `{key}` ignored; another release of PEFT may have written it"))
             .collect();
         warnings.extend(useless.map(|line| format!("{origin}: {line}")));
@@ -73,15 +75,20 @@ impl PeftConfig {
     pub fn from_map(object: Object) -> Result<Self> {
         let origin = "adapter";
         let given = object.clone();
-        let Read { config, mut problems, unknown } = Self::read(object, origin)?;
-        problems.extend(unknown.iter().map(|key| config.unknown_key(key)));
+        let (config, reader) = Self::read(object, origin)?;
+        let unknown: Vec<_> = reader.unknown().map(|key| config.unknown_key(&key)).collect();
+        let mut problems = reader.problems();
+        problems.extend(unknown);
         problems.extend(config.useless_keys(&given));
         problems.extend(config.problems());
         if problems.is_empty() { Ok(config) } else { Err(PeftError::Config { origin: origin.into(), problems }) }
     }
 
-    fn read(mut object: Object, origin: &str) -> Result<Read<Self>> {
+    /// The configuration, with what is wrong with its keys.
+    fn read(mut object: Object, origin: &str) -> Result<(Self, Reader)> {
         let peft_type = object.shift_remove("peft_type");
+        let mut reader = Reader::default();
+        let mut keys = reader.section("", object);
         let known: Vec<_> = Self::all().iter().map(|config| format!("\"{}\"", config.peft_type())).collect();
         let (last, others) = known.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
         let known = format!("{} or {last}", others.join(", "));
@@ -89,8 +96,11 @@ impl PeftConfig {
             Some(name) if name.eq_ignore_ascii_case("dora") => {
                 "peft_type: DoRA is peft_type = \"LORA\" with use_dora = true".into()
             }
-            Some(name) => match Self::read_as(name, object) {
-                Some(read) => return Ok(read),
+            Some(name) => match Self::read_as(name, &mut keys) {
+                Some(config) => {
+                    keys.finish();
+                    return Ok((config, reader));
+                }
                 None => format!("peft_type = {} is not supported; use {known}", peft_type.unwrap_or_default()),
             },
             None => format!("peft_type is missing; set {known}"),
@@ -109,11 +119,7 @@ impl PeftConfig {
             return format!("`{key}` is a key of {}, not of {}", others.join(", "), self.peft_type());
         }
         let known = self.to_json();
-        let nearest = known
-            .keys()
-            .map(|name| (strsim::jaro_winkler(&key.to_lowercase(), &name.to_lowercase()), name))
-            .max_by(|a, b| a.0.total_cmp(&b.0));
-        match nearest {
+        match nearest(known.keys().map(String::as_str), key) {
             Some((likeness, name)) if likeness > 0.8 => format!("unknown key `{key}`; did you mean `{name}`?"),
             _ => format!("unknown key `{key}`"),
         }

@@ -60,12 +60,8 @@ pub(crate) fn for_loading(config: &PeftConfig, origin: &str) -> Result<SavedConf
 fn read(config: &PeftConfig) -> (SavedConfig, Vec<String>) {
     let mut saved = SavedConfig { to_attach: config.clone(), ties_weights: false, warnings: Vec::new() };
     let mut problems = Vec::new();
-    let (init, other) = match &mut saved.to_attach {
-        PeftConfig::Lora(lora) => (&mut lora.init_lora_weights, &mut lora.other),
-        PeftConfig::AdaLora(adalora) => (&mut adalora.init_lora_weights, &mut adalora.other),
-        // Only LoRA and its kin have keys that say how an adapter was once made.
-        _ => return (saved, problems),
-    };
+    // Only LoRA and its kin have keys that say how an adapter was once made.
+    let Some((init, other)) = saved.to_attach.origin_mut() else { return (saved, problems) };
     for (key, what) in UNSUPPORTED {
         if let Some(value) = other.switch_off(key) {
             problems.push(unsupported(key, &value, what));

@@ -28,8 +28,7 @@ pub use traits::{
 };
 pub use vera::{PairKey, VeraProjection, vera_projection};
 
-use crate::config::Object;
-use crate::config::keys::{self, Read};
+use crate::config::reader::Section;
 use crate::error::Result;
 
 list::methods! {

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use llama_burn::CausalModel;
-use peft_burn::{InitLoraWeights, PeftConfig, PeftModel};
+use peft_burn::{InitLoraWeights, PeftModel};
 
 use super::adalora::{self, Pruning};
 use super::replicas;
@@ -60,8 +60,7 @@ pub(crate) fn check<M: CausalModel>(model: &mut M, parts: &Parts<'_>) -> Result<
         problems.push("evaluations are asked for, and there are no validation rows; give some, or leave out what is told of evaluations");
     }
     if let Some(name) = parts.adapter
-        && let PeftConfig::Lora(lora) = model.adapter_config(name)?
-        && let InitLoraWeights::PissaNiter(n) = lora.init_lora_weights
+        && let Some((InitLoraWeights::PissaNiter(n), _)) = model.adapter_config(name)?.origin()
         && !training.save_as_lora
     {
         problems.push(format!(

@@ -240,6 +240,14 @@ impl MethodConfig for AdaLoraConfig {
         self.total_step = Some(steps);
     }
 
+    fn origin(&self) -> Option<(&InitLoraWeights, &OtherKeys)> {
+        Some((&self.init_lora_weights, &self.other))
+    }
+
+    fn origin_mut(&mut self) -> Option<(&mut InitLoraWeights, &mut OtherKeys)> {
+        Some((&mut self.init_lora_weights, &mut self.other))
+    }
+
     fn dropouts(&self) -> Vec<(&'static str, f64)> {
         vec![("lora_dropout", self.lora_dropout)]
     }

@@ -180,6 +180,14 @@ impl MethodConfig for LoraConfig {
         Some(self.rank_for(path))
     }
 
+    fn origin(&self) -> Option<(&InitLoraWeights, &OtherKeys)> {
+        Some((&self.init_lora_weights, &self.other))
+    }
+
+    fn origin_mut(&mut self) -> Option<(&mut InitLoraWeights, &mut OtherKeys)> {
+        Some((&mut self.init_lora_weights, &mut self.other))
+    }
+
     fn dropouts(&self) -> Vec<(&'static str, f64)> {
         vec![("lora_dropout", self.lora_dropout)]
     }

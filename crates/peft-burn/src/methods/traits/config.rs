@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use serde::Serialize;
 
 use crate::config::{
-    Bias, ModuleNames, Object, OneOrMany, Shared, SharedMut, TargetModules, TaskType, TokenIndices, keys,
+    Bias, InitLoraWeights, ModuleNames, Object, OneOrMany, OtherKeys, Shared, SharedMut, TargetModules, TaskType,
+    TokenIndices, keys,
 };
 use crate::error::{PeftError, Result};
 use crate::methods::vera::PairKey;
@@ -90,6 +91,16 @@ pub trait MethodConfig: ToObject + Debug {
     /// Sets [`Self::total_step`]; methods without such a key stay as they are.
     fn set_total_step(&mut self, steps: usize) {
         let _ = steps;
+    }
+
+    /// How the adapter began, and PEFT's keys that are kept as they are, of methods that have both.
+    fn origin(&self) -> Option<(&InitLoraWeights, &OtherKeys)> {
+        None
+    }
+
+    /// As [`Self::origin`], to change.
+    fn origin_mut(&mut self) -> Option<(&mut InitLoraWeights, &mut OtherKeys)> {
+        None
     }
 
     /// Probabilities of dropping something in training, by their keys.

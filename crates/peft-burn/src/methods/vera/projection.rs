@@ -83,11 +83,6 @@ impl VeraProjection {
         self.key == Some(key) && shapes == [[r, max_in], [max_out, r]]
     }
 
-    /// Whether it is the same pair, on the same device.
-    pub(crate) fn shares_memory_with(&self, other: &Self) -> bool {
-        self.is(other) && self.a.val().device() == other.a.val().device()
-    }
-
     /// The pair with the values of a file, or this one where those are its values.
     pub(crate) fn or_of_file(&self, [a, b]: [TensorData; 2]) -> Self {
         let bits = |data: &TensorData| data.iter::<f32>().map(f32::to_bits).collect::<Vec<_>>();

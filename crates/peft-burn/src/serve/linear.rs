@@ -6,7 +6,8 @@ use burn::module::Param;
 use burn::tensor::{DType, Tensor};
 use fused_burn::{RowGroup, RowUpdate, scale_rows, update_rows};
 
-use super::pack::{Kind, PackedLinear, host};
+use super::host::host;
+use super::pack::{Kind, PackedLinear};
 use super::plan::Plan;
 use crate::layers::linear::{PeftLinear, add_bias, linear};
 

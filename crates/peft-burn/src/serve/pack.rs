@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use burn::module::Param;
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor};
 use fused_burn::{RowLowRank, RowUpdate};
 
+use super::host::host;
 use super::pairs::Pairs;
 use crate::error::{PeftError, Result};
 use crate::layers::embedding::EmbeddingAdapter;
@@ -66,15 +67,6 @@ fn transposed(values: &[f32], width: usize, scale: f32) -> Vec<f32> {
         row.iter().enumerate().for_each(|(j, value)| all[j * rows + i] = value * scale);
     }
     all
-}
-
-/// The values of a tensor in f32, row after row.
-pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    let data: TensorData = tensor.into_data();
-    match data.dtype() {
-        DType::F32 => data.try_into_vec::<f32>().unwrap_or_default(),
-        _ => data.convert_dtype(DType::F32).try_into_vec::<f32>().unwrap_or_default(),
-    }
 }
 
 /// What an adapter does to one linear layer.

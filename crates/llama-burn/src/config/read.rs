@@ -10,7 +10,7 @@ use super::keys::Keys;
 use super::{Dtype, LlamaConfig, RopeConfig, RopeScaling};
 use crate::error::{LlamaError, Result};
 
-/// What `architectures` may name.
+/// The supported `architectures`.
 const ARCHITECTURES: &[&str] = &["LlamaForCausalLM"];
 /// `rope_theta` where no key gives it.
 const DEFAULT_THETA: f64 = 10_000.0;

@@ -58,7 +58,7 @@ impl OtherKeys {
     }
 }
 
-/// What Python takes for false: files of older versions write `{}` or `[]` where newer ones write `null`.
+/// Whether Python takes the value for false: files of older versions write `{}` or `[]` where newer ones write `null`.
 pub(crate) fn is_off(value: &Value) -> bool {
     match value {
         Value::Null => true,

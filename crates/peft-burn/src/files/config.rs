@@ -14,7 +14,7 @@ use crate::error::{PeftError, Result};
 use crate::methods::PeftConfig;
 use crate::tensor_file::write_atomic;
 
-/// What to say of a key that PEFT once had, and whose meaning no other key took over.
+/// The problem of a key that PEFT once had, and whose meaning no other key took over.
 fn older_feature(key: &str, config: &Object) -> Option<String> {
     let what = match key {
         "enable_lora" => "LoRA on parts of a joined projection, which PEFT 0.2 had",
@@ -108,7 +108,7 @@ impl PeftConfig {
         Err(PeftError::Config { origin: origin.into(), problems: vec![problem] })
     }
 
-    /// What to say about a key that this method does not have.
+    /// The problem of a key that this method does not have.
     fn unknown_key(&self, key: &str) -> String {
         let others: Vec<_> = Self::all()
             .iter()
@@ -125,7 +125,7 @@ impl PeftConfig {
         }
     }
 
-    /// What a user would write: `peft_type` and the keys that are not at the method's defaults.
+    /// The object that a user would write: `peft_type` and the keys that are not at the method's defaults.
     pub fn to_user_json(&self) -> Object {
         let mut object = self.to_json();
         let default = Self::all().into_iter().find(|config| config.peft_type() == self.peft_type());

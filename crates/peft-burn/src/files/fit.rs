@@ -1,4 +1,4 @@
-//! What an adapter's tensors mean for a model: which modules are adapted, and which are there whole.
+//! The meaning of an adapter's tensors for a model: which modules are adapted, and which are there whole.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::targets::{Resolution, resolve_saved};
 /// How an adapter's files fit a model.
 #[derive(Debug)]
 pub(crate) struct Fit {
-    /// What to attach, with a neutral initialisation.
+    /// The adapter to attach, with a neutral initialisation.
     pub(crate) resolution: Resolution,
     /// The configuration to keep: the file's, completed.
     pub(crate) config: PeftConfig,
@@ -27,7 +27,7 @@ pub(crate) struct Fit {
 /// Reads `config` and the names in `weights` as an adapter of the model.
 ///
 /// # Errors
-/// What the configuration says that cannot be loaded; targets of which the model has none.
+/// Settings that cannot be loaded; targets of which the model has none.
 pub(super) fn fit<M: PeftModel>(model: &M, config: &PeftConfig, weights: &AdapterWeights) -> Result<Fit> {
     let origin = weights.path().with_file_name(CONFIG_NAME).display().to_string();
     let saved = saved_config::for_loading(config, &origin)?;

@@ -63,7 +63,7 @@ pub trait AdapterFiles: PeftModel {
         write(as_plain_lora(self, name, self.adapter_contents(name)?)?, dir.as_ref())
     }
 
-    /// What the two files of an adapter hold: its configuration, and its tensors in f32.
+    /// The contents of an adapter's two files: its configuration, and its tensors in f32.
     ///
     /// # Errors
     /// A name that is not attached.

@@ -30,7 +30,7 @@ pub struct BenchServe {
     /// Read config.json alone and make the weights up
     #[arg(long)]
     random: bool,
-    /// What the base's weights are held in
+    /// Dtype of the base's weights
     #[arg(long, value_enum, default_value = "f32")]
     dtype: DtypeName,
     #[command(flatten)]

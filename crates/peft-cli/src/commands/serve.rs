@@ -27,7 +27,7 @@ pub struct Serve {
     /// The base: a Hugging Face directory, or a hub id
     #[arg(long, value_name = "DIR|ID")]
     model: String,
-    /// What requests call the base; without it the name of its folder
+    /// The base's name in requests; without it the name of its folder
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// A folder of adapters or of runs; it also turns loading at run time on
@@ -69,7 +69,7 @@ pub struct Serve {
     /// How long open requests may go on after SIGTERM
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     shutdown_timeout: u64,
-    /// What the base's weights are held in
+    /// Dtype of the base's weights
     #[arg(long, value_enum, default_value = "f32")]
     dtype: DtypeName,
     #[command(flatten)]

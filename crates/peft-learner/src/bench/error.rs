@@ -1,4 +1,4 @@
-//! What can go wrong in a measurement.
+//! Errors of a measurement.
 
 /// Why a measurement could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -7,9 +7,9 @@ pub enum BenchError {
     /// An unknown name.
     #[error("there is no bench method `{name}` (known: {known})")]
     Method {
-        /// What was asked for.
+        /// The name asked for.
         name: String,
-        /// What there is.
+        /// The names that exist.
         known: String,
     },
     /// No step to time, or no token to train on.

@@ -11,10 +11,10 @@ use crate::data::{DataCache, RowOptions, RowTemplate, Source, Valid};
 /// The data and how rows become batches.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DataConfig {
-    /// What is trained on: files, folders, patterns, data sets of the hub.
+    /// The training rows: files, folders, patterns, data sets of the hub.
     #[serde(serialize_with = "one_or_several")]
     pub train: Vec<Source>,
-    /// What is evaluated on.
+    /// The validation rows.
     #[serde(serialize_with = "valid", skip_serializing_if = "Option::is_none")]
     pub valid: Option<Valid>,
     /// Longer rows are cut on the right, in tokens.

@@ -30,9 +30,9 @@ pub struct RunConfig {
     pub seed: u64,
     /// The frozen base.
     pub model: ModelConfig,
-    /// What is trained.
+    /// The adapter that is trained.
     pub adapter: AdapterSource,
-    /// What it is trained on.
+    /// The data it is trained on.
     pub data: DataConfig,
     /// How.
     pub training: TrainingConfig,
@@ -102,7 +102,7 @@ fn no_toml(error: toml::ser::Error) -> LearnerError {
 pub struct ModelConfig {
     /// A Hugging Face directory or a hub id.
     pub path: String,
-    /// What the frozen weights are held in; adapters stay f32.
+    /// The dtype of the frozen weights; adapters stay f32.
     pub dtype: LoadDtype,
 }
 

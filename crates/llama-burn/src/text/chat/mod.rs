@@ -34,7 +34,7 @@ pub struct ChatTemplate {
     traits: BTreeMap<String, Traits>,
 }
 
-/// What a template's source tells.
+/// Properties of a template, told from its source.
 #[derive(Clone, Copy, Debug)]
 struct Traits {
     /// It marks what the assistant says with `{% generation %}`.

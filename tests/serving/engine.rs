@@ -13,7 +13,7 @@ use rstest::rstest;
 
 use crate::support::{configs, model, served, store_over, write_adapter, write_adapters};
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Outcome {
     ids: Vec<u32>,
@@ -79,7 +79,7 @@ impl Bench {
         }
     }
 
-    /// What comes of a request when no other runs.
+    /// The outcome of a request when no other runs.
     fn alone(&mut self, request: Request) -> Outcome {
         let mut answer = self.submit(request).unwrap();
         self.finish();

@@ -56,7 +56,7 @@ pub(super) fn fill<M: PeftModel>(
     Ok(())
 }
 
-/// What a file has for an adapter, and what is wrong with it.
+/// The tensors that a file has for an adapter, and their faults.
 #[derive(Default)]
 struct Found {
     known: BTreeSet<String>,
@@ -128,7 +128,7 @@ fn vocabularies<M: PeftModel>(model: &M, weights: &AdapterWeights, by_token: &BT
     .collect()
 }
 
-/// What a tensor is that PEFT adds beside an adapter.
+/// The kind of a tensor that PEFT adds beside an adapter.
 enum Copy {
     /// The base's values.
     Same,

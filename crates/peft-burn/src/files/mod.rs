@@ -9,7 +9,7 @@ use crate::adalora::cut_to_live;
 use crate::combine::as_plain_lora;
 use crate::config::InitLoraWeights;
 use crate::error::{PeftError, Result};
-use crate::methods::{LoraConfig, PeftConfig};
+use crate::methods::PeftConfig;
 use crate::model::{PeftModel, shared_pair_of};
 use crate::random::undrawn;
 use crate::tensor_file::{TensorFile, write_tensors};
@@ -44,9 +44,7 @@ pub trait AdapterFiles: PeftModel {
     /// make again, or a file that cannot be written: each file is whole or absent.
     fn save_adapter(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
         let contents = self.adapter_contents(name)?;
-        if let PeftConfig::Lora(LoraConfig { init_lora_weights: init @ InitLoraWeights::PissaNiter(_), .. }) =
-            &contents.0
-        {
+        if let Some((init @ InitLoraWeights::PissaNiter(_), _)) = contents.0.origin() {
             return Err(PeftError::Unsupported(format!(
                 "saving `{name}` as {}: what it took out of the base was drawn at random, and whoever loads the file would draw \
                  something else; save it as plain LoRA (save_adapter_as_lora)",
@@ -65,7 +63,7 @@ pub trait AdapterFiles: PeftModel {
         write(as_plain_lora(self, name, self.adapter_contents(name)?)?, dir.as_ref())
     }
 
-    /// What the two files of an adapter hold: its configuration, and its tensors in f32.
+    /// The contents of an adapter's two files: its configuration, and its tensors in f32.
     ///
     /// # Errors
     /// A name that is not attached.

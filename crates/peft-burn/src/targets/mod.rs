@@ -14,7 +14,7 @@ use crate::modules::last_segment;
 pub use crate::modules::{ModuleInfo, ModuleKind};
 use matcher::{Matcher, Verdict};
 
-/// What a configuration means for a model.
+/// The meaning of a configuration for a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolution {
     /// The configuration as PEFT would store it: defaults of the model type filled in, `all-linear` spelled out,
@@ -24,7 +24,7 @@ pub struct Resolution {
     pub adapted: Vec<ModuleInfo>,
     /// The modules that are trained and saved whole, in the model's order.
     pub modules_to_save: Vec<ModuleInfo>,
-    /// What the user should know.
+    /// Notes for the user.
     pub warnings: Vec<String>,
 }
 

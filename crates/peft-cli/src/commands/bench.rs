@@ -35,7 +35,7 @@ pub struct Bench {
     step: TrainingStep,
 }
 
-/// What else is measured.
+/// Further measurements.
 #[cfg(feature = "serve")]
 #[derive(Debug, Subcommand)]
 enum Other {

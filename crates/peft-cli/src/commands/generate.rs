@@ -80,7 +80,7 @@ pub struct Generate {
     json: bool,
 }
 
-/// What `--json` prints.
+/// The object that `--json` prints.
 #[derive(Debug, Serialize)]
 struct Generated<'a> {
     /// As it was given; `text` comes after it.

@@ -10,6 +10,9 @@ use crate::layers::layer::LayerRef;
 use crate::model::{PeftModel, file_key, set_shared_pair, shared_pair_of};
 use crate::modules::ModuleKind;
 
+/// The matrix that trained rows of an embedding belong to, after the embedding's path.
+pub(super) const OWN_VOCABULARY: &str = "token_adapter.base_layer.weight";
+
 /// Puts the values of `weights` into the attached adapter `name`. Tensors in `by_token` may have another number of rows.
 ///
 /// # Errors
@@ -139,8 +142,12 @@ enum Copy {
 /// Whether the tensor `key` is one of the base's, which PEFT writes beside an adapter on embedding and head. `None` where it
 /// is something else.
 fn copy_of_base<M: PeftModel>(model: &M, key: &str, weights: &AdapterWeights) -> Result<Option<Copy>> {
-    for (path, layer) in model.layers() {
-        let names = ["base_layer.weight", "weight"].map(|name| file_key(&path, name));
+    let layers = model.layers();
+    if let Some(copy) = repeats_embedding(&layers, key, weights)? {
+        return Ok(Some(copy));
+    }
+    for (path, layer) in layers {
+        let names = ["base_layer.weight", "weight", OWN_VOCABULARY].map(|name| file_key(&path, name));
         if !names.iter().any(|name| name == key) {
             continue;
         }
@@ -150,12 +157,41 @@ fn copy_of_base<M: PeftModel>(model: &M, key: &str, weights: &AdapterWeights) ->
             let (found, base) = (weights.shape(key).unwrap_or_default(), base_weight(layer).shape().to_vec());
             Copy::Other(if found == base {
                 format!("{key} (a copy of another base: its values differ from this one's)")
+            } else if found.get(1..) == base.get(1..) {
+                format!(
+                    "{key} (the vocabulary was resized to {} tokens, and this base has {}: load it on the resized base, which \
+                     `model.unload().save_pretrained(DIR)` writes in PEFT)",
+                    found.first().unwrap_or(&0),
+                    base.first().unwrap_or(&0)
+                )
             } else {
                 format!("{key} (a copy of another base: it is {found:?}, and this one's is {base:?})")
             })
         }));
     }
     Ok(None)
+}
+
+/// What trained rows of a head are: those of the embedding that it is tied to, which PEFT writes a second time.
+fn repeats_embedding(layers: &[(String, LayerRef<'_>)], key: &str, weights: &AdapterWeights) -> Result<Option<Copy>> {
+    let Some((path, rest)) = key.split_once(".token_adapter.") else { return Ok(None) };
+    let Some((_, head @ LayerRef::Linear(_))) = layers.iter().find(|(other, _)| file_key(other, "") == format!("{path}.")) else {
+        return Ok(None);
+    };
+    let embeddings = layers.iter().filter(|(_, layer)| matches!(layer, LayerRef::Embedding(_)));
+    for (embedding, layer) in embeddings {
+        let other = file_key(embedding, &format!("token_adapter.{rest}"));
+        if weights.shape(&other).is_some()
+            && weights.read(&other)? == weights.read(key)?
+            && base_weight(*head) == base_weight(*layer)
+        {
+            return Ok(Some(Copy::Same));
+        }
+    }
+    Ok(Some(Copy::Other(format!(
+        "{key} (trained rows of a head that is not the embedding's are not supported: let PEFT fold the adapter into the base, \
+         `model.merge_and_unload().save_pretrained(DIR)`, and use that model)"
+    ))))
 }
 
 /// Whether the tensor `key` holds the values of the base's weight, as exactly as the coarser of the two dtypes can.

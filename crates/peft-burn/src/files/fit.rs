@@ -1,12 +1,13 @@
 //! What an adapter's tensors mean for a model: which modules are adapted, and which are there whole.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::fill::is_base;
+use super::fill::{OWN_VOCABULARY, is_base};
 use super::saved_config;
 use super::weights::AdapterWeights;
 use crate::config::TargetModules;
 use crate::error::Result;
+use crate::layers::layer::LayerRef;
 use crate::methods::PeftConfig;
 use crate::model::{PeftModel, file_key};
 use crate::modules::{ModuleInfo, ModuleKind};
@@ -30,7 +31,12 @@ pub(crate) struct Fit {
 pub(super) fn fit<M: PeftModel>(model: &M, config: &PeftConfig, weights: &AdapterWeights) -> Result<Fit> {
     let origin = weights.path().with_file_name(super::CONFIG_NAME).display().to_string();
     let saved = saved_config::for_loading(config, &origin)?;
-    let modules = &model.modules();
+    let own_vocabularies = own_vocabularies(model, &saved.to_attach, weights)?;
+    let mut modules = model.modules();
+    for module in &mut modules {
+        module.in_features = own_vocabularies.get(&module.path).copied().unwrap_or(module.in_features);
+    }
+    let modules = &modules;
     let mut resolution = resolve_saved(&saved.to_attach, modules, model.model_type())?;
     resolution.warnings.splice(0..0, saved.warnings);
     add_adapted(&mut resolution, weights, modules, saved.ties_weights);
@@ -41,8 +47,29 @@ pub(super) fn fit<M: PeftModel>(model: &M, config: &PeftConfig, weights: &Adapte
         .filter(|module| matches!(module.kind, ModuleKind::Embedding | ModuleKind::OutputHead))
         .map(|module| file_key(&module.path, "weight"))
         .collect();
+    resolution.own_vocabularies = own_vocabularies;
     let config = as_in_file(resolution.config.clone(), config);
     Ok(Fit { resolution, config, by_token })
+}
+
+/// Embeddings with trained rows beside which the file has the whole matrix, with other values than the base's: PEFT writes it
+/// where the vocabulary was resized. By path, with its number of rows.
+fn own_vocabularies<M: PeftModel>(
+    model: &M,
+    config: &PeftConfig,
+    weights: &AdapterWeights,
+) -> Result<BTreeMap<String, usize>> {
+    let mut own = BTreeMap::new();
+    for (path, layer) in model.layers() {
+        let key = file_key(&path, OWN_VOCABULARY);
+        if let (LayerRef::Embedding(_), Some(&[rows, _])) = (layer, weights.shape(&key))
+            && !config.trainable_tokens_for(&path).is_empty()
+            && !is_base(layer, &key, weights)?
+        {
+            own.insert(path, rows);
+        }
+    }
+    Ok(own)
 }
 
 /// Modules that the targets leave out and for which there are tensors of an adapter: PEFT puts one on a head that is tied

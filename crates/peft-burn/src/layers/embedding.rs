@@ -26,7 +26,8 @@ pub struct EmbeddingAdapter {
     pub lora: Option<EmbeddingLora>,
     /// Trained rows.
     pub tokens: Option<TrainableTokens>,
-    /// A trained copy of the whole matrix (`modules_to_save`).
+    /// A copy of the whole matrix: trained (`modules_to_save`); beside trained rows the matrix whose rows they are in the place of,
+    /// which is frozen (of a resized vocabulary).
     pub weight: Option<Param<Tensor<2>>>,
 }
 
@@ -41,6 +42,12 @@ impl EmbeddingAdapter {
         let ids = self::indices(indices.iter().map(|&i| i as i32).collect(), &weight.device());
         let rows = Param::from_tensor(weight.clone().detach().select(0, ids).cast(DType::F32));
         Self { lora: None, tokens: Some(TrainableTokens { rows, indices }), weight: None }
+    }
+
+    /// Trained rows `indices` of a matrix of its own, `[vocab, hidden]`, with another number of rows than the base's.
+    pub fn tokens_of_own(weight: Tensor<2>, indices: Vec<usize>) -> Self {
+        let own = Param::from_tensor(weight.clone().detach().cast(DType::F32)).set_require_grad(false);
+        Self { weight: Some(own), ..Self::tokens(&weight, indices) }
     }
 
     /// A trained copy of the whole matrix.
@@ -65,18 +72,31 @@ impl LayerAdapter for EmbeddingAdapter {
     fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
         let mut all = self.lora.as_ref().map(EmbeddingLora::params).unwrap_or_default();
         all.extend(self.tokens.iter().map(|t| ("token_adapter.trainable_tokens_delta", ParamRef::from(&t.rows))));
-        all.extend(self.weight.iter().map(|w| ("weight", ParamRef::from(w))));
+        let name = own_name(self.tokens.is_some());
+        all.extend(self.weight.iter().map(|w| (name, ParamRef::from(w))));
         all
     }
 
     fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+        let name = own_name(self.tokens.is_some());
         let mut all = self.lora.as_mut().map(EmbeddingLora::params_mut).unwrap_or_default();
         all.extend(
             self.tokens.iter_mut().map(|t| ("token_adapter.trainable_tokens_delta", ParamMut::from(&mut t.rows))),
         );
-        all.extend(self.weight.iter_mut().map(|w| ("weight", ParamMut::from(w))));
+        all.extend(self.weight.iter_mut().map(|w| (name, ParamMut::from(w))));
         all
     }
+
+    fn keep_frozen(&mut self) {
+        if self.tokens.is_some() {
+            self.weight = self.weight.take().map(|weight| weight.set_require_grad(false));
+        }
+    }
+}
+
+/// PEFT's name for the matrix that an adapter brings.
+fn own_name(has_tokens: bool) -> &'static str {
+    if has_tokens { "token_adapter.base_layer.weight" } else { "weight" }
 }
 
 /// A frozen embedding with any number of named adapters, of which some are active.
@@ -169,11 +189,14 @@ impl PeftEmbedding {
         self.unmerged.clone().unwrap_or_else(|| self.base.val())
     }
 
-    /// The matrix that a head tied to this embedding multiplies by: the base's, with trained rows in their place.
+    /// The matrix that a head tied to this embedding multiplies by: the base's (or the one that trained rows bring), with trained
+    /// rows in their place.
     pub fn tied_weight(&self) -> Tensor<2> {
         let weight = self.base.val();
-        self.adapters.active().filter_map(|a| a.tokens.as_ref()).fold(weight, |w, tokens| {
+        let trained = self.adapters.active().filter_map(|a| Some((a.weight.as_ref(), a.tokens.as_ref()?)));
+        trained.fold(weight, |w, (own, tokens)| {
             let dtype = w.dtype();
+            let w = own.map_or(w, Param::val);
             replace_rows(w.cast(DType::F32), tokens).cast(dtype)
         })
     }

@@ -34,7 +34,7 @@ pub trait PeftModel: AdaptableModel {
     #[doc(hidden)]
     fn attach(&mut self, name: &str, resolution: Resolution, seed: u64, trainable: bool) -> Result<Vec<String>> {
         let (max_in, max_out) = resolution.largest_features();
-        let Resolution { config, adapted, modules_to_save, warnings } = resolution;
+        let Resolution { config, adapted, modules_to_save, own_vocabularies, warnings } = resolution;
         let state = self.peft_state();
         checks::name(name, state)?;
         let adapted: Vec<String> = adapted.into_iter().map(|m| m.path).collect();
@@ -42,7 +42,8 @@ pub trait PeftModel: AdaptableModel {
         let key = config.shared_pair(max_in, max_out);
         let shared_pair = key.map(|key| shared_pair_for(self, key, &device_of(self)));
         let shared_pair = shared_pair.as_ref();
-        let new = New { config: &config, seed, adapted: &adapted, saved: &saved, shared_pair };
+        let own_vocabularies = &own_vocabularies;
+        let new = New { config: &config, seed, adapted: &adapted, saved: &saved, own_vocabularies, shared_pair };
         let mut linears = BTreeMap::new();
         let mut embeddings = BTreeMap::new();
         let mut norms = BTreeMap::new();

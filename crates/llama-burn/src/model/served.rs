@@ -67,9 +67,9 @@ impl Llama {
     pub fn pack(&self, name: &str, pairs: &Pairs) -> peft_burn::Result<AdapterPack> {
         let mut pack = AdapterPack::of(self, name, pairs)?;
         let on_embedding = self.embed_tokens.adapters().get(name);
-        if on_embedding.is_some_and(|adapter| adapter.tokens.is_some() && adapter.weight.is_some()) {
+        if on_embedding.is_some_and(|adapter| adapter.tied || (adapter.tokens.is_some() && adapter.weight.is_some())) {
             return Err(PeftError::Unsupported(format!(
-                "serving `{name}` with trained rows of a vocabulary of its own: merge it (peft merge), and serve that model"
+                "serving `{name}`, which has a vocabulary of its own for embedding and head: merge it (peft merge), and serve that model"
             )));
         }
         let tokens = on_embedding.and_then(|adapter| adapter.tokens.as_ref());

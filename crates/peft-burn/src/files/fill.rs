@@ -13,7 +13,8 @@ use crate::modules::ModuleKind;
 /// The matrix that trained rows of an embedding belong to, after the embedding's path.
 pub(super) const OWN_VOCABULARY: &str = "token_adapter.base_layer.weight";
 
-/// Puts the values of `weights` into the attached adapter `name`. Tensors in `by_token` may have another number of rows.
+/// Puts the values of `weights` into the attached adapter `name`. Tensors in `by_token` may have another number of rows; those in
+/// `repeated` are there twice.
 ///
 /// # Errors
 /// [`PeftError::Tensors`] with everything that does not fit.
@@ -22,15 +23,16 @@ pub(super) fn fill<M: PeftModel>(
     name: &str,
     weights: &AdapterWeights,
     by_token: &BTreeSet<String>,
+    repeated: &BTreeSet<String>,
 ) -> Result<()> {
-    let mut found = Found::default();
+    let mut found = Found { known: repeated.clone(), ..Found::default() };
     let params = model.adapter_params(name)?;
     let mut expected: Vec<_> = params.into_iter().map(|(key, param)| (key, param.shape())).collect();
     expected.extend(projection_shapes(model, name)?);
     for (key, shape) in expected {
         found.take(key, &shape, weights, by_token)?;
     }
-    found.misshapen.extend(vocabularies(model, weights, by_token));
+    found.misshapen.extend(vocabularies(model, weights, by_token, !repeated.is_empty()));
     let unknown: Vec<&str> = weights.names().filter(|name| !found.known.contains(*name)).collect();
     for key in unknown {
         match copy_of_base(model, key, weights)? {
@@ -108,16 +110,24 @@ fn projection_shapes<M: PeftModel>(model: &M, name: &str) -> Result<Vec<(String,
 }
 
 /// A vocabulary of another size must be that of embedding and head alike: a line for each that is left behind.
-fn vocabularies<M: PeftModel>(model: &M, weights: &AdapterWeights, by_token: &BTreeSet<String>) -> Vec<String> {
+fn vocabularies<M: PeftModel>(
+    model: &M,
+    weights: &AdapterWeights,
+    by_token: &BTreeSet<String>,
+    tied: bool,
+) -> Vec<String> {
     let mut rows = Vec::new();
     for module in model.modules() {
         let own = match module.kind {
             ModuleKind::Embedding => module.in_features,
+            ModuleKind::OutputHead if tied => continue,
             ModuleKind::OutputHead => module.out_features,
             ModuleKind::Linear | ModuleKind::Other => continue,
         };
         let key = file_key(&module.path, "weight");
-        let in_file = weights.shape(&key).filter(|_| by_token.contains(&key)).and_then(|shape| shape.first().copied());
+        let rows_of = |key: &str| weights.shape(key).and_then(|shape| shape.first().copied());
+        let in_file = rows_of(&key).filter(|_| by_token.contains(&key));
+        let in_file = in_file.or_else(|| rows_of(&file_key(&module.path, OWN_VOCABULARY)));
         rows.push((module.path, in_file, own));
     }
     let Some(resized) = rows.iter().find_map(|(_, in_file, own)| in_file.filter(|rows| rows != own)) else {
@@ -175,7 +185,9 @@ fn copy_of_base<M: PeftModel>(model: &M, key: &str, weights: &AdapterWeights) ->
 /// What trained rows of a head are: those of the embedding that it is tied to, which PEFT writes a second time.
 fn repeats_embedding(layers: &[(String, LayerRef<'_>)], key: &str, weights: &AdapterWeights) -> Result<Option<Copy>> {
     let Some((path, rest)) = key.split_once(".token_adapter.") else { return Ok(None) };
-    let Some((_, head @ LayerRef::Linear(_))) = layers.iter().find(|(other, _)| file_key(other, "") == format!("{path}.")) else {
+    let Some((_, head @ LayerRef::Linear(_))) =
+        layers.iter().find(|(other, _)| file_key(other, "") == format!("{path}."))
+    else {
         return Ok(None);
     };
     let embeddings = layers.iter().filter(|(_, layer)| matches!(layer, LayerRef::Embedding(_)));

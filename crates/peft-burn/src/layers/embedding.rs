@@ -29,19 +29,21 @@ pub struct EmbeddingAdapter {
     /// A copy of the whole matrix: trained (`modules_to_save`); beside trained rows the matrix whose rows they are in the place of,
     /// which is frozen (of a resized vocabulary).
     pub weight: Option<Param<Tensor<2>>>,
+    /// Whether all of it is the tied head's too (PEFT's `ensure_weight_tying`). Trained rows always are.
+    pub tied: bool,
 }
 
 impl EmbeddingAdapter {
     /// An adapter of low rank.
     pub fn lora(lora: EmbeddingLora) -> Self {
-        Self { lora: Some(lora), tokens: None, weight: None }
+        Self { lora: Some(lora), tokens: None, weight: None, tied: false }
     }
 
     /// Trained rows of `weight`.
     pub fn tokens(weight: &Tensor<2>, indices: Vec<usize>) -> Self {
         let ids = self::indices(indices.iter().map(|&i| i as i32).collect(), &weight.device());
         let rows = Param::from_tensor(weight.clone().detach().select(0, ids).cast(DType::F32));
-        Self { lora: None, tokens: Some(TrainableTokens { rows, indices }), weight: None }
+        Self { lora: None, tokens: Some(TrainableTokens { rows, indices }), weight: None, tied: false }
     }
 
     /// Trained rows `indices` of a matrix of its own, `[vocab, hidden]`, with another number of rows than the base's.
@@ -52,7 +54,8 @@ impl EmbeddingAdapter {
 
     /// A trained copy of the whole matrix.
     pub fn copy_of(weight: &Tensor<2>) -> Self {
-        Self { lora: None, tokens: None, weight: Some(Param::from_tensor(weight.clone().detach().cast(DType::F32))) }
+        let weight = Some(Param::from_tensor(weight.clone().detach().cast(DType::F32)));
+        Self { lora: None, tokens: None, weight, tied: false }
     }
 
     /// The matrix (f32) that `weight` (f32) becomes under this adapter; `base` is the one before any merge.
@@ -190,14 +193,16 @@ impl PeftEmbedding {
     }
 
     /// The matrix that a head tied to this embedding multiplies by: the base's (or the one that trained rows bring), with trained
-    /// rows in their place.
+    /// rows in their place, and with all that a tied adapter has.
     pub fn tied_weight(&self) -> Tensor<2> {
-        let weight = self.base.val();
-        let trained = self.adapters.active().filter_map(|a| Some((a.weight.as_ref(), a.tokens.as_ref()?)));
-        trained.fold(weight, |w, (own, tokens)| {
+        let shared = self.adapters.active().filter(|a| a.tied || a.tokens.is_some());
+        shared.fold(self.base.val(), |w, adapter| {
             let dtype = w.dtype();
-            let w = own.map_or(w, Param::val);
-            replace_rows(w.cast(DType::F32), tokens).cast(dtype)
+            if adapter.tied {
+                return adapter.fold(w.cast(DType::F32), &self.original()).cast(dtype);
+            }
+            let w = adapter.weight.as_ref().map_or(w, Param::val).cast(DType::F32);
+            adapter.tokens.as_ref().map_or(w.clone(), |tokens| replace_rows(w, tokens)).cast(dtype)
         })
     }
 

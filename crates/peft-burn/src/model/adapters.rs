@@ -11,6 +11,7 @@ use super::new_adapter::New;
 use super::parameter_count::TrainableReport;
 use super::shared_pairs::shared_pair_for;
 use super::state::{AdapterState, PeftState, check_known, unknown};
+use super::tying::{tie, tied_pair};
 use crate::error::{PeftError, Result};
 use crate::layers::layer::{LayerMut, LayerRef};
 use crate::layers::norm::NormAdapter;
@@ -27,14 +28,22 @@ pub trait PeftModel: AdaptableModel {
     /// # Errors
     /// An invalid configuration, names that match nothing, a name that is taken or has a dot: before anything changes.
     fn add_adapter(&mut self, name: &str, config: &PeftConfig, seed: u64) -> Result<Vec<String>> {
-        let resolution = resolve(config, &self.modules(), self.model_type())?;
+        let mut resolution = resolve(config, &self.modules(), self.model_type())?;
+        if matches!(config, PeftConfig::Lora(lora) if lora.ties_weights()) {
+            match tied_pair(self) {
+                Some(pair) => tie(&mut resolution, pair)?,
+                None => {
+                    resolution.warnings.push("ensure_weight_tying is ignored: head and embedding are not tied".into())
+                }
+            }
+        }
         self.attach(name, resolution, seed, true)
     }
 
     #[doc(hidden)]
     fn attach(&mut self, name: &str, resolution: Resolution, seed: u64, trainable: bool) -> Result<Vec<String>> {
         let (max_in, max_out) = resolution.largest_features();
-        let Resolution { config, adapted, modules_to_save, own_vocabularies, warnings } = resolution;
+        let Resolution { config, adapted, modules_to_save, own_vocabularies, tied, warnings } = resolution;
         let state = self.peft_state();
         checks::name(name, state)?;
         let adapted: Vec<String> = adapted.into_iter().map(|m| m.path).collect();
@@ -43,7 +52,7 @@ pub trait PeftModel: AdaptableModel {
         let shared_pair = key.map(|key| shared_pair_for(self, key, &device_of(self)));
         let shared_pair = shared_pair.as_ref();
         let own_vocabularies = &own_vocabularies;
-        let new = New { config: &config, seed, adapted: &adapted, saved: &saved, own_vocabularies, shared_pair };
+        let new = New { config: &config, seed, adapted: &adapted, saved: &saved, own_vocabularies, tied, shared_pair };
         let mut linears = BTreeMap::new();
         let mut embeddings = BTreeMap::new();
         let mut norms = BTreeMap::new();

@@ -10,6 +10,7 @@ mod parameter_count;
 mod shared_pairs;
 mod state;
 mod status;
+mod tying;
 
 pub use adaptable::AdaptableModel;
 pub use adapters::PeftModel;
@@ -21,3 +22,4 @@ pub use shared_pairs::share_projections;
 pub(crate) use shared_pairs::{set_shared_pair, shared_pair_of};
 pub use state::PeftState;
 pub use status::{AdapterStatus, LayerStatus, ModelStatus, Trained};
+pub(crate) use tying::{tie, tied_pair, transposed};

@@ -21,6 +21,8 @@ pub(super) struct New<'a> {
     pub saved: &'a [String],
     /// Rows of the matrices that embeddings with trained rows bring, by path.
     pub own_vocabularies: &'a BTreeMap<String, usize>,
+    /// Whether what the embedding gets is the tied head's too.
+    pub tied: bool,
     /// The pair that layers share, of methods that have one.
     pub shared_pair: Option<&'a VeraProjection>,
 }
@@ -55,7 +57,7 @@ impl New<'_> {
     pub fn embedding(&self, path: &str, layer: &PeftEmbedding) -> Result<Option<EmbeddingAdapter>> {
         let weight = layer.base().val().detach();
         if self.saved.iter().any(|p| p == path) {
-            return Ok(Some(EmbeddingAdapter::copy_of(&weight)));
+            return Ok(Some(EmbeddingAdapter { tied: self.tied, ..EmbeddingAdapter::copy_of(&weight) }));
         }
         let adapted = self.adapted.iter().any(|p| p == path);
         let lora = adapted.then(|| self.config.init_embedding(&self.place(path, &weight))).flatten();
@@ -68,7 +70,7 @@ impl New<'_> {
             return Err(PeftError::Config { origin: "adapter".into(), problems: vec![message] });
         }
         if tokens.is_empty() {
-            return Ok(lora.map(EmbeddingAdapter::lora));
+            return Ok(lora.map(|lora| EmbeddingAdapter { tied: self.tied, ..EmbeddingAdapter::lora(lora) }));
         }
         let rows = match own {
             Some(vocab) => {
@@ -76,6 +78,6 @@ impl New<'_> {
             }
             None => EmbeddingAdapter::tokens(&weight, tokens),
         };
-        Ok(Some(EmbeddingAdapter { lora, ..rows }))
+        Ok(Some(EmbeddingAdapter { tied: self.tied && lora.is_some(), lora, ..rows }))
     }
 }

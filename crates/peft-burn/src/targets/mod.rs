@@ -28,6 +28,8 @@ pub struct Resolution {
     pub modules_to_save: Vec<ModuleInfo>,
     /// Embeddings with trained rows of a matrix that the adapter brings, and the number of its rows.
     pub own_vocabularies: BTreeMap<String, usize>,
+    /// Whether what the adapter has for the embedding is the tied head's too.
+    pub tied: bool,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -106,7 +108,14 @@ impl<'a> Resolver<'a> {
             )));
         }
         self.shorten_targets(&adapted)?;
-        Ok(Resolution { config: self.config, adapted, modules_to_save, own_vocabularies: BTreeMap::new(), warnings })
+        Ok(Resolution {
+            config: self.config,
+            adapted,
+            modules_to_save,
+            own_vocabularies: BTreeMap::new(),
+            tied: false,
+            warnings,
+        })
     }
 
     fn select(&self, matcher: &Matcher) -> Vec<ModuleInfo> {

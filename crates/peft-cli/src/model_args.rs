@@ -79,11 +79,9 @@ impl ModelArgs {
         base.warnings.iter().for_each(warn);
         if let Some(adapter) = &self.adapter {
             base.model.load_adapter(adapter, ADAPTER, false)?.iter().for_each(warn);
-            if let Some(text) = &mut base.text {
-                let own = text.take_from_adapter(&base.dir, adapter)?;
-                if !own.is_empty() {
-                    warn(format_args!("the adapter's own {} take the place of the model's", own.join(", ")));
-                }
+            let own = base.take_text_from_adapter(adapter)?;
+            if !own.is_empty() {
+                warn(format_args!("the adapter's own {} take the place of the model's", own.join(", ")));
             }
         }
         base.beyond_vocabulary().iter().for_each(warn);

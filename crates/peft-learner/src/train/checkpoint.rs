@@ -240,7 +240,8 @@ pub struct Saving {
 impl Saving {
     /// Writes the adapter `name` to `dir`.
     pub fn write<M: CausalModel>(&self, model: &M, name: &str, dir: &Path) -> Result<()> {
-        if self.as_lora { model.save_adapter_as_lora(name, dir) } else { model.save_adapter(name, dir) }?;
+        let saved = if self.as_lora { model.save_adapter_as_lora(name, dir) } else { model.save_adapter(name, dir) };
+        saved?;
         self.beside.iter().try_for_each(|(file, content)| write_whole(dir.join(file), content))
     }
 }

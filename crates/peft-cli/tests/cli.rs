@@ -28,6 +28,9 @@ mod other_files;
 #[path = "cli/plain_lora.rs"]
 mod plain_lora;
 
+#[path = "cli/help_lines.rs"]
+mod help_lines;
+
 #[path = "cli/newcomer.rs"]
 mod newcomer;
 

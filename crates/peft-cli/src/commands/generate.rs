@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use clap::Args;
-use llama_burn::{CausalModel as _, Conversation, Generate as _, GenerateOptions, Message, SamplingConfig, StopScanner};
+use llama_burn::{
+    CausalModel as _, Conversation, Generate as _, GenerateOptions, Message, SamplingConfig, StopScanner,
+};
 use peft_learner::base::{Base, Text};
 use serde::Serialize;
 use serde_json::{Map, Value};

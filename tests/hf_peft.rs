@@ -1,4 +1,4 @@
-//! What we save, opened by Hugging Face PEFT itself. Needs a Python with `peft`: `PEFT_PYTHON`, or `python3`.
+//! Saved adapters, opened by Hugging Face PEFT itself. Needs a Python with `peft`: `PEFT_PYTHON`, or `python3`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::{Path, PathBuf};

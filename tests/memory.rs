@@ -1,4 +1,4 @@
-//! What a training step holds in memory beside the weights: generous bounds, so that it cannot creep back.
+//! The memory of a training step beside the weights: generous bounds, so that it cannot creep back.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! What the method examples share: the small base of `datasets/world`, the task it is taught, and how well a model does
-//! on the task and on what it knew before.
+//! The common parts of the method examples: the small base of `datasets/world`, the task it is taught, and how well a
+//! model does on the task and on what it knew before.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ pub const STEPS: usize = 400;
 /// Rows that are answered at a time.
 const BATCH: usize = 60;
 
-/// What one method came to.
+/// The results of one method.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Outcome {
     pub method: String,

@@ -23,7 +23,7 @@ use peft_learner::train::{CausalLm, Existing, Finetune, Flow, StepOptions};
 
 use super::{Options, adapted, bytes_of, examples, finetune, losses, options, stream};
 
-/// What is written by several callbacks.
+/// The notes of several callbacks.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 

@@ -53,7 +53,7 @@ impl From<Dtype> for FloatDType {
 /// The dtype that a model's weights are to be held in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadDtype {
-    /// What the model's files have, as `dtype="auto"` in Transformers.
+    /// The dtype of the model's files, as `dtype="auto"` in Transformers.
     Auto,
     /// This one; weights in another are converted.
     As(Dtype),

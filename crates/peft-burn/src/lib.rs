@@ -38,7 +38,7 @@ pub use mixed::{BASE, MixedBatch};
 pub use model::join as join_path;
 pub use model::{
     AdaptableModel, AdapterStatus, LayerStatus, Layers, ModelStatus, PeftModel, PeftState, TrainableReport, Trained,
-    count_parameters, share_projections,
+    count_parameters,
 };
 pub use param::{ParamMut, ParamRef, Role};
 pub use random::TensorRng;

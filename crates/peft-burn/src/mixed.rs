@@ -13,7 +13,7 @@ pub trait MixedBatch: PeftModel {
     /// (PEFT's `adapter_names`, there for LoRA alone). Adapters of any methods and ranks; each product with a base
     /// weight is made once for the whole batch.
     ///
-    /// What is returned shares every weight with the model, which stays as it is. It is for inference: nothing in it is
+    /// The returned model shares every weight with this one, which stays as it is. It is for inference: nothing in it is
     /// trained.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ pub enum ParamMut<'a> {
     Two(&'a mut Param<Tensor<2>>),
 }
 
-/// What a parameter is in its adapter, as far as optimisers tell parameters apart.
+/// The role of a parameter in its adapter, as far as optimisers tell parameters apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Role {

@@ -45,10 +45,10 @@ impl DeviceArgs {
     }
 }
 
-/// What the model's weights are held in.
+/// The dtype of the model's weights.
 #[derive(Debug, Args)]
 pub struct DtypeArgs {
-    /// What the model's weights are held in; `auto` is what its files have
+    /// Dtype of the model's weights; `auto` is that of its files
     #[arg(long, default_value = "f32", value_parser = dtype_parser())]
     pub dtype: LoadDtype,
 }

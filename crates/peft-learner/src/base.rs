@@ -62,7 +62,7 @@ pub struct Base {
     pub text: Option<Text>,
     /// Where it was read from.
     pub dir: PathBuf,
-    /// What the user should know of how the weights were read.
+    /// Notes for the user about how the weights were read.
     pub warnings: Vec<String>,
 }
 
@@ -71,7 +71,7 @@ impl Base {
     /// memory; `None` keeps the files'.
     ///
     /// # Errors
-    /// What [`Llama::from_dir`] and [`Text::from_dir`] report.
+    /// Those of [`Llama::from_dir`] and [`Text::from_dir`].
     pub fn load(model: &str, dtype: Option<FloatDType>, device: &Device) -> Result<Self> {
         let dir = hub::resolve(model, None)?;
         // Before the weights: a tokenizer that is broken is known at once.
@@ -95,12 +95,13 @@ impl Base {
         }
     }
 
-    /// What to say of a tokenizer with tokens that the model, as it is now, has no embedding for.
+    /// A warning about a tokenizer with tokens that the model, as it is now, has no embedding for.
     pub fn beyond_vocabulary(&self) -> Option<String> {
         self.text.as_ref()?.tokenizer.beyond(self.model.spec().vocab_size)
     }
 
-    /// What fills up a batch: the pad token where the model has an embedding for it. Nothing is learned of it or sees it.
+    /// The token that fills up a batch: the pad token where the model has an embedding for it. Nothing is learned of it or
+    /// sees it.
     pub fn pad_id(&self) -> u32 {
         let of_text = self.text.as_ref().and_then(|t| t.tokenizer.pad_token_id());
         let known = |id: &u32| (*id as usize) < self.model.spec().vocab_size;
@@ -115,7 +116,7 @@ impl Base {
         }
     }
 
-    /// What makes examples of data files for this model, of at most `max_length` tokens each.
+    /// The settings that make examples of data files for this model, of at most `max_length` tokens each.
     pub fn preparation(&self, max_length: usize) -> Preparation<'_> {
         let encoder = self.text.as_ref().map(|text| text as &dyn TextEncoder);
         let options = EncodeOptions { max_length, vocab_size: self.model.spec().vocab_size };
@@ -125,7 +126,7 @@ impl Base {
     /// The examples of a data file, in memory.
     ///
     /// # Errors
-    /// What [`Preparation::sources`] reports.
+    /// Those of [`Preparation::sources`].
     pub fn examples(&self, file: impl AsRef<Path>, max_length: usize) -> Result<(Vec<Example>, EncodeReport)> {
         let Prepared { examples, report, .. } =
             self.preparation(max_length).sources(&[file.as_ref().into()], Part::Valid)?;

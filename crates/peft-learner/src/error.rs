@@ -1,4 +1,4 @@
-//! What can go wrong on the host side of a run, each with the file it happened in and the way out.
+//! Errors of a run, each with the file it happened in and the way out.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub enum LearnerError {
     /// The file system refused.
     #[error("cannot {action} `{}`: {source}", path.display())]
     Io {
-        /// What was attempted, such as `read` or `write`.
+        /// The action, such as `read` or `write`.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum LearnerError {
     DataFile {
         /// The file, folder or pattern.
         file: PathBuf,
-        /// What is wrong with it, and what to do.
+        /// The fault, and the way out.
         message: String,
     },
     /// A data set failed to give an example.
@@ -163,7 +163,7 @@ pub enum LearnerError {
         file: PathBuf,
         /// Line number from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The fault.
         message: String,
     },
     /// The loss or a gradient became NaN or infinite.
@@ -190,7 +190,7 @@ pub enum LearnerError {
     Checkpoint {
         /// The file in it.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         message: String,
     },
     /// A run is resumed that has more steps behind it than it is to have.
@@ -208,7 +208,7 @@ pub enum LearnerError {
         changed.join(", ")
     )]
     ContentsChanged {
-        /// What differs: `data`, `valid`, `base`, `tokenizer`.
+        /// The contents that differ: `data`, `valid`, `base`, `tokenizer`.
         changed: Vec<String>,
     },
     /// A run with AdaLoRA is resumed for another number of steps.
@@ -234,7 +234,7 @@ pub enum LearnerError {
     DiskFull {
         /// The run's folder.
         dir: PathBuf,
-        /// What could not be written.
+        /// The failed write.
         source: Box<Self>,
         /// The newest complete checkpoint.
         last: Option<PathBuf>,

@@ -10,7 +10,7 @@ use crate::data::{EvalBatches, Example, Examples, IGNORE_INDEX};
 use crate::error::{LearnerError, Result};
 use crate::train::batch_loss;
 
-/// What `peft eval` prints.
+/// The report that `peft eval` prints.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evaluation {
     /// Mean negative log-likelihood per target token, in nats, without any regulariser.
@@ -66,7 +66,7 @@ pub struct Answer {
     pub prompt: Vec<u32>,
     /// The targets that follow it (of a chat, the first assistant turn), without the token that ends the text.
     pub expected: Vec<u32>,
-    /// What the model wrote until it ended the text; no more of it than tells right from wrong.
+    /// The model's answer up to its end; no more of it than tells right from wrong.
     pub written: Vec<u32>,
     /// Whether the expected text ends there, so that the model's has to end too.
     ends: bool,

@@ -25,11 +25,11 @@ pub struct ConfiguredRun {
     pub text: Option<Text>,
     /// The base's folder.
     pub dir: PathBuf,
-    /// What encoding the training rows came to.
+    /// The report about encoding the training rows.
     pub train: EncodeReport,
-    /// What encoding the validation rows came to; `None` where they are a share of the training rows.
+    /// The report about encoding the validation rows; `None` where they are a share of the training rows.
     pub valid: Option<EncodeReport>,
-    /// What the user should know.
+    /// Notes for the user.
     pub warnings: Vec<String>,
 }
 

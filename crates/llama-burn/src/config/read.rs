@@ -2,22 +2,24 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use peft_burn::Object;
+use peft_burn::reader::Reader;
+use serde_json::Value;
 
+use super::keys::Keys;
 use super::{Dtype, LlamaConfig, RopeConfig, RopeScaling};
 use crate::error::{LlamaError, Result};
 
-/// What `architectures` may name.
+/// The supported `architectures`.
 const ARCHITECTURES: &[&str] = &["LlamaForCausalLM"];
-/// The largest size taken at its word: beyond any model, and products of sizes stay within 128 bits.
-const MAX_SIZE: u64 = 1 << 28;
 /// `rope_theta` where no key gives it.
 const DEFAULT_THETA: f64 = 10_000.0;
 
 pub(super) fn config(text: &str, origin: &Path) -> Result<LlamaConfig> {
-    let object: Map<String, Value> = serde_json::from_str(text).map_err(LlamaError::json(origin))?;
+    let object: Object = serde_json::from_str(text).map_err(LlamaError::json(origin))?;
     check_architecture(&object, origin)?;
-    let mut keys = Keys { object: &object, prefix: "", problems: Vec::new() };
+    let mut reader = Reader::default();
+    let mut keys = Keys(reader.section("", object));
 
     let hidden_size = keys.size("hidden_size", None);
     let num_attention_heads = keys.size("num_attention_heads", None);
@@ -42,18 +44,19 @@ pub(super) fn config(text: &str, origin: &Path) -> Result<LlamaConfig> {
         pad_token_id: keys.ids("pad_token_id").and_then(|ids| ids.first().copied()),
         dtype: dtype(&mut keys),
     };
-    keys.check_unsupported();
-    keys.check_consistency(&config);
-    keys.finish(origin)?;
+    check_unsupported(&mut keys);
+    check_consistency(&mut keys, &config);
+    finish(reader, origin)?;
     Ok(config)
 }
 
 pub(super) fn generation_config(config: &mut LlamaConfig, text: &str, origin: &Path) -> Result<()> {
-    let object: Map<String, Value> = serde_json::from_str(text).map_err(LlamaError::json(origin))?;
-    let mut keys = Keys { object: &object, prefix: "", problems: Vec::new() };
+    let object: Object = serde_json::from_str(text).map_err(LlamaError::json(origin))?;
+    let mut reader = Reader::default();
+    let mut keys = Keys(reader.section("", object));
     let eos = keys.ids("eos_token_id").unwrap_or_default();
     let pad = keys.ids("pad_token_id").unwrap_or_default();
-    keys.finish(origin)?;
+    finish(reader, origin)?;
     if !eos.is_empty() {
         config.eos_token_ids = eos;
     }
@@ -61,7 +64,7 @@ pub(super) fn generation_config(config: &mut LlamaConfig, text: &str, origin: &P
     Ok(())
 }
 
-fn check_architecture(object: &Map<String, Value>, origin: &Path) -> Result<()> {
+fn check_architecture(object: &Object, origin: &Path) -> Result<()> {
     let architectures: Vec<&str> =
         object.get("architectures").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let model_type = object.get("model_type").and_then(Value::as_str);
@@ -80,6 +83,39 @@ fn check_architecture(object: &Map<String, Value>, origin: &Path) -> Result<()> 
     Err(LlamaError::UnsupportedArchitecture { path: origin.to_path_buf(), found, supported })
 }
 
+/// Every problem of the file in one error.
+fn finish(reader: Reader, origin: &Path) -> Result<()> {
+    let problems = reader.problems();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(LlamaError::Config { path: origin.to_path_buf(), message: problems.join("; ") })
+}
+
+/// Settings that would change what the model computes.
+fn check_unsupported(keys: &mut Keys<'_>) {
+    let silu = |value: &Value| matches!(value.as_str(), Some("silu" | "swish"));
+    keys.require("hidden_act", silu, "only \"silu\" is supported");
+    // The slices that pretraining was done in: the products are the same.
+    keys.size("pretraining_tp", Some(1));
+    keys.require("partial_rotary_factor", |v| v.as_f64() == Some(1.0), "only 1.0 is supported");
+    if keys.get("quantization_config").is_some() {
+        keys.problem("quantization_config", "quantised weights are not supported; take the original checkpoint");
+    }
+}
+
+fn check_consistency(keys: &mut Keys<'_>, config: &LlamaConfig) {
+    let LlamaConfig { hidden_size, num_attention_heads: heads, num_key_value_heads: kv, head_dim, .. } = *config;
+    if keys.get("head_dim").is_none() && hidden_size % heads != 0 {
+        keys.problem("hidden_size", format_args!("{hidden_size} is not a multiple of num_attention_heads {heads}"));
+    } else if head_dim % 2 != 0 && keys.0.is_fine() {
+        keys.problem("head_dim", format_args!("{head_dim} must be even for the rotary embedding"));
+    }
+    if heads % kv != 0 {
+        keys.problem("num_attention_heads", format_args!("{heads} is not a multiple of num_key_value_heads {kv}"));
+    }
+}
+
 /// transformers lets `rope_scaling` win over `rope_parameters`, and a theta inside either over `rope_theta` beside it.
 fn rope(keys: &mut Keys<'_>) -> RopeConfig {
     let outer_theta = keys.positive("rope_theta", Some(DEFAULT_THETA));
@@ -89,15 +125,15 @@ fn rope(keys: &mut Keys<'_>) -> RopeConfig {
     let Some((name, value)) = found else {
         return RopeConfig { theta: outer_theta, scaling: RopeScaling::Default };
     };
-    let Some(object) = value.as_object() else {
+    let Value::Object(object) = value else {
         keys.problem(name, format_args!("must be an object, but is {value}"));
         return RopeConfig { theta: outer_theta, scaling: RopeScaling::Default };
     };
     let context = keys.size("max_position_embeddings", Some(2048));
-    let mut inner = Keys { object, prefix: name, problems: Vec::new() };
+    let mut inner = Keys(keys.0.inner(name, object));
     let theta = inner.positive("rope_theta", Some(outer_theta));
     // `type` is the spelling of transformers before 4.43.
-    let kind = inner.get("rope_type").or(inner.get("type")).cloned().unwrap_or_else(|| "default".into());
+    let kind = inner.get("rope_type").or_else(|| inner.get("type")).unwrap_or_else(|| "default".into());
     let scaling = match kind.as_str() {
         Some("default") => RopeScaling::Default,
         Some("linear") => RopeScaling::Linear { factor: inner.positive("factor", None) },
@@ -121,7 +157,6 @@ fn rope(keys: &mut Keys<'_>) -> RopeConfig {
         );
     }
     inner.require("partial_rotary_factor", |v| v.as_f64() == Some(1.0), "only 1.0 is supported");
-    keys.problems.append(&mut inner.problems);
     RopeConfig { theta, scaling }
 }
 
@@ -136,129 +171,5 @@ fn dtype(keys: &mut Keys<'_>) -> Dtype {
             keys.problem(name, format_args!("{value} is not supported (supported: float32, float16, bfloat16)"));
             Dtype::F32
         }
-    }
-}
-
-/// A JSON object being read. A getter notes what is wrong and returns a stand-in, so that reading goes on and all
-/// problems are reported together.
-struct Keys<'a> {
-    object: &'a Map<String, Value>,
-    prefix: &'static str,
-    problems: Vec<String>,
-}
-
-impl<'a> Keys<'a> {
-    /// The value of `key`; null counts as absent.
-    fn get(&self, key: &str) -> Option<&'a Value> {
-        self.object.get(key).filter(|value| !value.is_null())
-    }
-
-    fn problem(&mut self, key: &str, message: impl std::fmt::Display) {
-        let dot = if self.prefix.is_empty() { "" } else { "." };
-        let problem = format!("{}{dot}{key}: {message}", self.prefix);
-        if !self.problems.contains(&problem) {
-            self.problems.push(problem);
-        }
-    }
-
-    /// A size: a whole number from 1 to [`MAX_SIZE`].
-    fn size(&mut self, key: &str, default: Option<usize>) -> usize {
-        match (self.get(key), default) {
-            (None, Some(default)) => return default,
-            (None, None) => self.problem(key, "is missing"),
-            (Some(value), _) => match value.as_u64().filter(|n| (1..=MAX_SIZE).contains(n)) {
-                Some(size) => return size as usize,
-                None => self.problem(key, format_args!("must be a whole number from 1 to {MAX_SIZE}, but is {value}")),
-            },
-        }
-        1
-    }
-
-    /// A number above zero.
-    fn positive(&mut self, key: &str, default: Option<f64>) -> f64 {
-        match (self.get(key), default) {
-            (None, Some(default)) => return default,
-            (None, None) => self.problem(key, "is missing"),
-            (Some(value), _) => match value.as_f64().filter(|&x| x > 0.0 && x.is_finite()) {
-                Some(number) => return number,
-                None => self.problem(key, format_args!("must be a number above 0, but is {value}")),
-            },
-        }
-        1.0
-    }
-
-    /// A probability below 1, which is 0 unless set.
-    fn probability(&mut self, key: &str) -> f64 {
-        let Some(value) = self.get(key) else { return 0.0 };
-        value.as_f64().filter(|p| (0.0..1.0).contains(p)).unwrap_or_else(|| {
-            self.problem(key, format_args!("is {value}; it is a probability, from 0 to below 1"));
-            0.0
-        })
-    }
-
-    /// A flag that is false unless set.
-    fn flag(&mut self, key: &str) -> bool {
-        let Some(value) = self.get(key) else { return false };
-        value.as_bool().unwrap_or_else(|| {
-            self.problem(key, format_args!("must be true or false, but is {value}"));
-            false
-        })
-    }
-
-    /// Token ids: `None` for an absent key, empty for null. Old configs write -1 for a token they do not have.
-    fn ids(&mut self, key: &str) -> Option<Vec<u32>> {
-        let value = self.object.get(key)?;
-        let values = match value {
-            Value::Null => &[],
-            Value::Array(values) => values.as_slice(),
-            one => std::slice::from_ref(one),
-        };
-        let mut ids = Vec::new();
-        for id in values {
-            match id.as_i64() {
-                Some(-1) => {}
-                Some(number) if u32::try_from(number).is_ok() => ids.push(number as u32),
-                _ => self.problem(key, format_args!("must be a token id or a list of them, but is {value}")),
-            }
-        }
-        Some(ids)
-    }
-
-    /// Notes a problem where `key` has a value that is not `accepted`.
-    fn require(&mut self, key: &str, accepted: impl Fn(&Value) -> bool, message: &str) {
-        if let Some(value) = self.get(key).filter(|value| !accepted(value)) {
-            self.problem(key, format_args!("is {value}; {message}"));
-        }
-    }
-
-    /// Settings that would change what the model computes.
-    fn check_unsupported(&mut self) {
-        let silu = |value: &Value| matches!(value.as_str(), Some("silu" | "swish"));
-        self.require("hidden_act", silu, "only \"silu\" is supported");
-        // The slices that pretraining was done in: the products are the same.
-        self.size("pretraining_tp", Some(1));
-        self.require("partial_rotary_factor", |v| v.as_f64() == Some(1.0), "only 1.0 is supported");
-        if self.get("quantization_config").is_some() {
-            self.problem("quantization_config", "quantised weights are not supported; take the original checkpoint");
-        }
-    }
-
-    fn check_consistency(&mut self, config: &LlamaConfig) {
-        let LlamaConfig { hidden_size, num_attention_heads: heads, num_key_value_heads: kv, head_dim, .. } = *config;
-        if self.get("head_dim").is_none() && hidden_size % heads != 0 {
-            self.problem("hidden_size", format_args!("{hidden_size} is not a multiple of num_attention_heads {heads}"));
-        } else if head_dim % 2 != 0 && self.problems.is_empty() {
-            self.problem("head_dim", format_args!("{head_dim} must be even for the rotary embedding"));
-        }
-        if heads % kv != 0 {
-            self.problem("num_attention_heads", format_args!("{heads} is not a multiple of num_key_value_heads {kv}"));
-        }
-    }
-
-    fn finish(self, origin: &Path) -> Result<()> {
-        if self.problems.is_empty() {
-            return Ok(());
-        }
-        Err(LlamaError::Config { path: origin.to_path_buf(), message: self.problems.join("; ") })
     }
 }

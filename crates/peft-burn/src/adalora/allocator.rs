@@ -17,7 +17,7 @@ use crate::methods::{AdaLora, Importance};
 use crate::model::PeftModel;
 use crate::param;
 
-/// What one call of [`update_and_allocate`] did.
+/// The results of one call of [`update_and_allocate`].
 #[derive(Clone, Debug)]
 pub struct Allocation {
     /// How many triplets the model may keep.

@@ -66,7 +66,7 @@ pub fn shrink_to<M: PeftModel>(model: &mut M, name: &str, pattern: &Pattern) -> 
     Ok(())
 }
 
-/// What a parameter loses: rows (`axis` 0) or columns (1) of those that it has.
+/// The part that a parameter loses: rows (`axis` 0) or columns (1) of those that it has.
 struct Cut {
     axis: usize,
     shape: [usize; 2],

@@ -77,7 +77,7 @@ pub fn convert_to_lora<M: PeftModel>(
     Ok(Conversion { errors })
 }
 
-/// What is trained beside the updates, by its name in a file.
+/// The parameters trained beside the updates, by their names in a file.
 fn carried_over<M: PeftModel>(model: &M, name: &str) -> Result<BTreeMap<String, TensorData>> {
     let mut own: Vec<String> = Vec::new();
     for (path, layer) in model.layers() {
@@ -113,7 +113,7 @@ fn linear_update(linear: &PeftLinear, name: &str, path: &str, rank: Option<usize
     Ok(Some((NewLayer { update, magnitude: None, bias }, error)))
 }
 
-/// What the method adds to the bias that the layer has under this adapter. `None` where it has none.
+/// The summand of the method to the bias that the layer has under this adapter. `None` where it has none.
 fn bias_change(linear: &PeftLinear, adapter: &LinearAdapter, method: &Method) -> Option<Tensor<1>> {
     let before = linear.bias_made_for(adapter).map(|b| b.detach().inner().cast(DType::F32));
     let after = method.apply_bias(before.clone())?.detach().inner();

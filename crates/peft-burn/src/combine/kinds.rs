@@ -57,7 +57,7 @@ impl Combination {
     }
 }
 
-/// What a combination needs beside the adapters.
+/// The values that a combination needs beside the adapters.
 #[derive(Clone, Copy, Debug)]
 pub struct Weighting {
     /// How adapters are combined.

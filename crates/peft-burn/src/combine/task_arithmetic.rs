@@ -28,7 +28,7 @@ pub enum MajoritySign {
     Frequency,
 }
 
-/// What a [`Rule`] needs beside the tensors.
+/// The values that a [`Rule`] needs beside the tensors.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pruning {
     /// The share of values kept.

@@ -61,7 +61,7 @@ pub(super) fn fill<M: PeftModel>(
     Ok(())
 }
 
-/// What a file has for an adapter, and what is wrong with it.
+/// The tensors that a file has for an adapter, and their faults.
 #[derive(Default)]
 struct Found {
     known: BTreeSet<String>,
@@ -141,7 +141,7 @@ fn vocabularies<M: PeftModel>(
     .collect()
 }
 
-/// What a tensor is that PEFT adds beside an adapter.
+/// The kind of a tensor that PEFT adds beside an adapter.
 enum Copy {
     /// The base's values.
     Same,

@@ -1,8 +1,9 @@
-//! What an adapter's tensors mean for a model: which modules are adapted, and which are there whole.
+//! The meaning of an adapter's tensors for a model: which modules are adapted, and which are there whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fill::{OWN_VOCABULARY, is_base};
+use super::names::CONFIG_NAME;
 use super::saved_config;
 use super::weights::AdapterWeights;
 use crate::config::TargetModules;
@@ -16,7 +17,7 @@ use crate::targets::{Resolution, resolve_saved};
 /// How an adapter's files fit a model.
 #[derive(Debug)]
 pub(crate) struct Fit {
-    /// What to attach, with a neutral initialisation.
+    /// The adapter to attach, with a neutral initialisation.
     pub(crate) resolution: Resolution,
     /// The configuration to keep: the file's, completed.
     pub(crate) config: PeftConfig,
@@ -29,14 +30,14 @@ pub(crate) struct Fit {
 /// Reads `config` and the names in `weights` as an adapter of the model.
 ///
 /// # Errors
-/// What the configuration says that cannot be loaded; targets of which the model has none.
+/// Settings that cannot be loaded; targets of which the model has none.
 pub(super) fn fit<M: PeftModel>(
     model: &M,
     config: &PeftConfig,
     weights: &AdapterWeights,
     trainable: bool,
 ) -> Result<Fit> {
-    let origin = weights.path().with_file_name(super::CONFIG_NAME).display().to_string();
+    let origin = weights.path().with_file_name(CONFIG_NAME).display().to_string();
     let saved = saved_config::for_loading(config, &origin)?;
     let own_vocabularies = own_vocabularies(model, &saved.to_attach, weights)?;
     let mut modules = model.modules();
@@ -189,16 +190,9 @@ fn add_whole<M: PeftModel>(model: &M, resolution: &mut Resolution, weights: &Ada
 
 /// `config` with what loading set aside as the file has it, so that it is written again as it was.
 fn as_in_file(mut config: PeftConfig, file: &PeftConfig) -> PeftConfig {
-    match (&mut config, file) {
-        (PeftConfig::Lora(config), PeftConfig::Lora(file)) => {
-            config.init_lora_weights = file.init_lora_weights.clone();
-            config.other = file.other.clone();
-        }
-        (PeftConfig::AdaLora(config), PeftConfig::AdaLora(file)) => {
-            config.init_lora_weights = file.init_lora_weights.clone();
-            config.other = file.other.clone();
-        }
-        _ => {}
+    if let (Some((init, other)), Some((file_init, file_other))) = (config.origin_mut(), file.origin()) {
+        init.clone_from(file_init);
+        other.clone_from(file_other);
     }
     config
 }

@@ -10,7 +10,7 @@ use crate::combine::as_plain_lora;
 use crate::config::InitLoraWeights;
 use crate::error::{PeftError, Result};
 use crate::layers::layer::LayerRef;
-use crate::methods::{LoraConfig, PeftConfig};
+use crate::methods::PeftConfig;
 use crate::model::{PeftModel, file_key, shared_pair_of, transposed};
 use crate::modules::ModuleKind;
 use crate::random::undrawn;
@@ -46,9 +46,7 @@ pub trait AdapterFiles: PeftModel {
     /// make again, or a file that cannot be written: each file is whole or absent.
     fn save_adapter(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
         let contents = self.adapter_contents(name)?;
-        if let PeftConfig::Lora(LoraConfig { init_lora_weights: init @ InitLoraWeights::PissaNiter(_), .. }) =
-            &contents.0
-        {
+        if let Some((init @ InitLoraWeights::PissaNiter(_), _)) = contents.0.origin() {
             return Err(PeftError::Unsupported(format!(
                 "saving `{name}` as {}: what it took out of the base was drawn at random, and whoever loads the file would draw \
                  something else; save it as plain LoRA (save_adapter_as_lora)",
@@ -67,7 +65,7 @@ pub trait AdapterFiles: PeftModel {
         write(as_plain_lora(self, name, self.adapter_contents(name)?)?, dir.as_ref())
     }
 
-    /// What the two files of an adapter hold: its configuration, and its tensors in f32.
+    /// The contents of an adapter's two files: its configuration, and its tensors in f32.
     ///
     /// # Errors
     /// A name that is not attached.

@@ -19,7 +19,7 @@ pub struct TrainableTokens {
     pub indices: Vec<usize>,
 }
 
-/// What one adapter holds for one embedding.
+/// The parts of one adapter for one embedding.
 #[derive(Module, Debug)]
 pub struct EmbeddingAdapter {
     /// A low-rank update.

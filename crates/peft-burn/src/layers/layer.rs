@@ -105,7 +105,7 @@ impl<'a> LayerRef<'a> {
         }
     }
 
-    /// What the base's weight is held in.
+    /// The dtype of the base's weight.
     pub(crate) fn dtype(self) -> DType {
         match self {
             Self::Linear(layer) => layer.base().weight.val().dtype(),

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use crate::error::{PeftError, Result};
 use crate::param::{ParamMut, ParamRef};
 
-/// What one adapter holds for one layer.
+/// The parts of one adapter for one layer.
 pub trait LayerAdapter: Module {
     /// Parameters by their names on disk, after the module's path.
     fn params(&self) -> Vec<(&'static str, ParamRef<'_>)>;

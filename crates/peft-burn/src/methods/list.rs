@@ -56,10 +56,10 @@ macro_rules! methods {
             }
 
             /// Reads the keys of the method that files name `peft_type`, if there is one.
-            pub(crate) fn read_as(peft_type: &str, keys: Object) -> Option<Read<Self>> {
+            pub(crate) fn read_as(peft_type: &str, keys: &mut Section<'_>) -> Option<Self> {
                 $($(
                     if $config::default().peft_type() == peft_type {
-                        return Some(keys::read::<$config>(keys).map(Self::$layer));
+                        return Some(Self::$layer(keys.over()));
                     }
                 )?)*
                 None

@@ -1,4 +1,4 @@
-//! What must hold before adapters are attached, activated together or merged.
+//! Checks before adapters are attached, activated together or merged.
 
 use burn::tensor::Tensor;
 

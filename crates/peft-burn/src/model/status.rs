@@ -1,4 +1,4 @@
-//! What is on a model at the moment, in PEFT's terms (`get_layer_status`, `get_model_status`).
+//! The adapters on a model at the moment, in PEFT's terms (`get_layer_status`, `get_model_status`).
 
 use std::collections::BTreeMap;
 

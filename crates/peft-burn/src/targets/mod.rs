@@ -16,7 +16,7 @@ use crate::modules::last_segment;
 pub use crate::modules::{ModuleInfo, ModuleKind};
 use matcher::{Matcher, Verdict};
 
-/// What a configuration means for a model.
+/// The meaning of a configuration for a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolution {
     /// The configuration as PEFT would store it: defaults of the model type filled in, `all-linear` spelled out,
@@ -30,7 +30,7 @@ pub struct Resolution {
     pub own_vocabularies: BTreeMap<String, usize>,
     /// Whether what the adapter has for the embedding is the tied head's too.
     pub tied: bool,
-    /// What the user should know.
+    /// Notes for the user.
     pub warnings: Vec<String>,
 }
 

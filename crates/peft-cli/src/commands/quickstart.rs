@@ -59,7 +59,7 @@ pub struct Quickstart {
     json: bool,
 }
 
-/// What the methods are called.
+/// The names of the methods.
 fn names() -> impl IntoIterator<Item = &'static str> {
     PeftConfig::presets(STEPS).into_iter().map(|preset| preset.name)
 }

@@ -27,7 +27,7 @@ pub struct Serve {
     /// The base: a Hugging Face directory, or a hub id
     #[arg(long, value_name = "DIR|ID")]
     model: String,
-    /// What requests call the base; without it the name of its folder
+    /// The base's name in requests; without it the name of its folder
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// A folder of adapters or of runs; it also turns loading at run time on

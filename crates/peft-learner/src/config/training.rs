@@ -1,8 +1,7 @@
 //! `[training]`: Transformers' TrainingArguments.
 
+use peft_burn::reader::Section;
 use serde::{Deserialize, Serialize};
-
-use super::reader::Section;
 
 /// Transformers' TrainingArguments, as far as they apply.
 #[derive(Debug, Clone, PartialEq, Serialize)]

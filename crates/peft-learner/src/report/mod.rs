@@ -1,4 +1,4 @@
-//! What a run came to: metrics, pictures, progress.
+//! Reports of a run: metrics, pictures, progress.
 
 mod dashboard;
 mod epochs;

@@ -1,4 +1,4 @@
-//! What a program is told of its run, and what it may answer.
+//! Callbacks: a program follows its run, and may end it.
 
 use std::path::Path;
 
@@ -24,7 +24,7 @@ impl From<()> for Flow {
 /// An evaluation that is done.
 #[derive(Debug)]
 pub struct Evaluated<'a, M> {
-    /// What it came to.
+    /// Its results.
     pub report: &'a EvalReport,
     /// The model, in validation mode.
     pub model: &'a M,

@@ -76,18 +76,18 @@ impl<M: CausalModel> CausalLm<M> {
         Ok(Self { model: model.train(), run: Run::new(rules, 0, interrupter, None) })
     }
 
-    /// What ended the training early; `None` after the first call that says so.
+    /// The error that ended the training early; `None` after the first call that returns it.
     pub fn error(&self) -> Option<LearnerError> {
         self.run.take_error()
     }
 }
 
-/// What Burn's metrics see of a micro-batch.
+/// A micro-batch, as Burn's metrics see it.
 #[derive(Debug)]
 pub struct LmOutput {
     /// The loss, as a mean over target tokens: `[1]`.
     pub loss: Tensor<1>,
-    /// What the optimiser step came to that the micro-batch is a part of, once it is made.
+    /// The results of the optimiser step that the micro-batch is a part of, once it is made.
     pub step: Arc<OnceLock<StepReport>>,
 }
 

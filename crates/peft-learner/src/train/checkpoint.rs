@@ -85,7 +85,7 @@ pub struct Checkpoints {
     /// How many are kept.
     limit: usize,
     saving: Saving,
-    /// What is written beside the step.
+    /// The notes that are written beside the step.
     state: TrainerState,
 }
 
@@ -97,7 +97,7 @@ impl Checkpoints {
         Self { dir: dir.into(), limit, saving, state }
     }
 
-    /// What every checkpoint notes of the run, but for its step.
+    /// The notes of every checkpoint about the run, but for its step.
     pub(crate) fn state(&self) -> &TrainerState {
         &self.state
     }
@@ -121,7 +121,7 @@ impl Checkpoints {
         self.list().pop().map(|(_, path)| path)
     }
 
-    /// What the newest complete checkpoint notes of its run; `None` where there is no checkpoint.
+    /// The notes of the newest complete checkpoint about its run; `None` where there is no checkpoint.
     ///
     /// # Errors
     /// A checkpoint that is damaged.

@@ -70,8 +70,8 @@ impl Requests {
     }
 }
 
-/// What the handlers of this process write to. They are installed once and stay: taken away, they would leave signals
-/// without effect.
+/// The pipe that the handlers of this process write to. They are installed once and stay: taken away, they would leave
+/// signals without effect.
 struct Signals {
     /// The first signal; 0 before it.
     which: Arc<AtomicUsize>,

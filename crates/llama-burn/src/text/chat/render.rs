@@ -26,7 +26,7 @@ const CLOSE: char = '\u{fdd1}';
 pub(super) struct Rendered {
     /// The text.
     pub text: String,
-    /// What `{% generation %}` marks, in bytes and in order.
+    /// The spans that `{% generation %}` marks, in bytes and in order.
     pub generation: Vec<Range<usize>>,
     /// The loops over messages that wrote text: where each message begins, and where the loop ends.
     loops: Vec<Walk>,
@@ -110,7 +110,7 @@ fn marked(marked: &str, text: &str) -> Result<Vec<Range<usize>>, Error> {
     Err(Error::new(minijinja::ErrorKind::InvalidOperation, message))
 }
 
-/// What is noted while a template renders.
+/// Notes that are taken while a template renders.
 #[derive(Debug, Default)]
 struct Notes {
     /// Bytes written so far.

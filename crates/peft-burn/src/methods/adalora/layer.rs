@@ -30,7 +30,7 @@ pub struct AdaLora {
     pub lora_e: Param<Tensor<2>>,
     /// B: `[out, r]`.
     pub lora_b: Param<Tensor<2>>,
-    /// What training has found out about the triplets; `None` until the adapter is trained.
+    /// The averages of training over the triplets; `None` until the adapter is trained.
     pub(crate) importance: Option<Importance>,
     /// Factor of the update.
     pub scaling: f64,

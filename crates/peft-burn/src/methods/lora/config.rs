@@ -50,7 +50,7 @@ pub struct LoraConfig {
     pub modules_to_save: Option<Vec<String>>,
     /// Rows of the embedding that are trained themselves.
     pub trainable_token_indices: Option<TokenIndices>,
-    /// What the model is trained for.
+    /// The task that the model is trained for.
     pub task_type: Option<TaskType>,
     /// Where the base model came from.
     pub base_model_name_or_path: Option<String>,
@@ -123,7 +123,7 @@ impl LoraConfig {
         self.alpha_pattern.lookup(path).copied().unwrap_or(self.lora_alpha)
     }
 
-    /// What B·A·x is multiplied with at `path`: `alpha / r`, or `alpha / sqrt(r)` for rsLoRA.
+    /// The factor of B·A·x at `path`: `alpha / r`, or `alpha / sqrt(r)` for rsLoRA.
     pub fn scaling_for(&self, path: &str) -> f64 {
         let rank = self.rank_for(path) as f64;
         self.alpha_for(path) / if self.use_rslora { rank.sqrt() } else { rank }
@@ -185,6 +185,14 @@ impl MethodConfig for LoraConfig {
 
     fn saved_rank(&self, path: &str) -> Option<usize> {
         Some(self.rank_for(path))
+    }
+
+    fn origin(&self) -> Option<(&InitLoraWeights, &OtherKeys)> {
+        Some((&self.init_lora_weights, &self.other))
+    }
+
+    fn origin_mut(&mut self) -> Option<(&mut InitLoraWeights, &mut OtherKeys)> {
+        Some((&mut self.init_lora_weights, &mut self.other))
     }
 
     fn dropouts(&self) -> Vec<(&'static str, f64)> {

@@ -7,7 +7,7 @@ use crate::error::{PeftError, Result};
 use crate::random::TensorRng;
 use crate::svd::svd;
 
-/// What one LoRA layer is made from.
+/// The specification of one LoRA layer.
 #[derive(Clone, Debug)]
 pub struct LoraSpec {
     /// Rank.

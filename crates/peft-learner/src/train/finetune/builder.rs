@@ -46,13 +46,13 @@ pub struct Finetune<M: CausalModel> {
     pub(super) callbacks: Callbacks<M>,
 }
 
-/// What is trained on.
+/// The training data.
 pub(super) enum Train {
     Examples(Examples),
     Stream(Stream),
 }
 
-/// What a run came to.
+/// The results of a run.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Optimiser steps done, those before this call included.
@@ -169,7 +169,7 @@ impl<M: CausalModel> Finetune<M> {
         self
     }
 
-    /// What to do with a folder that holds a run already; it is refused by default.
+    /// The treatment of a folder that holds a run already; it is refused by default.
     pub fn existing(mut self, existing: Existing) -> Self {
         self.existing = existing;
         self
@@ -193,8 +193,8 @@ impl<M: CausalModel> Finetune<M> {
         self.stop.clone()
     }
 
-    /// What `config.toml` in the run's folder says; a resumed run is compared with it. By default the seed and the training
-    /// options.
+    /// The contents of `config.toml` in the run's folder; a resumed run is compared with it. By default the seed and the
+    /// training options.
     pub fn settings(mut self, settings: toml::Table) -> Self {
         self.settings = Some(settings);
         self

@@ -161,7 +161,7 @@ impl<M: CausalModel> Finetune<M> {
         checks::check(&mut self.model, &parts)
     }
 
-    /// What a program's run is begun with.
+    /// The settings of a run that a program begins.
     fn own_settings(&self) -> Result<toml::Table> {
         let problem = |message: String| LearnerError::ConfigSyntax { file: "config.toml".into(), message };
         let training = toml::Table::try_from(&self.training).map_err(|error| problem(error.to_string()))?;

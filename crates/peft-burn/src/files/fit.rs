@@ -74,18 +74,21 @@ fn train_as_one<M: PeftModel>(
         true => vec![("weight", "weight")],
         false => vec![("lora_embedding_A", "lora_B.weight"), ("lora_embedding_B", "lora_A.weight")],
     };
-    let mut repeated = BTreeSet::new();
+    let (mut repeated, mut tied) = (BTreeSet::new(), false);
     for (whole, modules) in [(true, &resolution.modules_to_save), (false, &resolution.adapted)] {
-        if !modules.contains(&embedding) || !modules.contains(&head) {
+        if !modules.contains(&embedding) {
             continue;
         }
+        tied = true;
         for (own, other) in names(whole) {
             let (own, other) = (file_key(&embedding.path, own), file_key(&head.path, other));
-            if weights.shape(&own).is_none() || weights.shape(&other).is_none() {
-                return Ok(BTreeSet::new());
+            // A head that is still as the base's may not be there.
+            if weights.shape(&other).is_none() {
+                continue;
             }
             let of_head = weights.read(&other)?;
-            if weights.read(&own)? != if whole { of_head } else { transposed(of_head) } {
+            let of_head = if whole { of_head } else { transposed(of_head) };
+            if weights.shape(&own).is_none() || weights.read(&own)? != of_head {
                 resolution.warnings.push(format!(
                     "{} and {} differ in the file, though ensure_weight_tying says that they are one: they are trained as two",
                     embedding.path, head.path
@@ -95,7 +98,7 @@ fn train_as_one<M: PeftModel>(
             repeated.insert(other);
         }
     }
-    if !repeated.is_empty() {
+    if tied {
         tie(resolution, [embedding, head])?;
     }
     Ok(repeated)

@@ -24,7 +24,7 @@ fn files_that_cannot_be_used_are_mended_as_the_error_says() {
         (
             "c.json",
             b"{\"text\": {\"0\": \"a b\", \"1\": \"c\"}}".to_vec(),
-            &["columns in the place of rows", "orient=\"records\""],
+            &["in the place of rows", "orient=\"records\""],
             "c.json",
             "{\"text\": \"a b\"}\n{\"text\": \"c\"}\n",
         ),

@@ -248,7 +248,8 @@ impl Llama {
     /// Whether the head and the embedding differ once the adapters `names` are folded in: one is on either of the two
     /// alone. Trained rows of the embedding are the head's too.
     pub(super) fn differ_when_merged<S: AsRef<str>>(&self, names: &[S]) -> bool {
-        let on_embedding = |a: &EmbeddingAdapter| a.lora.is_some() || a.weight.is_some();
+        let on_embedding =
+            |a: &EmbeddingAdapter| !a.tied && (a.lora.is_some() || (a.weight.is_some() && a.tokens.is_none()));
         names.iter().map(AsRef::as_ref).any(|name| {
             self.lm_head.adapters().get(name).is_some()
                 || self.embed_tokens.adapters().get(name).is_some_and(on_embedding)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::module::Param;
 use burn::tensor::{Int, Tensor, TensorData};
 use fused_burn::{BlockRows, BlockShape};
-use peft_burn::{AdapterPack, Pairs, PeftLinear, Plan};
+use peft_burn::{AdapterPack, Pairs, PeftError, PeftLinear, Plan};
 
 use super::layer::{Memories, Surroundings};
 use super::llama::Llama;
@@ -65,7 +65,13 @@ impl Llama {
     /// A name that is not attached.
     pub fn pack(&self, name: &str, pairs: &Pairs) -> peft_burn::Result<AdapterPack> {
         let mut pack = AdapterPack::of(self, name, pairs)?;
-        let tokens = self.embed_tokens.adapters().get(name).and_then(|adapter| adapter.tokens.as_ref());
+        let on_embedding = self.embed_tokens.adapters().get(name);
+        if on_embedding.is_some_and(|adapter| adapter.tied || (adapter.tokens.is_some() && adapter.weight.is_some())) {
+            return Err(PeftError::Unsupported(format!(
+                "serving `{name}`, which has a vocabulary of its own for embedding and head: merge it (peft merge), and serve that model"
+            )));
+        }
+        let tokens = on_embedding.and_then(|adapter| adapter.tokens.as_ref());
         if let Some(tokens) = tokens.filter(|_| self.config().tie_word_embeddings) {
             let bias = self.lm_head.base().bias.as_ref().map(Param::val);
             let tied = self.embed_tokens.tied_weight();

@@ -14,6 +14,7 @@ pub struct RopeConfig {
 /// The `rope_type` of transformers, with its parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "rope_type", rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum RopeScaling {
     /// Frequencies as they are.
     Default,

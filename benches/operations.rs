@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use fused_burn::{AttentionShape, causal_attention, cross_entropy, rms_norm, rope, scaled_swiglu, swiglu};
+use fused_burn::{AttentionShape, Scores, causal_attention, cross_entropy, rms_norm, rope, scaled_swiglu, swiglu};
 use peft_burn::{
     AdaLoraConfig, Ia3Config, LoraConfig, PeftConfig, PeftLinear, PeftModel, PeftState, TargetModules, VeraConfig,
     layers,
@@ -85,7 +85,16 @@ fn projection(bencher: Bencher<'_, '_>, method: &str) {
 /// Tokens of a row, of 2,048 in all.
 #[divan::bench(args = [128, 512, 2048])]
 fn attention(bencher: Bencher<'_, '_>, seq: usize) {
-    let shape = AttentionShape { batch: 2048 / seq, seq, heads: 9, kv_heads: 3, head_dim: 64, starts: None };
+    let shape = AttentionShape {
+        batch: 2048 / seq,
+        seq,
+        heads: 9,
+        kv_heads: 3,
+        head_dim: 64,
+        starts: None,
+        window: None,
+        scores: Scores::default(),
+    };
     let [k, v] = [(); 2].map(|()| random([2048, 192]));
     // Half of the scores are masked; forward makes two products, backward five.
     let items = 7 * 2048 * seq / 2 * WIDTH;

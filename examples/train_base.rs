@@ -68,7 +68,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         })
         .run(output)?;
     model.save(output.join("model"), Some(FloatDType::F16))?;
-    let loss = evaluate(&model, &valid, 16, pad_id, |_| {}).loss;
+    let loss = evaluate(&model, &valid, 16, pad_id, |_| {})?.loss;
     println!("{} steps in {:.0} s; validation loss {loss:.4}", report.steps, report.seconds);
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use llama_burn::SamplingConfig;
 use peft_burn::{LoraConfig, PeftConfig};
 use peft_serve::{
-    Answer, Core, EngineConfig, Event, Finish, LoadOptions, Request, ServeError, Served, Store, StoreConfig,
+    Answer, Core, EngineConfig, Event, Finish, LoadOptions, Piece, Request, ServeError, Served, Store, StoreConfig,
 };
 use rstest::rstest;
 
@@ -27,7 +27,7 @@ impl Outcome {
         while let Some(event) = answer.try_next() {
             match event {
                 Event::Prompt(_) => {}
-                Event::Tokens { ids, text, logprobs } => {
+                Event::Tokens(Piece { ids, text, logprobs }) => {
                     self.ids.extend(ids);
                     self.text.push_str(&text);
                     self.logprobs.extend(logprobs.iter().map(|one| one.logprob));

@@ -119,7 +119,9 @@ impl Server {
         let thread = std::thread::spawn(move || {
             let ready = move |at| ready.send(at).unwrap();
             // It ends when the sender is gone.
-            let end = move || drop(ended.recv());
+            let end = move || {
+                let _ = ended.recv();
+            };
             serve_until("127.0.0.1:0", &served, "world", http, ready, end).unwrap();
         });
         let address = address.recv().unwrap();

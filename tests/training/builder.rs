@@ -50,7 +50,7 @@ fn a_program_is_told_of_steps_evaluations_and_checkpoints() {
         .metric("weight", |model: &Llama| model.trainable_parameters().trainable as f64)
         .on_step(move |step| steps.add(format!("step {}", step.step)))
         .on_evaluation(move |evaluated| {
-            assert_eq!(evaluated.report.loss, evaluate(evaluated.model, &examples(), 4, 0, |_| {}).loss);
+            assert_eq!(evaluated.report.loss, evaluate(evaluated.model, &examples(), 4, 0, |_| {}).unwrap().loss);
             evaluations.add(format!("evaluation {} {}", evaluated.report.step, evaluated.worse()));
         })
         .on_checkpoint(move |saved| {
@@ -222,7 +222,7 @@ fn a_causal_lm_goes_into_a_training_loop_of_ones_own() {
     };
     let mut model = base("base");
     model.add_adapter("default", &config.into(), 7).unwrap();
-    let before = evaluate(&model, &rows, 2, 0, |_| {}).loss;
+    let before = evaluate(&model, &rows, 2, 0, |_| {}).unwrap().loss;
     let interrupter = Interrupter::new();
     let lm = CausalLm::new(model, "default", &StepOptions::new(steps * epochs), interrupter.clone()).unwrap();
     let loader = |rows| DataLoaderBuilder::new(Collate).batch_size(2).build(InMemDataset::new(rows));
@@ -239,7 +239,7 @@ fn a_causal_lm_goes_into_a_training_loop_of_ones_own() {
         .launch(Learner::new(lm, AdamWConfig::new().init(), 5e-2));
     assert!(result.error.is_none() && result.model.error().is_none());
     let model = result.model.model.valid();
-    let after = evaluate(&model, &rows, 2, 0, |_| {}).loss;
+    let after = evaluate(&model, &rows, 2, 0, |_| {}).unwrap().loss;
     assert!(after < before - 0.05, "{before} before, {after} after");
     assert_eq!(kept_ranks(&model, "default").unwrap().iter().map(|kept| kept.rank).sum::<usize>(), 6, "pruned");
 }

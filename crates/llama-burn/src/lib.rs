@@ -15,7 +15,7 @@ mod weights;
 
 pub use config::{Dtype, LlamaConfig, LoadDtype, RopeConfig, RopeScaling};
 pub use error::{LlamaError, Result};
-pub use generate::{Generate, GenerateOptions, Sampler, SamplingConfig, TokenLogprob};
+pub use generate::{Decoder, Finish, Generate, GenerateOptions, Piece, Sampler, SamplingConfig, TokenLogprob};
 pub use merge::{MergeReport, merge_into};
 pub use model::{
     Attention, AttentionMask, CausalModel, DecoderLayer, Input, KvCache, Llama, Mlp, ModelSpec, RmsNorm, Step,

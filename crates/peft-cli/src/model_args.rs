@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use llama_burn::LoadDtype;
+use llama_burn::{LlamaConfig, LoadDtype};
 use peft_burn::AdapterFiles;
 use peft_learner::base::Base;
 use peft_learner::device::DeviceName;
@@ -51,6 +51,16 @@ pub struct DtypeArgs {
     /// Dtype of the model's weights; `auto` is that of its files
     #[arg(long, default_value = "f32", value_parser = dtype_parser())]
     pub dtype: LoadDtype,
+}
+
+impl DtypeArgs {
+    /// The type, for a model whose config.json alone is read: `auto` is the one it names.
+    pub fn of(&self, dir: &Path) -> Result<FloatDType> {
+        Ok(match self.dtype.into() {
+            Some(dtype) => dtype,
+            None => LlamaConfig::from_dir(dir)?.dtype.into(),
+        })
+    }
 }
 
 fn dtype_parser() -> impl TypedValueParser<Value = LoadDtype> {

@@ -28,6 +28,10 @@ impl TextEncoder for Text {
         Ok(Text::encode_chat_completion(self, prompt, completion)?)
     }
 
+    fn encode_segment(&self, text: &str) -> Result<Vec<u32>, EncodeError> {
+        Ok(self.tokenizer.encode(text, false)?)
+    }
+
     fn mentions(&self, word: &str) -> bool {
         self.template.as_ref().is_none_or(|template| template.mentions(word))
     }

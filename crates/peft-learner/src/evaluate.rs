@@ -6,7 +6,7 @@ use std::time::Instant;
 use llama_burn::{CausalModel, Generate, GenerateOptions};
 use serde::Serialize;
 
-use crate::data::{Example, IGNORE_INDEX, eval_batches};
+use crate::data::{EvalBatches, Example, Examples, IGNORE_INDEX};
 use crate::error::{LearnerError, Result};
 use crate::train::batch_loss;
 
@@ -28,30 +28,35 @@ pub struct Evaluation {
     pub exact_match: Option<f64>,
 }
 
-/// The loss of `model` over all of `examples`. `done` is told how many of them are done, batch by batch.
+/// The loss of `model` over all of `examples`, which are read batch by batch. `done` is told how many of them are done.
+///
+/// # Errors
+/// [`LearnerError::Dataset`] where an example cannot be read.
 pub fn evaluate<M: CausalModel>(
     model: &M,
-    examples: &[Example],
+    examples: impl Into<Examples>,
     batch_size: usize,
     pad_id: u32,
     mut done: impl FnMut(usize),
-) -> Evaluation {
+) -> Result<Evaluation> {
     let started = Instant::now();
     let model = model.valid();
+    let batches = EvalBatches::new(examples, batch_size, pad_id)?;
     let (mut loss, mut rows) = (0.0, 0);
-    for batch in eval_batches(examples, batch_size, pad_id) {
+    for batch in batches.iter() {
+        let batch = batch?;
         loss += batch_loss(&model, &batch).into_scalar::<f64>();
         rows += batch.batch;
         done(rows);
     }
-    Evaluation {
+    Ok(Evaluation {
         loss,
         perplexity: loss.exp(),
-        tokens: examples.iter().map(Example::num_targets).sum(),
-        examples: examples.len(),
+        tokens: batches.num_targets(),
+        examples: rows,
         seconds: started.elapsed().as_secs_f64(),
         exact_match: None,
-    }
+    })
 }
 
 /// A prompt, what should follow, and what the model wrote.

@@ -104,7 +104,7 @@ impl ConfiguredRun {
         note(&model.trainable_parameters().to_string());
         let finetune = Finetune::new(model, ADAPTER, config.training.clone())
             .stream(stream)
-            .valid(valid_examples.to_vec()?)
+            .valid(valid_examples)
             .pad_id(pad_id)
             .seed(config.seed)
             .existing(existing)

@@ -10,16 +10,20 @@ use crate::precision::{cast, precise};
 /// Queries of a block: enough to fill a GPU, few enough that a block's scores are small.
 const BLOCK: usize = 512;
 
-/// A block of queries, `first..end` of every row; they see columns `0..end` at most.
+/// A block of queries, `first..end` of every row; they see columns `keys..end` at most.
 #[derive(Clone, Copy)]
 struct Block<'a> {
     shape: &'a AttentionShape,
     first: usize,
     end: usize,
+    keys: usize,
 }
 
 fn blocks(shape: &AttentionShape) -> impl Iterator<Item = Block<'_>> {
-    (0..shape.seq).step_by(BLOCK).map(move |first| Block { shape, first, end: (first + BLOCK).min(shape.seq) })
+    (0..shape.seq).step_by(BLOCK).map(move |first| {
+        let end = (first + BLOCK).min(shape.seq);
+        Block { shape, first, end, keys: shape.first_in_window(first) }
+    })
 }
 
 /// `[batch·seq, heads·d]` as `[batch, heads, seq, d]`.
@@ -63,8 +67,16 @@ impl Block<'_> {
         let (first, end) = (self.first as i64, self.end as i64);
         let queries = B::int_arange(first..end, device, ints);
         let queries = B::int_reshape(queries, Shape::from([1, 1, self.end - self.first, 1]));
-        let keys = B::int_reshape(B::int_arange(0..end, device, ints), Shape::from([1, 1, 1, self.end]));
-        let after = B::int_lower(queries, keys.clone(), bools);
+        let keys = B::int_arange(self.keys as i64..end, device, ints);
+        let keys = B::int_reshape(keys, Shape::from([1, 1, 1, self.seen()]));
+        let after = B::int_lower(queries.clone(), keys.clone(), bools);
+        let after = match self.shape.window {
+            None => after,
+            Some(window) => {
+                let before = B::int_sub_scalar(queries, (window as i64 - 1).into());
+                B::bool_or(after, B::int_lower(keys.clone(), before, bools))
+            }
+        };
         let Some(starts) = &self.shape.starts else { return after };
         let starts: Vec<i64> = (starts.chunks(self.shape.seq))
             .flat_map(|row| row[self.first..self.end].iter().map(|&start| start as i64))
@@ -76,18 +88,30 @@ impl Block<'_> {
         B::bool_or(after, before)
     }
 
-    /// The scores, `[batch, kv_heads, group·queries, keys]`, in f32 or f64; −∞ where nothing is seen.
-    fn scores<B: Backend>(&self, queries: FloatTensor<B>, keys: FloatTensor<B>) -> FloatTensor<B> {
+    /// How many columns the block sees.
+    fn seen(&self) -> usize {
+        self.end - self.keys
+    }
+
+    /// The scores, `[batch, kv_heads, group·queries, keys]`, in f32 or f64; −∞ where nothing is seen. With them the slope of
+    /// their cap, where there is one and it is asked for.
+    fn scores<B: Backend>(
+        &self,
+        queries: FloatTensor<B>,
+        keys: FloatTensor<B>,
+        with_slope: bool,
+    ) -> (FloatTensor<B>, Option<FloatTensor<B>>) {
         let s = self.shape;
         let dtype = queries.dtype();
         let device = queries.device();
         let scores = B::float_matmul(queries, B::float_swap_dims(keys, 2, 3));
         let scores = B::float_mul_scalar(cast::<B>(scores, precise(dtype)), s.scale().into());
-        let full = Shape::from([s.batch, s.heads, self.end - self.first, self.end]);
+        let (scores, slope) = s.scores.capped::<B>(scores, with_slope);
+        let full = Shape::from([s.batch, s.heads, self.end - self.first, self.seen()]);
         let folded = scores.shape();
         let hidden = B::bool_expand(self.hidden::<B>(&device), full.clone());
         let scores = B::float_mask_fill(B::float_reshape(scores, full), hidden, f32::NEG_INFINITY.into());
-        B::float_reshape(scores, folded)
+        (B::float_reshape(scores, folded), slope)
     }
 }
 
@@ -102,12 +126,12 @@ pub(super) fn forward<B: Backend>(
         (split::<B>(q, shape, shape.heads), split::<B>(k, shape, shape.kv_heads), split::<B>(v, shape, shape.kv_heads));
     let (mut outs, mut logs) = (Vec::new(), Vec::new());
     for block in blocks(shape) {
-        let scores = block.scores::<B>(block.fold::<B>(&q), part::<B>(&k, 0, block.end));
+        let (scores, _) = block.scores::<B>(block.fold::<B>(&q), part::<B>(&k, block.keys, block.end), false);
         let largest = B::float_max_dim(scores.clone(), 3);
         let weights = B::float_exp(B::float_sub(scores, largest.clone()));
         let totals = B::float_sum_dim(weights.clone(), 3);
-        let mixed =
-            B::float_matmul(cast::<B>(B::float_div(weights, totals.clone()), dtype), part::<B>(&v, 0, block.end));
+        let values = part::<B>(&v, block.keys, block.end);
+        let mixed = B::float_matmul(cast::<B>(B::float_div(weights, totals.clone()), dtype), values);
         outs.push(block.unfold::<B>(mixed));
         logs.push(block.unfold::<B>(B::float_add(largest, B::float_log(totals))));
     }
@@ -130,22 +154,32 @@ pub(super) fn backward<B: Backend>(
     let (k, v) = (split::<B>(k, shape, shape.kv_heads), split::<B>(v, shape, shape.kv_heads));
     let mut query_grads = Vec::new();
     let mut sums: Option<[FloatTensor<B>; 2]> = None;
-    // From the last block, which sees all columns, so that the earlier ones' gradients are added to a part of its own.
+    // From the last block, which sees all columns where there is no window: the earlier ones' gradients are added to a part
+    // of its own.
     for block in blocks(shape).collect::<Vec<_>>().into_iter().rev() {
         let (queries, grads) = (block.fold::<B>(&q), block.fold::<B>(&grad));
         let (logs, dots) = (block.fold::<B>(&logs), block.fold::<B>(&dots));
-        let (keys, vals) = (part::<B>(&k, 0, block.end), part::<B>(&v, 0, block.end));
-        let weights = B::float_exp(B::float_sub(block.scores::<B>(queries.clone(), keys.clone()), logs));
+        let (keys, vals) = (part::<B>(&k, block.keys, block.end), part::<B>(&v, block.keys, block.end));
+        let (scores, slope) = block.scores::<B>(queries.clone(), keys.clone(), true);
+        let weights = B::float_exp(B::float_sub(scores, logs));
         let low = cast::<B>(weights.clone(), dtype);
         let dv = B::float_matmul(B::float_swap_dims(low, 2, 3), grads.clone());
         let dw = cast::<B>(B::float_matmul(grads, B::float_swap_dims(vals, 2, 3)), precise(dtype));
         let ds = B::float_mul(weights, B::float_sub(dw, dots));
+        let ds = match slope {
+            Some(slope) => B::float_mul(ds, slope),
+            None => ds,
+        };
         let ds = cast::<B>(B::float_mul_scalar(ds, shape.scale().into()), dtype);
         query_grads.push(block.unfold::<B>(B::float_matmul(ds.clone(), keys)));
         let dk = B::float_matmul(B::float_swap_dims(ds, 2, 3), queries);
         sums = Some(match sums {
-            None => [dk, dv],
-            Some([k_sum, v_sum]) => [add_to_first::<B>(k_sum, dk), add_to_first::<B>(v_sum, dv)],
+            None if block.keys == 0 => [dk, dv],
+            None => [dk, dv].map(|x| {
+                let zeros = B::float_zeros(k.shape(), &x.device(), x.dtype().into());
+                add_at::<B>(zeros, block.keys, x)
+            }),
+            Some([k_sum, v_sum]) => [add_at::<B>(k_sum, block.keys, dk), add_at::<B>(v_sum, block.keys, dv)],
         });
     }
     query_grads.reverse();
@@ -154,10 +188,10 @@ pub(super) fn backward<B: Backend>(
     (dq, dk, dv)
 }
 
-/// Adds `x` to the first positions of `sum`.
-fn add_to_first<B: Backend>(sum: FloatTensor<B>, x: FloatTensor<B>) -> FloatTensor<B> {
+/// Adds `x` to the positions of `sum` from `start` on.
+fn add_at<B: Backend>(sum: FloatTensor<B>, start: usize, x: FloatTensor<B>) -> FloatTensor<B> {
     let shape = x.shape();
-    let slices = [0..shape[0], 0..shape[1], 0..shape[2], 0..shape[3]].map(Slice::from);
-    let first = B::float_slice(sum.clone(), &slices);
-    B::float_slice_assign(sum, &slices, B::float_add(first, x))
+    let slices = [0..shape[0], 0..shape[1], start..start + shape[2], 0..shape[3]].map(Slice::from);
+    let part = B::float_slice(sum.clone(), &slices);
+    B::float_slice_assign(sum, &slices, B::float_add(part, x))
 }

@@ -4,6 +4,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, DType, Tensor, TensorData, Tolerance};
 
 use super::{AttentionShape, causal_attention};
+use crate::Scores;
 use crate::testing::{assert_finite_differences, assert_same, computes, evaluate, random};
 
 /// By the definition, one mask and repeated heads.
@@ -19,14 +20,23 @@ fn reference(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, shape: &AttentionShape) -
         hidden.extend((0..seq).map(|key| !shape.sees(row, query).contains(&key)));
     }
     let hidden = Tensor::<4, Bool>::from_data(TensorData::new(hidden, [batch, 1, seq, seq]), &q.device());
-    let scores = split(q, heads).matmul(repeat(k).swap_dims(2, 3)) / (head_dim as f64).sqrt();
+    let scores = split(q, heads).matmul(repeat(k).swap_dims(2, 3));
+    let scores = match shape.scores.scale {
+        None => scores / (head_dim as f64).sqrt(),
+        Some(scale) => scores * scale,
+    };
+    let scores = shape.scores.softcap.map_or(scores.clone(), |cap| (scores / cap).tanh() * cap);
     let scores = scores.mask_fill(hidden.expand([batch, heads, seq, seq]), f32::NEG_INFINITY);
     softmax(scores, 3).matmul(repeat(v)).swap_dims(1, 2).reshape([batch * seq, heads * head_dim])
 }
 
 fn shapes() -> Vec<AttentionShape> {
-    let shape =
-        |batch, seq, heads, kv_heads, head_dim| AttentionShape { batch, seq, heads, kv_heads, head_dim, starts: None };
+    let shape = |batch, seq, heads, kv_heads, head_dim| {
+        let scores = Scores::default();
+        AttentionShape { batch, seq, heads, kv_heads, head_dim, starts: None, window: None, scores }
+    };
+    let windowed = |shape, window| AttentionShape { window: Some(window), ..shape };
+    let capped = |shape, scale, cap| AttentionShape { scores: Scores { scale, softcap: Some(cap) }, ..shape };
     let packed = |shape: AttentionShape, lengths: &[usize]| {
         let mut starts = Vec::new();
         for &length in lengths {
@@ -44,6 +54,12 @@ fn shapes() -> Vec<AttentionShape> {
         shape(1, 700, 2, 1, 4),
         packed(shape(2, 10, 4, 2, 6), &[3, 7, 1, 1, 8]),
         packed(shape(1, 200, 3, 1, 8), &[70, 1, 100, 29]),
+        windowed(shape(2, 5, 4, 2, 6), 1),
+        windowed(shape(1, 600, 2, 1, 4), 37),
+        windowed(shape(1, 1300, 1, 1, 4), 500),
+        windowed(packed(shape(1, 200, 3, 1, 8), &[70, 1, 100, 29]), 33),
+        capped(shape(2, 9, 4, 2, 6), None, 0.7),
+        capped(windowed(shape(1, 150, 6, 2, 8), 20), Some(0.3), 1.5),
     ]
 }
 
@@ -82,7 +98,7 @@ fn composed_is_the_definition_with_every_gradient() {
 
 #[test]
 fn gradients_are_the_slopes() {
-    for shape in [shapes()[1].clone(), shapes()[5].clone()] {
+    for shape in [1, 5, 7, 11].map(|i| shapes()[i].clone()) {
         assert_finite_differences(&inputs(&shape), |t| {
             causal_attention(t[0].clone(), t[1].clone(), t[2].clone(), shape.clone())
         });

@@ -2,9 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::{Block, BlockRows, BlockShape};
+use super::{Block, BlockLayer, BlockRows, BlockShape};
 use crate::flex::{self, FlexTensor, dims2, values};
 use crate::matrix::{Mat, MatMut, Product, compute};
+use crate::scores::cap_all;
 use crate::simd::{exp, max, sum, vectorized};
 
 /// Queries of a sequence that are worked on together.
@@ -23,7 +24,7 @@ pub(super) fn block_attention(
     q: FlexTensor,
     k: FlexTensor,
     v: FlexTensor,
-    layer: usize,
+    layer: BlockLayer,
     shape: &BlockShape,
     sequences: &mut [BlockRows],
 ) -> FlexTensor {
@@ -34,13 +35,13 @@ pub(super) fn block_attention(
         "queries of {width}, keys and values of {:?} for {shape:?}",
         dims2(&k)
     );
-    assert!(layer < shape.layers, "layer {layer} of {}", shape.layers);
+    assert!(layer.number < shape.layers, "layer {} of {}", layer.number, shape.layers);
     let mut out = flex::buffer(n * width);
     let (mut left, mut tasks, mut at) = (out.as_mut_slice(), Vec::new(), 0);
     for sequence in sequences.iter_mut() {
         assert_eq!(sequence.rows.start, at, "sequences that do not follow each other");
         at = sequence.rows.end;
-        keep(&k, &v, layer, shape, sequence);
+        keep(&k, &v, layer.number, shape, sequence);
         let blocks = sequence.blocks.as_slice();
         for first in sequence.rows.clone().step_by(TILE) {
             let end = (first + TILE).min(sequence.rows.end);
@@ -72,7 +73,7 @@ fn keep(k: &FlexTensor, v: &FlexTensor, layer: usize, shape: &BlockShape, sequen
 }
 
 impl Task<'_> {
-    fn run(self, layer: usize, shape: &BlockShape) {
+    fn run(self, layer: BlockLayer, shape: &BlockShape) {
         let width = shape.heads * shape.head_dim;
         if self.q.len() == width {
             vectorized(
@@ -85,12 +86,14 @@ impl Task<'_> {
     }
 
     /// By matrix products, head by head.
-    fn many(self, layer: usize, shape: &BlockShape) {
+    fn many(self, layer: BlockLayer, shape: &BlockShape) {
         let BlockShape { heads, kv_heads, head_dim: d, tokens, .. } = *shape;
         let (group, width) = (heads / kv_heads, heads * d);
         let queries = self.q.len() / width;
         let keys = self.past + queries;
         let rows = group * queries;
+        // Blocks that no query of this task sees are not read.
+        let blocks = layer.first(self.past + 1) / tokens..keys.div_ceil(tokens);
         let (mut packed, mut scores, mut mixed) = (vec![0.0; rows * d], vec![0.0; rows * keys], vec![0.0; rows * d]);
         for kv_head in 0..kv_heads {
             // The queries of the heads that share this key head, query by query.
@@ -99,26 +102,29 @@ impl Task<'_> {
             }
             let part = |which: usize, block: usize| {
                 let count = tokens.min(keys - block * tokens);
-                let start = shape.place(layer, which, kv_head);
+                let start = shape.place(layer.number, which, kv_head);
                 (Mat::new(&self.blocks[block][start..start + count * d], count, d), count)
             };
-            for block in 0..keys.div_ceil(tokens) {
+            for block in blocks.clone() {
                 let (k, count) = part(0, block);
-                let product = Product::of(Mat::new(&packed, rows, d), k.t()).times(1.0 / (d as f32).sqrt());
+                let product = Product::of(Mat::new(&packed, rows, d), k.t()).times(layer.scores.scale_of(d));
                 compute(MatMut::strided(&mut scores[block * tokens..], rows, count, keys), &[product]);
             }
             for (row, scores) in scores.chunks_exact_mut(keys).enumerate() {
-                let (seen, hidden) = scores.split_at_mut(self.past + row / group + 1);
+                let end = self.past + row / group + 1;
+                let (seen, hidden) = scores.split_at_mut(end);
+                let (before, seen) = seen.split_at_mut(layer.first(end));
                 vectorized(
                     #[inline(always)]
-                    || softmax(seen),
+                    || weights(seen, &layer),
                 );
+                before.fill(0.0);
                 hidden.fill(0.0);
             }
-            for block in 0..keys.div_ceil(tokens) {
+            for block in blocks.clone() {
                 let (v, count) = part(1, block);
                 let product = Product::of(Mat::strided(&scores[block * tokens..], rows, count, keys), v);
-                let product = if block == 0 { product } else { product.added() };
+                let product = if block == blocks.start { product } else { product.added() };
                 compute(MatMut::new(&mut mixed, rows, d), &[product]);
             }
             for (row, mixed) in mixed.chunks_exact(d).enumerate() {
@@ -131,17 +137,18 @@ impl Task<'_> {
 
 /// One query to `keys` keys.
 #[inline(always)]
-fn one(q: &[f32], out: &mut [f32], keys: usize, blocks: &[Block], layer: usize, shape: &BlockShape) {
+fn one(q: &[f32], out: &mut [f32], keys: usize, blocks: &[Block], layer: BlockLayer, shape: &BlockShape) {
     let BlockShape { heads, kv_heads, head_dim: d, tokens, .. } = *shape;
     let group = heads / kv_heads;
-    let scale = 1.0 / (d as f32).sqrt();
+    let scale = layer.scores.scale_of(d);
+    let first = layer.first(keys);
     let mut scores = vec![0.0; group * keys];
     for kv_head in 0..kv_heads {
         let heads = kv_head * group * d..(kv_head + 1) * group * d;
         let (q, out) = (&q[heads.clone()], &mut out[heads]);
-        for (number, block) in blocks.iter().enumerate().take(keys.div_ceil(tokens)) {
+        for (number, block) in blocks.iter().enumerate().take(keys.div_ceil(tokens)).skip(first / tokens) {
             let count = tokens.min(keys - number * tokens);
-            let k = &block[shape.place(layer, 0, kv_head)..][..count * d];
+            let k = &block[shape.place(layer.number, 0, kv_head)..][..count * d];
             for (i, k) in k.chunks_exact(d).enumerate() {
                 for (g, q) in q.chunks_exact(d).enumerate() {
                     let dot = sum(
@@ -154,12 +161,14 @@ fn one(q: &[f32], out: &mut [f32], keys: usize, blocks: &[Block], layer: usize, 
             }
         }
         for scores in scores.chunks_exact_mut(keys) {
-            softmax(scores);
+            let (before, seen) = scores.split_at_mut(first);
+            before.fill(0.0);
+            weights(seen, &layer);
         }
         out.fill(0.0);
-        for (number, block) in blocks.iter().enumerate().take(keys.div_ceil(tokens)) {
+        for (number, block) in blocks.iter().enumerate().take(keys.div_ceil(tokens)).skip(first / tokens) {
             let count = tokens.min(keys - number * tokens);
-            let v = &block[shape.place(layer, 1, kv_head)..][..count * d];
+            let v = &block[shape.place(layer.number, 1, kv_head)..][..count * d];
             for (g, out) in out.chunks_exact_mut(d).enumerate() {
                 let weights = &scores[g * keys + number * tokens..][..count];
                 for (v, weight) in v.chunks_exact(d).zip(weights) {
@@ -170,6 +179,15 @@ fn one(q: &[f32], out: &mut [f32], keys: usize, blocks: &[Block], layer: usize, 
             }
         }
     }
+}
+
+/// Scores become weights, by the layer's rule.
+#[inline(always)]
+fn weights(scores: &mut [f32], layer: &BlockLayer) {
+    if let Some(cap) = layer.scores.softcap {
+        cap_all(scores, cap);
+    }
+    softmax(scores);
 }
 
 /// Scores become weights.

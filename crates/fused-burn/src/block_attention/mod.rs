@@ -7,6 +7,7 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 
 use crate::host::{back, on_host};
+use crate::scores::Scores;
 
 mod cpu;
 
@@ -64,6 +65,31 @@ pub struct BlockRows {
     pub blocks: Vec<Block>,
 }
 
+/// Which layer's keys and values are meant, and how its queries see them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct BlockLayer {
+    /// The layer's number.
+    pub number: usize,
+    /// How many tokens a query sees at most, itself among them. `None`: all of its sequence so far.
+    pub window: Option<usize>,
+    /// How scores are made.
+    pub scores: Scores,
+}
+
+impl From<usize> for BlockLayer {
+    /// A layer that sees everything.
+    fn from(number: usize) -> Self {
+        Self { number, ..Self::default() }
+    }
+}
+
+impl BlockLayer {
+    /// The first of `keys` tokens that the last of them sees.
+    fn first(&self, keys: usize) -> usize {
+        self.window.map_or(0, |window| keys.saturating_sub(window))
+    }
+}
+
 /// Puts the rows' k and v into the blocks of their sequences, for `layer`, and returns each row's attention to its sequence
 /// up to itself. `sequences` are in the order of their rows and cover all of them.
 ///
@@ -76,10 +102,10 @@ pub fn block_attention(
     q: Tensor<2>,
     k: Tensor<2>,
     v: Tensor<2>,
-    layer: usize,
+    layer: impl Into<BlockLayer>,
     shape: &BlockShape,
     sequences: &mut [BlockRows],
 ) -> Tensor<2> {
     let (device, dtype) = (q.device(), q.dtype());
-    back(cpu::block_attention(on_host(q), on_host(k), on_host(v), layer, shape, sequences), dtype, &device)
+    back(cpu::block_attention(on_host(q), on_host(k), on_host(v), layer.into(), shape, sequences), dtype, &device)
 }

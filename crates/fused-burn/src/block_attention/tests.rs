@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData, Tolerance};
 
 use super::*;
 use crate::testing::normal;
-use crate::{AttentionShape, causal_attention};
+use crate::{AttentionShape, Scores, causal_attention};
 
 fn matrix(seed: u64, shape: [usize; 2]) -> Tensor<2> {
     let values = normal(seed).take(shape[0] * shape[1]).collect::<Vec<_>>();
@@ -14,6 +14,13 @@ fn matrix(seed: u64, shape: [usize; 2]) -> Tensor<2> {
 /// Sequences of several lengths, whose tokens come in pieces of several sizes, side by side.
 #[test]
 fn pieces_of_many_sequences_attend_as_each_sequence_does_alone() {
+    let capped = Scores { scale: Some(0.4), softcap: Some(1.5) };
+    for (window, scores) in [(None, Scores::default()), (Some(5), Scores::default()), (Some(33), capped)] {
+        pieces_attend_as_alone(window, scores);
+    }
+}
+
+fn pieces_attend_as_alone(window: Option<usize>, scores: Scores) {
     let shape = BlockShape { layers: 2, heads: 6, kv_heads: 2, head_dim: 8, tokens: 4 };
     let lengths = [11, 70, 3];
     // How many tokens of each sequence come with each call.
@@ -41,7 +48,14 @@ fn pieces_of_many_sequences_attend_as_each_sequence_does_alone() {
                 sequences.push(BlockRows { rows: at..at + call[i], past: past[i], blocks });
                 at += call[i];
             }
-            let y = block_attention(rows(0), rows(1), rows(2), layer, &shape, &mut sequences);
+            let y = block_attention(
+                rows(0),
+                rows(1),
+                rows(2),
+                BlockLayer { number: layer, window, scores },
+                &shape,
+                &mut sequences,
+            );
             let mut at = 0;
             for (i, sequence) in used.into_iter().zip(sequences) {
                 blocks[i] = sequence.blocks;
@@ -52,7 +66,8 @@ fn pieces_of_many_sequences_attend_as_each_sequence_does_alone() {
         assert_eq!(past, lengths);
         for (found, [q, k, v]) in found.into_iter().zip(&qkv) {
             let seq = q.dims()[0];
-            let alone = AttentionShape { batch: 1, seq, heads: 6, kv_heads: 2, head_dim: 8, starts: None };
+            let alone =
+                AttentionShape { batch: 1, seq, heads: 6, kv_heads: 2, head_dim: 8, starts: None, window, scores };
             let expected = causal_attention(q.clone(), k.clone(), v.clone(), alone);
             Tensor::cat(found, 0).into_data().assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(2e-6));
         }

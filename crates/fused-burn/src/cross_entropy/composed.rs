@@ -4,6 +4,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{IndexingUpdateOp, Shape, Slice};
 
+use super::LogitRule;
 use crate::precision::{cast, precise};
 
 /// Entries of the logits that exist at a time, 128 MiB in f32: a GPU reads the head's weight once for each chunk, which
@@ -22,6 +23,7 @@ pub(super) fn cross_entropy<B: Backend>(
     weight: FloatTensor<B>,
     targets: IntTensor<B>,
     scale: f64,
+    rule: LogitRule,
     [want_hidden, want_weight]: [bool; 2],
     elements: usize,
 ) -> (FloatTensor<B>, Option<FloatTensor<B>>, Option<FloatTensor<B>>) {
@@ -39,6 +41,7 @@ pub(super) fn cross_entropy<B: Backend>(
         let target = B::int_slice(targets.clone(), &[Slice::from(start..end)]);
         let target = B::int_reshape(target, Shape::from([end - start, 1]));
         let logits = cast::<B>(B::float_matmul(h.clone(), B::float_transpose(weight.clone())), precise);
+        let (logits, slope) = rule.with_slope::<B>(logits);
         let largest = B::float_max_dim(logits.clone(), 1);
         let shifted = B::float_sub(logits, largest);
         let picked = B::float_gather(1, shifted.clone(), target.clone());
@@ -49,6 +52,10 @@ pub(super) fn cross_entropy<B: Backend>(
         if want_hidden || want_weight {
             let minus = B::float_full(Shape::from([end - start, 1]), (-1.0).into(), &device, precise.into());
             let p = B::float_scatter(1, B::float_div(exp, sums), target, minus, IndexingUpdateOp::Add);
+            let p = match slope {
+                Some(slope) => B::float_mul(p, slope),
+                None => p,
+            };
             let p = cast::<B>(B::float_mul_scalar(p, scale.into()), dtype);
             if want_weight {
                 let grad = B::float_matmul(B::float_transpose(p.clone()), h);

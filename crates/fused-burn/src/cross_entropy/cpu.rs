@@ -4,8 +4,8 @@ use burn::backend::Flex;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use rayon::prelude::*;
 
-use super::CrossEntropyOps;
 use super::composed::{self, chunk_rows};
+use super::{CrossEntropyOps, LogitRule};
 use crate::flex::{self, all_bf16, all_f32, contiguous, dense, dims2, mat, narrowed};
 use crate::matrix::{Mat, MatMut, Product, compute_parallel};
 use crate::simd::{exp, max, sum, vectorized};
@@ -39,17 +39,36 @@ fn row_loss(logits: &mut [f32], target: usize, scale: f32) -> f32 {
     total.ln() - picked
 }
 
+/// As [`row_loss`], for a row of the head's product that `rule` makes logits of.
+#[inline(always)]
+fn ruled_loss(product: &mut [f32], target: usize, scale: f32, rule: &LogitRule) -> f32 {
+    rule.apply_row(product);
+    let logits = if rule.softcap.is_some() { product.to_vec() } else { Vec::new() };
+    let loss = row_loss(product, target, scale);
+    rule.back_row(product, &logits);
+    loss
+}
+
 impl CrossEntropyOps for Flex {
     fn cross_entropy(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
         scale: f64,
+        rule: LogitRule,
         wanted: [bool; 2],
     ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>, Option<FloatTensor<Self>>) {
         let half = all_bf16(&[&hidden, &weight]);
         if !half && !all_f32(&[&hidden, &weight]) {
-            return composed::cross_entropy::<Self>(hidden, weight, targets, scale, wanted, composed::CHUNK_ELEMENTS);
+            return composed::cross_entropy::<Self>(
+                hidden,
+                weight,
+                targets,
+                scale,
+                rule,
+                wanted,
+                composed::CHUNK_ELEMENTS,
+            );
         }
         let ([n, width], [vocab, _]) = (dims2(&hidden), dims2(&weight));
         let (hidden, weight, targets) = (contiguous(hidden), dense(weight), ints(targets));
@@ -71,7 +90,13 @@ impl CrossEntropyOps for Flex {
                 .map(|(logits, &target)| {
                     vectorized(
                         #[inline(always)]
-                        || row_loss(logits, target, scale as f32),
+                        || {
+                            if rule.is_plain() {
+                                row_loss(logits, target, scale as f32)
+                            } else {
+                                ruled_loss(logits, target, scale as f32, &rule)
+                            }
+                        },
                     )
                 })
                 .collect();

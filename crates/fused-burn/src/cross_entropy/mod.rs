@@ -11,6 +11,9 @@ use burn::tensor::{Int, Shape, Tensor};
 
 mod composed;
 mod cpu;
+mod rule;
+
+pub use rule::LogitRule;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -20,16 +23,17 @@ mod tests;
 /// (`[vocab, width]`, of the same dtype).
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
 pub trait CrossEntropyOps: Backend {
-    /// The sum times `scale` (`[1]`, in f32 at least), and its gradients with respect to hidden states and weight, where wanted.
+    /// The sum times `scale` (`[1]`, in f32 at least) for the logits that `rule` makes, and its gradients with respect to hidden states and weight, where wanted.
     #[fusion(default)]
     fn cross_entropy(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
         scale: f64,
+        rule: LogitRule,
         wanted: [bool; 2],
     ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>, Option<FloatTensor<Self>>) {
-        composed::cross_entropy::<Self>(hidden, weight, targets, scale, wanted, composed::CHUNK_ELEMENTS)
+        composed::cross_entropy::<Self>(hidden, weight, targets, scale, rule, wanted, composed::CHUNK_ELEMENTS)
     }
 }
 
@@ -42,11 +46,12 @@ impl<B: CrossEntropyOps, C: CheckpointStrategy> CrossEntropyOps for Autodiff<B, 
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
         scale: f64,
+        rule: LogitRule,
         _: [bool; 2],
     ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>, Option<FloatTensor<Self>>) {
         let wanted = [hidden.is_tracked(), weight.is_tracked()];
         let ((hidden, hidden_node), (weight, weight_node)) = (hidden.into_parts(), weight.into_parts());
-        let (loss, hidden_grad, weight_grad) = B::cross_entropy(hidden, weight, targets, scale, wanted);
+        let (loss, hidden_grad, weight_grad) = B::cross_entropy(hidden, weight, targets, scale, rule, wanted);
         let loss = match CrossEntropyBackward.prepare::<C>([hidden_node, weight_node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish([hidden_grad, weight_grad], loss),
             OpsKind::UnTracked(prep) => prep.finish(loss),
@@ -83,7 +88,18 @@ impl<B: CrossEntropyOps> Backward<B, 2> for CrossEntropyBackward {
 /// - targets: `[n]`
 /// - result: `[1]`
 pub fn cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>, scale: f64) -> Tensor<1> {
+    cross_entropy_with(hidden, weight, targets, scale, LogitRule::default())
+}
+
+/// As [`cross_entropy`], of the logits that `rule` makes of the head's product.
+pub fn cross_entropy_with(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    targets: Tensor<1, Int>,
+    scale: f64,
+    rule: LogitRule,
+) -> Tensor<1> {
     let (hidden, weight, targets) = (hidden.into_dispatch(), weight.into_dispatch(), targets.into_dispatch());
-    let (loss, ..) = <Dispatch as CrossEntropyOps>::cross_entropy(hidden, weight, targets, scale, [false; 2]);
+    let (loss, ..) = <Dispatch as CrossEntropyOps>::cross_entropy(hidden, weight, targets, scale, rule, [false; 2]);
     Tensor::from_dispatch(loss)
 }

@@ -2,7 +2,7 @@ use burn::backend::Flex;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
-use super::{composed, cross_entropy};
+use super::{LogitRule, composed, cross_entropy, cross_entropy_with};
 use crate::flex;
 use crate::testing::{assert_finite_differences, assert_same, computes, evaluate, random};
 
@@ -56,8 +56,15 @@ fn composed_in_chunks_is_composed_at_once() {
     let ids: Vec<i64> = (0..n as i64).map(|i| i * 7919 % vocab as i64).collect();
     let ids = flex::FlexTensor::from_data(TensorData::new(ids, [n]));
     let [chunks, whole] = [1, n * vocab].map(|elements| {
-        let (loss, hidden_grad, weight_grad) =
-            composed::cross_entropy::<Flex>(hidden.clone(), weight.clone(), ids.clone(), 0.3, [true; 2], elements);
+        let (loss, hidden_grad, weight_grad) = composed::cross_entropy::<Flex>(
+            hidden.clone(),
+            weight.clone(),
+            ids.clone(),
+            0.3,
+            LogitRule::default(),
+            [true; 2],
+            elements,
+        );
         [loss, hidden_grad.unwrap(), weight_grad.unwrap()].map(|t| t.into_data())
     });
     assert_same(&chunks, &whole, 1e-5);
@@ -100,4 +107,32 @@ fn one_gradient_alone_and_none() {
     let tracked = hidden.require_grad();
     let grads = cross_entropy(tracked.clone(), weight, t, 1.0).backward();
     assert!(tracked.grad(&grads).is_some());
+}
+
+#[test]
+fn logits_that_are_divided_and_capped() {
+    for rule in [
+        LogitRule { divisor: 1.0, softcap: Some(1.5) },
+        LogitRule { divisor: 3.0, softcap: None },
+        LogitRule { divisor: 0.5, softcap: Some(4.0) },
+    ] {
+        let inputs = [random(1, [70, 16]), random(2, [300, 16])];
+        let t = targets(70, 300, &inputs[0]);
+        let definition = evaluate(&inputs, |x| {
+            let logits = rule.apply(x[0].clone().matmul(x[1].clone().transpose()));
+            (log_softmax(logits, 1).gather(1, t.clone().reshape([70, 1])).sum().neg() * 0.3).reshape([1, 1])
+        });
+        let loss =
+            |x: &[Tensor<2>]| cross_entropy_with(x[0].clone(), x[1].clone(), t.clone(), 0.3, rule).reshape([1, 1]);
+        assert_same(&evaluate(&inputs, loss), &definition, 1e-4);
+        if computes(DType::F64) {
+            // The CPU takes the composed form for dtypes other than f32.
+            let double = |x: &[Tensor<2>]| loss(&[0, 1].map(|i| x[i].clone().cast(DType::F64)));
+            assert_same(&evaluate(&inputs, double), &definition, 1e-4);
+        }
+        let small = [random(5, [4, 3]), random(6, [5, 3])];
+        assert_finite_differences(&small, |x| {
+            cross_entropy_with(x[0].clone(), x[1].clone(), targets(4, 5, &x[0]), 0.3, rule).reshape([1, 1])
+        });
+    }
 }

@@ -9,6 +9,7 @@ use super::sizes::Sizes;
 use super::{MaskedAttentionOps, composed};
 use crate::flex::{self, all_bf16, all_f32, contiguous, in_blocks, narrowed, values, widened};
 use crate::matrix::{Mat, MatMut, Product, compute};
+use crate::scores::{Scores, cap_all};
 use crate::simd::{exp, max, sum, vectorized};
 
 /// Multiply-adds of all scores below which they stay on one thread.
@@ -42,10 +43,11 @@ impl MaskedAttentionOps for Flex {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         hidden: BoolTensor<Self>,
+        rule: Scores,
     ) -> FloatTensor<Self> {
         let half = all_bf16(&[&q, &k, &v]);
         if !half && !all_f32(&[&q, &k, &v]) {
-            return composed::forward::<Self>(q, k, v, hidden);
+            return composed::forward::<Self>(q, k, v, hidden, rule);
         }
         let (s, size) = (Sizes::new(&q.shape(), &k.shape()), q.shape());
         let mask = hidden.shape();
@@ -73,9 +75,15 @@ impl MaskedAttentionOps for Flex {
             places.clone().for_each(|at| queries.extend_from_slice(&values(&q)[at..][..s.d]));
             let [keys, vals] = [&k, &v].map(|t| flex::block(t, [row, kv]));
             let mut scores = flex::buffer(rows * s.keys);
-            let product = Product::of(Mat::new(&queries, rows, s.d), keys.t()).times(s.scale());
+            let product = Product::of(Mat::new(&queries, rows, s.d), keys.t()).times(rule.scale_of(s.d));
             compute(MatMut::new(&mut scores, rows, s.keys), &[product]);
             for (i, scores) in scores.chunks_exact_mut(s.keys.max(1)).enumerate() {
+                if let Some(cap) = rule.softcap {
+                    vectorized(
+                        #[inline(always)]
+                        || cap_all(scores, cap),
+                    );
+                }
                 if hides_any {
                     let hidden = scores.iter_mut().enumerate().filter(|(key, _)| hides(row, i % s.queries, *key));
                     hidden.for_each(|(_, score)| *score = f32::NEG_INFINITY);

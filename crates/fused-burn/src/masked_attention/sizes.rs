@@ -22,8 +22,4 @@ impl Sizes {
     pub(super) fn group(&self) -> usize {
         self.heads / self.kv_heads.max(1)
     }
-
-    pub(super) fn scale(&self) -> f32 {
-        1.0 / (self.d as f32).sqrt()
-    }
 }

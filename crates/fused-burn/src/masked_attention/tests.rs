@@ -1,7 +1,8 @@
 use burn::tensor::{Bool, DType, Shape, Tensor, TensorData, Tolerance};
 
-use super::masked_attention;
 use super::sizes::Sizes;
+use super::{masked_attention, masked_attention_with};
+use crate::Scores;
 use crate::testing::{assert_finite_differences, assert_same, computes, evaluate, random, test_device};
 
 /// Whether the query sees the key, by a rule with no pattern; the first key is seen by all.
@@ -119,4 +120,36 @@ fn gradients_are_those_of_the_definition() {
     assert_same(&fused, &evaluate(&inputs, |t| flat(t, sizes, false)), 1e-4);
     let small = [random(7, [2, 4]), random(8, [3, 2]), random(9, [3, 2])];
     assert_finite_differences(&small, |t| flat(t, [1, 2, 2, 1, 3, 2], true));
+}
+
+#[test]
+fn scores_that_are_scaled_and_capped() {
+    let rule = Scores { scale: Some(0.6), softcap: Some(0.9) };
+    let [batch, queries, heads, kv_heads, keys, d] = [2, 3, 4, 2, 7, 6];
+    let inputs = [random(4, [6, 24]), random(5, [28, 6]), random(6, [28, 6])];
+    let mask = |like: &Tensor<2>| {
+        let hidden = (0..queries).flat_map(|t| (0..keys).map(move |k| hides(0, t, k))).collect::<Vec<bool>>();
+        Tensor::<4, Bool>::from_data(TensorData::new(hidden, [1, 1, queries, keys]), &like.device())
+    };
+    let parts = |t: &[Tensor<2>]| {
+        let [k, v] = [1, 2].map(|i| t[i].clone().reshape([batch, kv_heads, keys, d]));
+        (t[0].clone(), k, v)
+    };
+    let found = evaluate(&inputs, |t| {
+        let (q, k, v) = parts(t);
+        masked_attention_with(q, k, v, mask(&t[0]), rule)
+    });
+    let expected = evaluate(&inputs, |t| {
+        let (q, k, v) = parts(t);
+        let repeat = |t: Tensor<4>| {
+            let t = t.reshape([batch, kv_heads, 1, keys * d]).repeat_dim(2, heads / kv_heads);
+            t.reshape([batch, heads, keys, d])
+        };
+        let q = q.reshape([batch, queries, heads, d]).swap_dims(1, 2);
+        let scores = (q.matmul(repeat(k).swap_dims(2, 3)) * (0.6 / 0.9)).tanh() * 0.9;
+        let scores = scores.mask_fill(mask(&t[0]).expand([batch, heads, queries, keys]), f32::NEG_INFINITY);
+        let out = burn::tensor::activation::softmax(scores, 3).matmul(repeat(v));
+        out.swap_dims(1, 2).reshape([batch * queries, heads * d])
+    });
+    assert_same(&found, &expected, 1e-4);
 }

@@ -24,8 +24,19 @@ pub(super) fn normalised<B: Backend>(x: FloatTensor<B>, eps: f64) -> FloatTensor
     cast::<B>(B::float_mul(x, inverse), dtype)
 }
 
-pub(super) fn rms_norm<B: Backend>(x: FloatTensor<B>, gain: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
-    B::float_mul(normalised::<B>(x, eps), row::<B>(gain))
+pub(super) fn rms_norm<B: Backend>(x: FloatTensor<B>, gain: FloatTensor<B>, eps: f64, offset: f64) -> FloatTensor<B> {
+    if offset == 0.0 {
+        return B::float_mul(normalised::<B>(x, eps), row::<B>(gain));
+    }
+    let dtype = x.dtype();
+    let x = cast::<B>(x, precise(dtype));
+    cast::<B>(B::float_mul(normalised::<B>(x, eps), row::<B>(whole_gain::<B>(gain, offset))), dtype)
+}
+
+/// The gain with its offset, in f32 or f64.
+fn whole_gain<B: Backend>(gain: FloatTensor<B>, offset: f64) -> FloatTensor<B> {
+    let precise = precise(gain.dtype());
+    B::float_add_scalar(cast::<B>(gain, precise), offset.into())
 }
 
 pub(super) fn rms_norm_backward<B: Backend>(
@@ -33,10 +44,15 @@ pub(super) fn rms_norm_backward<B: Backend>(
     x: FloatTensor<B>,
     gain: FloatTensor<B>,
     eps: f64,
+    offset: f64,
 ) -> FloatTensor<B> {
     // With u = g·dy and i the inverse: dx = i·u − x·i³·mean(u·x).
     let dtype = x.dtype();
-    let u = cast::<B>(B::float_mul(grad, row::<B>(gain)), precise(dtype));
+    let u = if offset == 0.0 {
+        cast::<B>(B::float_mul(grad, row::<B>(gain)), precise(dtype))
+    } else {
+        B::float_mul(cast::<B>(grad, precise(dtype)), row::<B>(whole_gain::<B>(gain, offset)))
+    };
     let x = cast::<B>(x, precise(dtype));
     let inverse = inverse::<B>(x.clone(), eps);
     let normed = B::float_mul(x, inverse.clone());

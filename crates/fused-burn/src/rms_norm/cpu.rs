@@ -1,7 +1,7 @@
 //! On the CPU.
 
-use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
+use burn::backend::{Flex, TensorMetadata};
 
 use super::{RmsNormOps, composed};
 use crate::flex::{self, all_bf16, all_f32, contiguous, dims2, narrowed, owned, values, values_mut, widened};
@@ -18,16 +18,26 @@ fn inverse(x: &[f32], eps: f32) -> f32 {
     1.0 / (mean + eps).sqrt()
 }
 
+/// The gain with its offset, in order.
+fn with_offset(gain: FloatTensor<Flex>, offset: f64) -> FloatTensor<Flex> {
+    let gain = contiguous(gain);
+    if offset == 0.0 {
+        return gain;
+    }
+    let shape = gain.shape();
+    flex::tensor(values(&gain).iter().map(|g| g + offset as f32).collect(), shape)
+}
+
 impl RmsNormOps for Flex {
-    fn rms_norm(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+    fn rms_norm(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f64, offset: f64) -> FloatTensor<Self> {
         if all_bf16(&[&x, &gain]) {
-            return narrowed(Self::rms_norm(widened(x), widened(gain), eps));
+            return narrowed(Self::rms_norm(widened(x), widened(gain), eps, offset));
         }
         if !all_f32(&[&x, &gain]) {
-            return composed::rms_norm::<Self>(x, gain, eps);
+            return composed::rms_norm::<Self>(x, gain, eps, offset);
         }
         let [n, width] = dims2(&x);
-        let (x, gain) = (contiguous(x), contiguous(gain));
+        let (x, gain) = (contiguous(x), with_offset(gain, offset));
         let (x, gain) = (values(&x), &values(&gain)[..width]);
         let mut out = flex::buffer(n * width);
         each_row(
@@ -50,15 +60,16 @@ impl RmsNormOps for Flex {
         x: FloatTensor<Self>,
         gain: FloatTensor<Self>,
         eps: f64,
+        offset: f64,
     ) -> FloatTensor<Self> {
         if all_bf16(&[&grad, &x, &gain]) {
-            return narrowed(Self::rms_norm_backward(widened(grad), widened(x), widened(gain), eps));
+            return narrowed(Self::rms_norm_backward(widened(grad), widened(x), widened(gain), eps, offset));
         }
         if !all_f32(&[&grad, &x, &gain]) {
-            return composed::rms_norm_backward::<Self>(grad, x, gain, eps);
+            return composed::rms_norm_backward::<Self>(grad, x, gain, eps, offset);
         }
         let [_, width] = dims2(&x);
-        let (x, gain, mut grad) = (contiguous(x), contiguous(gain), owned(grad));
+        let (x, gain, mut grad) = (contiguous(x), with_offset(gain, offset), owned(grad));
         let (x, gain) = (values(&x), &values(&gain)[..width]);
         each_row(
             values_mut(&mut grad),

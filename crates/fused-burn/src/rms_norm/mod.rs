@@ -1,4 +1,4 @@
-//! Root-mean-square normalisation: `y = x / √(mean(x²) + ε) · g` on each row. Backward reads x alone.
+//! Root-mean-square normalisation: `y = x / √(mean(x²) + ε) · (g + offset)` on each row. Backward reads x alone.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -20,8 +20,8 @@ mod tests;
 pub trait RmsNormOps: Backend {
     /// The normalised rows.
     #[fusion(default)]
-    fn rms_norm(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
-        composed::rms_norm::<Self>(x, gain, eps)
+    fn rms_norm(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f64, offset: f64) -> FloatTensor<Self> {
+        composed::rms_norm::<Self>(x, gain, eps, offset)
     }
 
     /// The gradient with respect to x.
@@ -31,8 +31,9 @@ pub trait RmsNormOps: Backend {
         x: FloatTensor<Self>,
         gain: FloatTensor<Self>,
         eps: f64,
+        offset: f64,
     ) -> FloatTensor<Self> {
-        composed::rms_norm_backward::<Self>(grad, x, gain, eps)
+        composed::rms_norm_backward::<Self>(grad, x, gain, eps, offset)
     }
 }
 
@@ -40,11 +41,13 @@ pub trait RmsNormOps: Backend {
 impl RmsNormOps for burn::backend::Cube {}
 
 impl<B: RmsNormOps, C: CheckpointStrategy> RmsNormOps for Autodiff<B, C> {
-    fn rms_norm(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+    fn rms_norm(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f64, offset: f64) -> FloatTensor<Self> {
         let ((x, x_node), (gain, gain_node)) = (x.into_parts(), gain.into_parts());
         match RmsNormBackward.prepare::<C>([x_node, gain_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((x.clone(), gain.clone(), eps), B::rms_norm(x, gain, eps)),
-            OpsKind::UnTracked(prep) => prep.finish(B::rms_norm(x, gain, eps)),
+            OpsKind::Tracked(prep) => {
+                prep.finish((x.clone(), gain.clone(), [eps, offset]), B::rms_norm(x, gain, eps, offset))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::rms_norm(x, gain, eps, offset)),
         }
     }
 }
@@ -53,17 +56,17 @@ impl<B: RmsNormOps, C: CheckpointStrategy> RmsNormOps for Autodiff<B, C> {
 struct RmsNormBackward;
 
 impl<B: RmsNormOps> Backward<B, 2> for RmsNormBackward {
-    type State = (FloatTensor<B>, FloatTensor<B>, f64);
+    type State = (FloatTensor<B>, FloatTensor<B>, [f64; 2]);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
         let [x_node, gain_node] = ops.parents;
-        let (x, gain, eps) = ops.state;
+        let (x, gain, [eps, offset]) = ops.state;
         if let Some(node) = gain_node {
             grads.register::<B>(node.id, composed::gain_backward::<B>(grad.clone(), x.clone(), eps));
         }
         if let Some(node) = x_node {
-            grads.register::<B>(node.id, B::rms_norm_backward(grad, x, gain, eps));
+            grads.register::<B>(node.id, B::rms_norm_backward(grad, x, gain, eps, offset));
         }
     }
 }
@@ -75,5 +78,11 @@ impl<B: RmsNormOps> Backward<B, 2> for RmsNormBackward {
 /// - gain: `[width]`
 /// - result: `[n, width]`
 pub fn rms_norm(x: Tensor<2>, gain: Tensor<1>, eps: f64) -> Tensor<2> {
-    Tensor::from_dispatch(<Dispatch as RmsNormOps>::rms_norm(x.into_dispatch(), gain.into_dispatch(), eps))
+    offset_rms_norm(x, gain, eps, 0.0)
+}
+
+/// As [`rms_norm`], with the gain `g + offset`: Gemma's norms store g − 1. Where there is an offset, the product with the
+/// gain is rounded to x's dtype once, as theirs is.
+pub fn offset_rms_norm(x: Tensor<2>, gain: Tensor<1>, eps: f64, offset: f64) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as RmsNormOps>::rms_norm(x.into_dispatch(), gain.into_dispatch(), eps, offset))
 }

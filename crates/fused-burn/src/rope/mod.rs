@@ -15,13 +15,20 @@ mod cpu;
 mod tests;
 
 /// Rotation of the heads of x (`[n, heads·d]`): each pair `(x[i], x[i + d/2])` turns by the angle whose cosine and sine are
-/// in the tables (`[m, d/2]`, x's dtype; n is a multiple of m, and row r of x takes row `r mod m`).
+/// in the tables (`[m, d/2]`, x's dtype; n is a multiple of m, and row r of x takes row `r mod m`). Heads that are wider than
+/// the tables say, `width`, keep what lies behind.
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
 pub trait RopeOps: Backend {
     /// Turns forward, or back with `inverse`.
     #[fusion(default)]
-    fn rope(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>, inverse: bool) -> FloatTensor<Self> {
-        composed::rope::<Self>(x, cos, sin, inverse)
+    fn rope(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        width: usize,
+        inverse: bool,
+    ) -> FloatTensor<Self> {
+        composed::rope::<Self>(x, cos, sin, width, inverse)
     }
 }
 
@@ -29,12 +36,21 @@ pub trait RopeOps: Backend {
 impl RopeOps for burn::backend::Cube {}
 
 impl<B: RopeOps, C: CheckpointStrategy> RopeOps for Autodiff<B, C> {
-    fn rope(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>, inverse: bool) -> FloatTensor<Self> {
+    fn rope(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        width: usize,
+        inverse: bool,
+    ) -> FloatTensor<Self> {
         let (x, node) = x.into_parts();
         let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
         match RopeBackward.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((cos.clone(), sin.clone(), !inverse), B::rope(x, cos, sin, inverse)),
-            OpsKind::UnTracked(prep) => prep.finish(B::rope(x, cos, sin, inverse)),
+            OpsKind::Tracked(prep) => {
+                let state = (cos.clone(), sin.clone(), width, !inverse);
+                prep.finish(state, B::rope(x, cos, sin, width, inverse))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::rope(x, cos, sin, width, inverse)),
         }
     }
 }
@@ -43,13 +59,13 @@ impl<B: RopeOps, C: CheckpointStrategy> RopeOps for Autodiff<B, C> {
 struct RopeBackward;
 
 impl<B: RopeOps> Backward<B, 1> for RopeBackward {
-    type State = (FloatTensor<B>, FloatTensor<B>, bool);
+    type State = (FloatTensor<B>, FloatTensor<B>, usize, bool);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let (cos, sin, inverse) = ops.state;
+        let (cos, sin, width, inverse) = ops.state;
         if let [Some(node)] = ops.parents {
-            grads.register::<B>(node.id, B::rope(grad, cos, sin, inverse));
+            grads.register::<B>(node.id, B::rope(grad, cos, sin, width, inverse));
         }
     }
 }
@@ -61,6 +77,13 @@ impl<B: RopeOps> Backward<B, 1> for RopeBackward {
 /// - cos, sin: `[m, d/2]`
 /// - result: `[n, heads·d]`
 pub fn rope(x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<2> {
+    let width = 2 * cos.dims()[1];
+    partial_rope(x, cos, sin, width)
+}
+
+/// As [`rope`], for heads of `width` values of which the first `2·d` turn and the others stay, where the tables are
+/// `[m, d]`.
+pub fn partial_rope(x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>, width: usize) -> Tensor<2> {
     let (cos, sin) = (cos.into_dispatch(), sin.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as RopeOps>::rope(x.into_dispatch(), cos, sin, false))
+    Tensor::from_dispatch(<Dispatch as RopeOps>::rope(x.into_dispatch(), cos, sin, width, false))
 }

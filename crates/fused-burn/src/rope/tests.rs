@@ -1,7 +1,7 @@
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor, Tolerance};
 
-use super::{RopeOps, rope};
+use super::{RopeOps, partial_rope, rope};
 use crate::testing::{assert_finite_differences, assert_same, computes, evaluate, random};
 
 /// Transformers' form: `x·cos + rotate_half(x)·sin`.
@@ -58,9 +58,31 @@ fn the_composed_form_turns_back_too() {
     let (cos, sin) = tables(3, 2);
     let x = random(1, [6, 8]);
     let half = |t: Tensor<2>| t.cast(DType::F64).into_dispatch();
-    let turned = <Dispatch as RopeOps>::rope(half(x.clone()), half(cos.clone()), half(sin.clone()), false);
-    let back = <Dispatch as RopeOps>::rope(turned.clone(), half(cos.clone()), half(sin.clone()), true);
+    let turned = <Dispatch as RopeOps>::rope(half(x.clone()), half(cos.clone()), half(sin.clone()), 4, false);
+    let back = <Dispatch as RopeOps>::rope(turned.clone(), half(cos.clone()), half(sin.clone()), 4, true);
     let single = |t| Tensor::<2>::from_dispatch(t).cast(DType::F32).into_data();
     single(back).assert_approx_eq::<f32>(&x.to_data(), Tolerance::absolute(1e-6));
     single(turned).assert_approx_eq::<f32>(&rope(x, cos, sin).into_data(), Tolerance::absolute(1e-5));
+}
+
+#[test]
+fn a_part_of_each_head_turns_and_the_rest_stays() {
+    for (repeats, m, heads, half, width) in [(2, 3, 5, 2, 7), (1, 9, 2, 4, 12)] {
+        let (cos, sin) = tables(m, half);
+        let n = repeats * m;
+        let inputs = [random(1, [n, heads * width])];
+        let fused = evaluate(&inputs, |t| partial_rope(t[0].clone(), cos.clone(), sin.clone(), width));
+        let expected = evaluate(&inputs, |t| {
+            let x = t[0].clone().reshape([n, heads, width]);
+            let (first, rest) = (x.clone().slice_dim(2, 0..2 * half), x.slice_dim(2, 2 * half..width));
+            let first = rotate_half(first.reshape([n, heads * 2 * half]), cos.clone(), sin.clone());
+            Tensor::cat(vec![first.reshape([n, heads, 2 * half]), rest], 2).reshape([n, heads * width])
+        });
+        assert_same(&fused, &expected, 1e-5);
+        if computes(DType::F64) {
+            let double = |t: &Tensor<2>| t.clone().cast(DType::F64);
+            let found = partial_rope(double(&inputs[0]), double(&cos), double(&sin), width);
+            assert_same(&[found.cast(DType::F32).into_data()], &expected[..1], 1e-5);
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! `silu(gate)·up` (Shazeer 2020), and that times a vector, as (IA)³ (Liu et al. 2022) scales the input of a feedforward
+//! `silu(gate)·up` or `gelu(gate)·up` (Shazeer 2020), and that times a vector, as (IA)³ (Liu et al. 2022) scales the input of a feedforward
 //! block's second layer. Backward reads gate and up alone (and the vector).
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -11,23 +11,26 @@ use burn::tensor::Tensor;
 
 use crate::columns::ColumnOps;
 
+mod activation;
 mod composed;
 mod cpu;
+
+pub use activation::Activation;
 
 #[cfg(test)]
 mod tests;
 
-/// `silu(gate)·up`, of one dtype.
+/// `act(gate)·up`, of one dtype.
 ///
 /// # Shapes
 /// - gate, up: `[n, m]`
 /// - result: `[n, m]`
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
 pub trait SwigluOps: ColumnOps {
-    /// `gate·σ(gate)·up`.
+    /// `act(gate)·up`.
     #[fusion(default)]
-    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
-        composed::swiglu::<Self>(gate, up)
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>, act: Activation) -> FloatTensor<Self> {
+        composed::swiglu::<Self>(gate, up, act)
     }
 
     /// The gradients with respect to gate and up.
@@ -36,14 +39,20 @@ pub trait SwigluOps: ColumnOps {
         grad: FloatTensor<Self>,
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
+        act: Activation,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        composed::swiglu_backward::<Self>(grad, gate, up)
+        composed::swiglu_backward::<Self>(grad, gate, up, act)
     }
 
-    /// `gate·σ(gate)·up ∘ l` for l `[columns]` of the same dtype, or of f32.
+    /// `act(gate)·up ∘ l` for l `[columns]` of the same dtype, or of f32.
     #[fusion(default)]
-    fn scaled_swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>, l: FloatTensor<Self>) -> FloatTensor<Self> {
-        composed::scaled_swiglu::<Self>(gate, up, l)
+    fn scaled_swiglu(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        l: FloatTensor<Self>,
+        act: Activation,
+    ) -> FloatTensor<Self> {
+        composed::scaled_swiglu::<Self>(gate, up, l, act)
     }
 
     /// The gradients with respect to gate, up and l.
@@ -53,8 +62,9 @@ pub trait SwigluOps: ColumnOps {
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
         l: FloatTensor<Self>,
+        act: Activation,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        composed::scaled_swiglu_backward::<Self>(grad, gate, up, l)
+        composed::scaled_swiglu_backward::<Self>(grad, gate, up, l, act)
     }
 }
 
@@ -62,19 +72,26 @@ pub trait SwigluOps: ColumnOps {
 impl SwigluOps for burn::backend::Cube {}
 
 impl<B: SwigluOps, C: CheckpointStrategy> SwigluOps for Autodiff<B, C> {
-    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>, act: Activation) -> FloatTensor<Self> {
         let ((gate, gate_node), (up, up_node)) = (gate.into_parts(), up.into_parts());
         match SwigluBackward.prepare::<C>([gate_node, up_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((gate.clone(), up.clone()), B::swiglu(gate, up)),
-            OpsKind::UnTracked(prep) => prep.finish(B::swiglu(gate, up)),
+            OpsKind::Tracked(prep) => prep.finish((gate.clone(), up.clone(), act), B::swiglu(gate, up, act)),
+            OpsKind::UnTracked(prep) => prep.finish(B::swiglu(gate, up, act)),
         }
     }
 
-    fn scaled_swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>, l: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn scaled_swiglu(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        l: FloatTensor<Self>,
+        act: Activation,
+    ) -> FloatTensor<Self> {
         let ((gate, gate_node), (up, up_node), (l, l_node)) = (gate.into_parts(), up.into_parts(), l.into_parts());
         match ScaledSwigluBackward.prepare::<C>([gate_node, up_node, l_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish([gate.clone(), up.clone(), l.clone()], B::scaled_swiglu(gate, up, l)),
-            OpsKind::UnTracked(prep) => prep.finish(B::scaled_swiglu(gate, up, l)),
+            OpsKind::Tracked(prep) => {
+                prep.finish(([gate.clone(), up.clone(), l.clone()], act), B::scaled_swiglu(gate, up, l, act))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::scaled_swiglu(gate, up, l, act)),
         }
     }
 }
@@ -83,13 +100,13 @@ impl<B: SwigluOps, C: CheckpointStrategy> SwigluOps for Autodiff<B, C> {
 struct SwigluBackward;
 
 impl<B: SwigluOps> Backward<B, 2> for SwigluBackward {
-    type State = (FloatTensor<B>, FloatTensor<B>);
+    type State = (FloatTensor<B>, FloatTensor<B>, Activation);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let (gate, up) = ops.state;
+        let (gate, up, act) = ops.state;
         let [gate_node, up_node] = ops.parents;
-        let (gate_grad, up_grad) = B::swiglu_backward(grad, gate, up);
+        let (gate_grad, up_grad) = B::swiglu_backward(grad, gate, up, act);
         if let Some(node) = gate_node {
             grads.register::<B>(node.id, gate_grad);
         }
@@ -103,12 +120,12 @@ impl<B: SwigluOps> Backward<B, 2> for SwigluBackward {
 struct ScaledSwigluBackward;
 
 impl<B: SwigluOps> Backward<B, 3> for ScaledSwigluBackward {
-    type State = [FloatTensor<B>; 3];
+    type State = ([FloatTensor<B>; 3], Activation);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let [gate, up, l] = ops.state;
-        let (gate_grad, up_grad, l_grad) = B::scaled_swiglu_backward(grad, gate, up, l);
+        let ([gate, up, l], act) = ops.state;
+        let (gate_grad, up_grad, l_grad) = B::scaled_swiglu_backward(grad, gate, up, l, act);
         for (node, grad) in ops.parents.into_iter().zip([gate_grad, up_grad, l_grad]) {
             if let Some(node) = node {
                 grads.register::<B>(node.id, grad);
@@ -119,7 +136,12 @@ impl<B: SwigluOps> Backward<B, 3> for ScaledSwigluBackward {
 
 /// `silu(gate)·up` for tensors of one shape and dtype.
 pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-    Tensor::from_dispatch(<Dispatch as SwigluOps>::swiglu(gate.into_dispatch(), up.into_dispatch()))
+    glu(gate, up, Activation::Silu)
+}
+
+/// `act(gate)·up` for tensors of one shape and dtype.
+pub fn glu(gate: Tensor<2>, up: Tensor<2>, act: Activation) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as SwigluOps>::swiglu(gate.into_dispatch(), up.into_dispatch(), act))
 }
 
 /// `silu(gate)·up ∘ l` for gate and up of one dtype and l of the same or of f32, in gate's dtype.
@@ -129,9 +151,11 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 /// - l: `[m]`
 /// - result: `[n, m]`
 pub fn scaled_swiglu(gate: Tensor<2>, up: Tensor<2>, l: Tensor<1>) -> Tensor<2> {
-    Tensor::from_dispatch(<Dispatch as SwigluOps>::scaled_swiglu(
-        gate.into_dispatch(),
-        up.into_dispatch(),
-        l.into_dispatch(),
-    ))
+    scaled_glu(gate, up, l, Activation::Silu)
+}
+
+/// As [`scaled_swiglu`], with another activation of the gate.
+pub fn scaled_glu(gate: Tensor<2>, up: Tensor<2>, l: Tensor<1>, act: Activation) -> Tensor<2> {
+    let (gate, up, l) = (gate.into_dispatch(), up.into_dispatch(), l.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as SwigluOps>::scaled_swiglu(gate, up, l, act))
 }

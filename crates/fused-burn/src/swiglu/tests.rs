@@ -1,7 +1,7 @@
 use burn::tensor::activation::silu;
 use burn::tensor::{DType, Tensor, Tolerance};
 
-use super::{scaled_swiglu, swiglu};
+use super::{Activation, glu, scaled_glu, scaled_swiglu, swiglu};
 use crate::testing::{assert_finite_differences, assert_near, assert_same, computes, evaluate, random};
 
 #[test]
@@ -59,4 +59,25 @@ fn half_precision() {
         y.cast(DType::F32)
     });
     assert_near(&half, &single);
+}
+
+/// By the definition of PyTorch's documentation.
+fn gelu(x: Tensor<2>) -> Tensor<2> {
+    let inner = (x.clone() + x.clone().powi_scalar(3) * 0.044715) * (2.0 / std::f64::consts::PI).sqrt();
+    x * 0.5 * (inner.tanh() + 1.0)
+}
+
+#[test]
+fn gelu_is_its_definition_with_every_gradient() {
+    let act = Activation::GeluTanh;
+    for shape in [[1, 1], [3, 5], [70, 33], [129, 1536]] {
+        let inputs = [random(1, shape) * 4.0, random(2, shape), random(3, [1, shape[1]])];
+        let fused = evaluate(&inputs[..2], |t| glu(t[0].clone(), t[1].clone(), act));
+        assert_same(&fused, &evaluate(&inputs[..2], |t| gelu(t[0].clone()) * t[1].clone()), 1e-4);
+        let fused = evaluate(&inputs, |t| scaled_glu(t[0].clone(), t[1].clone(), t[2].clone().flatten(0, 1), act));
+        let composed = evaluate(&inputs, |t| gelu(t[0].clone()) * t[1].clone() * t[2].clone());
+        assert_same(&fused, &composed, 1e-4);
+    }
+    let inputs = [random(5, [3, 4]), random(6, [3, 4])];
+    assert_finite_differences(&inputs, |t| glu(t[0].clone(), t[1].clone(), act));
 }

@@ -72,7 +72,16 @@ impl Attention {
             }
             Pattern::Causal(starts) => {
                 let (heads, kv_heads, head_dim) = (self.heads, self.kv_heads, self.head_dim);
-                let shape = AttentionShape { batch, seq, heads, kv_heads, head_dim, starts: starts.clone() };
+                let shape = AttentionShape {
+                    batch,
+                    seq,
+                    heads,
+                    kv_heads,
+                    head_dim,
+                    starts: starts.clone(),
+                    window: None,
+                    scores: Default::default(),
+                };
                 causal_attention(q, k, v, shape)
             }
             Pattern::Masked(mask) => {

@@ -70,7 +70,16 @@ mod tests {
         for starts in [None, Some(Arc::new(vec![0, 0, 2, 2, 2, 0, 1, 1, 3, 3]))] {
             let q = random("q", [batch * seq, heads * head_dim]);
             let [k, v] = ["k", "v"].map(|name| random(name, [batch * seq, kv_heads * head_dim]));
-            let shape = AttentionShape { batch, seq, heads, kv_heads, head_dim, starts: starts.clone() };
+            let shape = AttentionShape {
+                batch,
+                seq,
+                heads,
+                kv_heads,
+                head_dim,
+                starts: starts.clone(),
+                window: None,
+                scores: Default::default(),
+            };
             let expected = causal_attention(q.clone(), k.clone(), v.clone(), shape);
             let [k, v] = [k, v].map(|t| t.reshape([batch, seq, kv_heads, head_dim]).swap_dims(1, 2));
             let found = dropped_attention(q, k, v, &Pattern::Causal(starts), 0.0);

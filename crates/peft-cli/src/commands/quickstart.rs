@@ -72,7 +72,7 @@ struct Score {
 
 impl Score {
     fn of(base: &Base, examples: &[Example]) -> Result<Self> {
-        let loss = evaluate(&base.model, examples, BATCH, base.pad_id(), |_| {}).loss;
+        let loss = evaluate(&base.model, examples, BATCH, base.pad_id(), |_| {})?.loss;
         let bar = output::bar(examples.len(), "answering");
         let answers = answer(&base.model, examples, BATCH, &base.eos_ids(), |rows| bar.set_position(rows as u64))?;
         bar.finish_and_clear();

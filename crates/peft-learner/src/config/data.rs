@@ -82,6 +82,15 @@ impl DataConfig {
             rows: rows(&mut section),
         };
         config.rows.problems().into_iter().for_each(|problem| section.problem(problem));
+        let valid = config
+            .valid
+            .iter()
+            .flat_map(|valid| if let Valid::Sources(sources) = valid { sources.as_slice() } else { &[] });
+        for source in config.train.iter().chain(valid) {
+            let own = config.rows.clone().renaming(&source.columns);
+            let problems = own.problems().into_iter().filter(|problem| problem.starts_with("`data.columns."));
+            problems.for_each(|problem| section.problem(format!("{problem} (in the columns of `{}`)", source.path)));
+        }
         section.finish();
         config
     }
@@ -102,7 +111,8 @@ fn sources(value: Value, key: &str, section: &mut Section<'_>) -> Vec<Source> {
             }
             Ok(source) => sources.push(source),
             Err(_) => section.problem(format!(
-                "`data.{key}`: {shown} is no file; write \"rows.jsonl\", or {{ path = \"rows.jsonl\", weight = 2.0 }}"
+                "`data.{key}`: {shown} is no file; write \"rows.jsonl\", or {{ path = \"rows.jsonl\", weight = 2.0, columns = \
+                 {{ text = \"body\" }} }}"
             )),
         }
     }
@@ -195,7 +205,7 @@ mod tests {
         )
         .unwrap();
         let data = &config.data;
-        assert_eq!(data.train, [Source::from("a.jsonl"), Source { path: "b/*.parquet".into(), weight: 2.5 }]);
+        assert_eq!(data.train, [Source::from("a.jsonl"), Source { weight: 2.5, ..Source::from("b/*.parquet") }]);
         assert_eq!((&data.valid, &data.cache), (&Some(Valid::Share(0.1)), &DataCache::Folder("tokens".into())));
         assert_eq!((data.rows.columns["messages"].as_str(), data.rows.assistant_only_loss), ("dialog", false));
         assert_eq!(data.rows.chat_template_kwargs["enable_thinking"], false);

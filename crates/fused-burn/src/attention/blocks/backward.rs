@@ -8,6 +8,7 @@ use super::super::shape::AttentionShape;
 use super::block::{BLOCK, Block};
 use crate::flex::buffer;
 use crate::matrix::{Mat, MatMut, Product, compute};
+use crate::scores::{cap_all, cap_slope};
 use crate::simd::{exp, sum, vectorized};
 
 /// The inputs and results of forward.
@@ -126,7 +127,10 @@ fn block_backward(
                 let visible = block.visible(row, tile);
                 vectorized(
                     #[inline(always)]
-                    || softmax_backward(weights, grads, visible, logs[row], dots[row]),
+                    || match s.scores.softcap {
+                        None => softmax_backward(weights, grads, visible, logs[row], dots[row]),
+                        Some(cap) => capped_backward(weights, grads, visible, logs[row], dots[row], cap),
+                    },
                 );
             }
             let at = head * d * s.seq + tile.start;
@@ -148,12 +152,30 @@ fn block_backward(
 #[inline(always)]
 fn softmax_backward(weights: &mut [f32], grads: &mut [f32], visible: Range<usize>, log: f32, dot: f32) {
     let grads = &mut grads[..weights.len()];
-    for rest in [0..visible.start, visible.end..weights.len()] {
-        weights[rest.clone()].fill(0.0);
-        grads[rest].fill(0.0);
-    }
+    clear_hidden(weights, grads, &visible);
     for (w, g) in weights[visible.clone()].iter_mut().zip(&mut grads[visible]) {
         *w = exp(*w - log);
         *g = *w * (*g - dot);
+    }
+}
+
+/// As [`softmax_backward`], for scores that a soft cap bends.
+#[inline(always)]
+fn capped_backward(weights: &mut [f32], grads: &mut [f32], visible: Range<usize>, log: f32, dot: f32, cap: f32) {
+    let grads = &mut grads[..weights.len()];
+    clear_hidden(weights, grads, &visible);
+    cap_all(&mut weights[visible.clone()], cap);
+    for (w, g) in weights[visible.clone()].iter_mut().zip(&mut grads[visible]) {
+        let slope = cap_slope(*w, cap);
+        *w = exp(*w - log);
+        *g = *w * (*g - dot) * slope;
+    }
+}
+
+#[inline(always)]
+fn clear_hidden(weights: &mut [f32], grads: &mut [f32], visible: &Range<usize>) {
+    for rest in [0..visible.start, visible.end..weights.len()] {
+        weights[rest.clone()].fill(0.0);
+        grads[rest].fill(0.0);
     }
 }

@@ -8,6 +8,7 @@ use super::super::shape::AttentionShape;
 use super::block::{BLOCK, Block};
 use crate::flex::buffer;
 use crate::matrix::{Mat, MatMut, Product, compute};
+use crate::scores::cap_all;
 use crate::simd::{exp, max, sum, vectorized};
 
 /// Turns the visible scores of a row into exponentials over the largest that was seen so far, and the others into zeros.
@@ -67,6 +68,9 @@ pub(in super::super) fn forward(q: &[f32], k: &[f32], v: &[f32], shape: &Attenti
                         #[inline(always)]
                         || {
                             let visible = block.visible(row, tile);
+                            if let Some(cap) = shape.scores.softcap {
+                                cap_all(&mut scores[visible.clone()], cap);
+                            }
                             let factor = exponentials(scores, visible, &mut largest[row], &mut totals[row]);
                             for x in mixed.iter_mut() {
                                 *x *= factor;

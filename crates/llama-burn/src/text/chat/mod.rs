@@ -31,16 +31,8 @@ const TOOL_USE: &str = "tool_use";
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    traits: BTreeMap<String, Traits>,
-}
-
-/// Properties of a template, told from its source.
-#[derive(Clone, Copy, Debug)]
-struct Traits {
-    /// It marks what the assistant says with `{% generation %}`.
-    marks: bool,
-    /// Its loops look at the next message, so that they come to messages too early.
-    looks_ahead: bool,
+    /// By name, whether a template marks what the assistant says with `{% generation %}`.
+    marks: BTreeMap<String, bool>,
 }
 
 impl ChatTemplate {
@@ -88,10 +80,10 @@ impl ChatTemplate {
         for (name, token) in special.iter() {
             environment.add_global(name, token);
         }
-        let mut traits = BTreeMap::new();
+        let mut marks = BTreeMap::new();
         for (name, source) in sources {
-            let (source, marks) = environment::with_generation_calls(source);
-            traits.insert(name.clone(), Traits { marks, looks_ahead: source.contains("nextitem") });
+            let (source, marked) = environment::adapted(source);
+            marks.insert(name.clone(), marked);
             environment.add_template_owned(name.clone(), source).map_err(|error| match template_error(error) {
                 LlamaError::Template { message } if name != DEFAULT => {
                     LlamaError::Template { message: format!("`{name}`: {message}") }
@@ -99,7 +91,7 @@ impl ChatTemplate {
                 error => error,
             })?;
         }
-        Ok(Self { environment, traits })
+        Ok(Self { environment, marks })
     }
 
     /// Sets a variable that the template sees, as a keyword argument of `apply_chat_template` does: Llama-3.2's
@@ -121,14 +113,14 @@ impl ChatTemplate {
 
     /// Adds the templates' names and sources.
     pub(super) fn hash_sources(&self, hash: &mut impl Hasher) {
-        for (name, template) in self.traits.keys().zip(self.sources()) {
+        for (name, template) in self.marks.keys().zip(self.sources()) {
             (name, template).hash(hash);
         }
     }
 
     fn sources(&self) -> impl Iterator<Item = String> {
         let source = |name| self.environment.get_template(name).map(|template| template.source().to_string());
-        self.traits.keys().map(move |name| source(name).unwrap_or_default())
+        self.marks.keys().map(move |name| source(name).unwrap_or_default())
     }
 
     /// The text of a conversation; with `add_generation_prompt` it ends where the assistant is to go on.
@@ -153,7 +145,7 @@ impl ChatTemplate {
             [] => Value::from(()),
             tools => Value::from(Serde(tools)),
         };
-        let context = |messages: Value, generation: Value| {
+        let context = |messages: Value, functions: [(&'static str, Value); 2]| {
             let mut variables: BTreeMap<String, Value> = BTreeMap::new();
             for (name, value) in &conversation.template_kwargs {
                 variables.insert(name.clone(), Value::from(Serde(value)));
@@ -163,23 +155,23 @@ impl ChatTemplate {
             variables.insert("tools".into(), tools.clone());
             variables.insert("messages".into(), messages);
             variables.insert("add_generation_prompt".into(), add_generation_prompt.into());
-            variables.insert(render::GENERATION.into(), generation);
+            variables.extend(functions.map(|(name, function)| (name.to_string(), function)));
             Value::from(variables)
         };
         render::render(&template, &messages, context).map_err(template_error)
     }
 
-    fn traits(&self, conversation: &Conversation) -> Result<Traits> {
-        let name = self.name(conversation)?;
-        Ok(self.traits.get(name).copied().unwrap_or(Traits { marks: false, looks_ahead: true }))
+    /// Whether the conversation's template marks what the assistant says.
+    fn marks(&self, conversation: &Conversation) -> Result<bool> {
+        Ok(self.marks.get(self.name(conversation)?) == Some(&true))
     }
 
     fn name(&self, conversation: &Conversation) -> Result<&str> {
-        let has = |name: &&str| self.traits.contains_key(*name);
+        let has = |name: &&str| self.marks.contains_key(*name);
         let wanted = [TOOL_USE, DEFAULT];
         let wanted = if conversation.tools.is_empty() { &wanted[1..] } else { &wanted[..] };
         wanted.iter().copied().find(has).ok_or_else(|| {
-            let names: Vec<&str> = self.traits.keys().map(String::as_str).collect();
+            let names: Vec<&str> = self.marks.keys().map(String::as_str).collect();
             let message = format!("no chat_template is named \"default\"; there are: {}", names.join(", "));
             LlamaError::Template { message }
         })

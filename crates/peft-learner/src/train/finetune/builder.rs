@@ -10,7 +10,7 @@ use llama_burn::{CausalModel, GenerateOptions, Text};
 use peft_burn::TrainableReport;
 
 use crate::config::TrainingConfig;
-use crate::data::{Example, Examples, Stream};
+use crate::data::{Examples, Stream};
 use crate::report::{Metrics, StepReport};
 use crate::train::callbacks::{Callbacks, Evaluated, Flow, Saved};
 use crate::train::causal_lm::CausalLm;
@@ -27,7 +27,7 @@ pub struct Finetune<M: CausalModel> {
     pub(super) adapter: Option<String>,
     pub(super) training: TrainingConfig,
     pub(super) train: Option<Train>,
-    pub(super) valid: Vec<Example>,
+    pub(super) valid: Examples,
     pub(super) shuffle: bool,
     pub(super) packing: Option<usize>,
     pub(super) pad_id: u32,
@@ -93,7 +93,7 @@ impl<M: CausalModel> Finetune<M> {
             adapter: None,
             training,
             train: None,
-            valid: Vec::new(),
+            valid: Examples::default(),
             shuffle: true,
             packing: None,
             pad_id: 0,
@@ -124,7 +124,7 @@ impl<M: CausalModel> Finetune<M> {
     }
 
     /// The rows to evaluate on, every `eval_steps` steps and at the end. None: nothing is evaluated.
-    pub fn valid(mut self, examples: impl Into<Vec<Example>>) -> Self {
+    pub fn valid(mut self, examples: impl Into<Examples>) -> Self {
         self.valid = examples.into();
         self
     }

@@ -89,7 +89,7 @@ impl<M: CausalModel> Finetune<M> {
             contents.insert("data".to_owned(), contents::of_examples(examples.iter())?);
         }
         if !self.valid.is_empty() && !contents.contains_key("valid") {
-            contents.insert("valid".to_owned(), contents::of_examples(self.valid.iter().cloned().map(Ok))?);
+            contents.insert("valid".to_owned(), contents::of_examples(self.valid.iter())?);
         }
         let state = TrainerState {
             global_step: 0,

@@ -104,6 +104,11 @@ impl Llama {
         self.gradient_checkpointing = on;
     }
 
+    /// Whether decoder layers run again in backward, as [`Self::set_gradient_checkpointing`] said.
+    pub fn gradient_checkpointing(&self) -> bool {
+        self.gradient_checkpointing
+    }
+
     /// Whether a pass without a cache is one whose layers run again in backward.
     pub(crate) fn recomputes(&self) -> bool {
         let dropout = |name: &str| self.adapter_config(name).map_or(0.0, |config| config.dropout());

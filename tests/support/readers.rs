@@ -5,7 +5,6 @@ use std::sync::OnceLock;
 
 use burn::tensor::Device;
 use llama_burn::{ChatTemplate, Conversation, Llama, LlamaConfig, Message, ModelSummary, Text, Tokenizer};
-use peft_burn::methods::MethodConfig;
 use peft_burn::tensor_file::TensorFile;
 use peft_burn::{AdapterFiles, AdapterSummary, PeftConfig, PeftModel, adalora};
 use peft_learner::config::RunConfig;

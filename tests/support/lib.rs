@@ -19,7 +19,7 @@ pub use fused_burn::testing::test_device as device;
 use llama_burn::{AttentionMask, Input, Llama};
 use peft_burn::tensor_file::TensorFile;
 use peft_burn::{AdapterFiles, PeftConfig, PeftModel, adalora};
-pub use python::{python_with, run_script};
+pub use python::{python_with, run_script, run_script_with};
 
 /// The folder of all fixtures: where Cargo says that the package is, which on another machine is not where it was built.
 pub fn fixtures() -> PathBuf {

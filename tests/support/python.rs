@@ -1,5 +1,6 @@
 //! The Python that the reference libraries are installed in.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -27,7 +28,15 @@ pub fn python_with(modules: &[&str]) -> Option<PathBuf> {
 /// # Panics
 /// When the script fails, with what it printed.
 pub fn run_script(python: &Path, script: &str, argument: &Path) {
+    run_script_with(python, script, &[argument.as_os_str()]);
+}
+
+/// As [`run_script`], with several arguments.
+///
+/// # Panics
+/// When the script fails, with what it printed.
+pub fn run_script_with(python: &Path, script: &str, arguments: &[&OsStr]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script);
-    let output = Command::new(python).arg(script).arg(argument).output().unwrap();
+    let output = Command::new(python).arg(script).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

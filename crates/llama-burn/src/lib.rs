@@ -13,7 +13,10 @@ mod tensors;
 mod text;
 mod weights;
 
-pub use config::{Dtype, LlamaConfig, LoadDtype, RopeConfig, RopeScaling};
+pub use config::{
+    Decoder, Dtype, EmbeddingScale, Gate, LayerKind, LayerRope, LlamaConfig, LoadDtype, Norms, QkNorm, RopeConfig,
+    RopeScaling,
+};
 pub use error::{LlamaError, Result};
 pub use generate::{Decoder, Finish, Generate, GenerateOptions, Piece, Sampler, SamplingConfig, TokenLogprob};
 pub use merge::{MergeReport, merge_into};

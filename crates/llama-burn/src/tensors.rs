@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use peft_burn::targets::ModuleInfo;
 
-use crate::config::LlamaConfig;
+use crate::config::{LlamaConfig, Norms, QkNorm};
 
 /// A module that holds weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,19 +65,35 @@ impl LlamaConfig {
         let (hidden, inner) = (self.hidden_size, self.intermediate_size);
         let (q, kv) = (self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
         let norm = Kind::Norm { width: hidden };
-        let attention = |inp, out| Kind::Linear { inp, out, bias: self.attention_bias };
+        let decoder = &self.decoder;
+        let input = |out| Kind::Linear { inp: hidden, out, bias: self.attention_bias || decoder.qkv_bias };
         let mlp = |inp, out| Kind::Linear { inp, out, bias: self.mlp_bias };
-        vec![
-            ("input_layernorm", norm),
-            ("self_attn.q_proj", attention(hidden, q)),
-            ("self_attn.k_proj", attention(hidden, kv)),
-            ("self_attn.v_proj", attention(hidden, kv)),
-            ("self_attn.o_proj", attention(q, hidden)),
-            ("post_attention_layernorm", norm),
-            ("mlp.gate_proj", mlp(hidden, inner)),
-            ("mlp.up_proj", mlp(hidden, inner)),
-            ("mlp.down_proj", mlp(inner, hidden)),
-        ]
+        let mut all = Vec::new();
+        all.extend((decoder.norms != Norms::Post).then_some(("input_layernorm", norm)));
+        if decoder.fused {
+            all.push(("self_attn.qkv_proj", input(q + 2 * kv)));
+        } else {
+            let projections = [("self_attn.q_proj", q), ("self_attn.k_proj", kv), ("self_attn.v_proj", kv)];
+            all.extend(projections.map(|(path, out)| (path, input(out))));
+        }
+        let norms =
+            |q, k| [("self_attn.q_norm", q), ("self_attn.k_norm", k)].map(|(path, width)| (path, Kind::Norm { width }));
+        match decoder.qk_norm {
+            None => {}
+            Some(QkNorm::Head) => all.extend(norms(self.head_dim, self.head_dim)),
+            Some(QkNorm::Full) => all.extend(norms(q, kv)),
+        }
+        all.push(("self_attn.o_proj", Kind::Linear { inp: q, out: hidden, bias: self.attention_bias }));
+        all.push(("post_attention_layernorm", norm));
+        all.extend((decoder.norms == Norms::Both).then_some(("pre_feedforward_layernorm", norm)));
+        if decoder.fused {
+            all.push(("mlp.gate_up_proj", mlp(hidden, 2 * inner)));
+        } else {
+            all.extend(["mlp.gate_proj", "mlp.up_proj"].map(|path| (path, mlp(hidden, inner))));
+        }
+        all.push(("mlp.down_proj", mlp(inner, hidden)));
+        all.extend((decoder.norms != Norms::Pre).then_some(("post_feedforward_layernorm", norm)));
+        all
     }
 
     /// After the decoder layers.

@@ -42,7 +42,7 @@ pub trait MixedBatch: PeftModel {
             return Err(Unsupported::MixedDisabled.into());
         }
         let own_rows = |name: &str, layer: LayerRef<'_>| match layer {
-            LayerRef::Embedding(layer) => layer.adapters().get(name).is_some_and(|a| a.tokens.is_some()),
+            LayerRef::Embedding(layer) => layer.adapters().get(name).is_some_and(|a| a.tied || a.tokens.is_some()),
             LayerRef::Norm(layer) => layer.adapters().get(name).is_some(),
             LayerRef::Linear(_) => false,
         };

@@ -79,11 +79,9 @@ impl ModelArgs {
         base.warnings.iter().for_each(warn);
         if let Some(adapter) = &self.adapter {
             base.model.load_adapter(adapter, ADAPTER, false)?.iter().for_each(warn);
-            if let Some(text) = &mut base.text {
-                let own = text.take_from_adapter(&base.dir, adapter)?;
-                if !own.is_empty() {
-                    warn(format_args!("the adapter's own {} take the place of the model's", own.join(", ")));
-                }
+            let own = base.take_text_from_adapter(adapter)?;
+            if !own.is_empty() {
+                warn(format_args!("the adapter's own {} take the place of the model's", own.join(", ")));
             }
         }
         base.beyond_vocabulary().iter().for_each(warn);
@@ -97,6 +95,14 @@ pub fn object(text: &str) -> std::result::Result<Map<String, Value>, String> {
         .map_err(|error| format!("it must be a JSON object, such as '{{\"enable_thinking\": false}}': {error}"))
 }
 
+/// The folders in `dir` that hold an adapter.
+fn within(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found: Vec<PathBuf> = entries.filter(|path| path.join("adapter_config.json").exists()).collect();
+    found.sort();
+    found
+}
+
 /// Refuses a directory without an adapter in it, before a model is loaded for nothing.
 pub fn check_adapter_dir(dir: &Path) -> Result {
     if dir.join("adapter_config.json").exists() {
@@ -105,6 +111,10 @@ pub fn check_adapter_dir(dir: &Path) -> Result {
     let inner = dir.join("adapter");
     let way_out = if inner.join("adapter_config.json").exists() {
         format!("this folder is a run's; its adapter is `{}`", inner.display())
+    } else if let [one, ..] = within(dir).as_slice() {
+        // PEFT writes an adapter under another name than `default` into a folder of that name, Transformers into `checkpoint-N`.
+        let all: Vec<_> = within(dir).iter().map(|folder| format!("`{}`", folder.display())).collect();
+        format!("there are adapters in it: {}; give one of them, such as {}", all.join(", "), one.display())
     } else if dir.join("config.json").exists() {
         "this folder is a model's: give it as --model, or make an adapter of what it learned with `peft convert --from-model`"
             .to_owned()

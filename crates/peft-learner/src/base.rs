@@ -80,6 +80,21 @@ impl Base {
         Ok(Self { model, text, dir, warnings })
     }
 
+    /// Puts the tokenizer and the chat template of an adapter's folder in the place of the base's, where it has its own, and says
+    /// which of its files count.
+    ///
+    /// # Errors
+    /// [`LlamaError`](llama_burn::LlamaError) for files that are there but broken.
+    pub fn take_text_from_adapter(&mut self, adapter: impl AsRef<Path>) -> Result<Vec<&'static str>> {
+        match &mut self.text {
+            Some(text) => Ok(text.take_from_adapter(&self.dir, adapter)?),
+            None => {
+                self.text = Text::from_dir(&adapter)?;
+                Ok(if self.text.is_some() { Text::own_files(&self.dir, adapter)? } else { Vec::new() })
+            }
+        }
+    }
+
     /// A warning about a tokenizer with tokens that the model, as it is now, has no embedding for.
     pub fn beyond_vocabulary(&self) -> Option<String> {
         self.text.as_ref()?.tokenizer.beyond(self.model.spec().vocab_size)

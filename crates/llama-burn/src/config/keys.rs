@@ -1,26 +1,49 @@
-//! The values that a `config.json` holds: sizes, numbers, flags and token ids.
+//! A JSON object that is read key by key, with every problem noted.
 
 use std::fmt::Display;
+use std::path::Path;
 
-use peft_burn::reader::Section;
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use crate::error::{LlamaError, Result};
 
 /// The largest size taken at its word: beyond any model, and products of sizes stay within 128 bits.
 const MAX_SIZE: u64 = 1 << 28;
 
-/// An object being read. A getter notes what is wrong and returns a stand-in, so that reading goes on and all problems
-/// are reported together.
-pub(super) struct Keys<'r>(pub Section<'r>);
+/// A JSON object being read. A getter notes what is wrong and returns a stand-in, so that reading goes on and all
+/// problems are reported together.
+pub(super) struct Keys<'a> {
+    pub object: &'a Map<String, Value>,
+    prefix: String,
+    pub problems: Vec<String>,
+}
 
-impl Keys<'_> {
+impl<'a> Keys<'a> {
+    pub fn new(object: &'a Map<String, Value>) -> Self {
+        Self { object, prefix: String::new(), problems: Vec::new() }
+    }
+
+    /// The keys of an object within one, whose problems name `prefix` too.
+    pub fn within(object: &'a Map<String, Value>, prefix: impl Into<String>) -> Self {
+        Self { object, prefix: prefix.into(), problems: Vec::new() }
+    }
+
     /// The value of `key`; null counts as absent.
-    pub fn get(&mut self, key: &str) -> Option<Value> {
-        self.0.get(key)
+    pub fn get(&self, key: &str) -> Option<&'a Value> {
+        self.object.get(key).filter(|value| !value.is_null())
+    }
+
+    /// Whether `key` is there with null.
+    pub fn is_null(&self, key: &str) -> bool {
+        self.object.get(key).is_some_and(Value::is_null)
     }
 
     pub fn problem(&mut self, key: &str, message: impl Display) {
-        let problem = format!("{}: {message}", self.0.path(key));
-        self.0.problem(problem);
+        let dot = if self.prefix.is_empty() { "" } else { "." };
+        let problem = format!("{}{dot}{key}: {message}", self.prefix);
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
     /// A size: a whole number from 1 to [`MAX_SIZE`].
@@ -36,6 +59,14 @@ impl Keys<'_> {
         1
     }
 
+    /// A size that null takes away and that is `default` where the key is absent.
+    pub fn size_or_none(&mut self, key: &str, default: Option<usize>) -> Option<usize> {
+        if self.is_null(key) {
+            return None;
+        }
+        self.get(key).map_or(default, |_| Some(self.size(key, None)))
+    }
+
     /// A number above zero.
     pub fn positive(&mut self, key: &str, default: Option<f64>) -> f64 {
         match (self.get(key), default) {
@@ -49,6 +80,38 @@ impl Keys<'_> {
         1.0
     }
 
+    /// A number above zero that null takes away and that is `default` where the key is absent.
+    pub fn positive_or_none(&mut self, key: &str, default: Option<f64>) -> Option<f64> {
+        if self.is_null(key) {
+            return None;
+        }
+        self.get(key).map_or(default, |_| Some(self.positive(key, None)))
+    }
+
+    /// Numbers above zero, of which there are `len`.
+    pub fn positives(&mut self, key: &str, len: usize) -> Vec<f64> {
+        let Some(value) = self.get(key) else {
+            self.problem(key, "is missing");
+            return vec![1.0; len];
+        };
+        let number = |v: &Value| v.as_f64().filter(|&x| x > 0.0 && x.is_finite());
+        let numbers: Option<Vec<f64>> = value.as_array().and_then(|list| list.iter().map(number).collect());
+        match numbers {
+            Some(numbers) if numbers.len() == len => numbers,
+            Some(numbers) => {
+                self.problem(
+                    key,
+                    format_args!("must be {len} numbers, one for each pair that turns, but is {}", numbers.len()),
+                );
+                vec![1.0; len]
+            }
+            None => {
+                self.problem(key, "must be a list of numbers above 0");
+                vec![1.0; len]
+            }
+        }
+    }
+
     /// A probability below 1, which is 0 unless set.
     pub fn probability(&mut self, key: &str) -> f64 {
         let Some(value) = self.get(key) else { return 0.0 };
@@ -58,19 +121,19 @@ impl Keys<'_> {
         })
     }
 
-    /// A flag that is false unless set.
-    pub fn flag(&mut self, key: &str) -> bool {
-        let Some(value) = self.get(key) else { return false };
+    /// A flag.
+    pub fn flag(&mut self, key: &str, default: bool) -> bool {
+        let Some(value) = self.get(key) else { return default };
         value.as_bool().unwrap_or_else(|| {
             self.problem(key, format_args!("must be true or false, but is {value}"));
-            false
+            default
         })
     }
 
     /// Token ids: `None` for an absent key, empty for null. Old configs write -1 for a token they do not have.
     pub fn ids(&mut self, key: &str) -> Option<Vec<u32>> {
-        let value = self.0.raw(key)?;
-        let values = match &value {
+        let value = self.object.get(key)?;
+        let values = match value {
             Value::Null => &[],
             Value::Array(values) => values.as_slice(),
             one => std::slice::from_ref(one),
@@ -91,5 +154,22 @@ impl Keys<'_> {
         if let Some(value) = self.get(key).filter(|value| !accepted(value)) {
             self.problem(key, format_args!("is {value}; {message}"));
         }
+    }
+
+    /// The object under `key`.
+    pub fn object(&mut self, key: &str) -> Option<&'a Map<String, Value>> {
+        let value = self.get(key)?;
+        let object = value.as_object();
+        if object.is_none() {
+            self.problem(key, format_args!("must be an object, but is {value}"));
+        }
+        object
+    }
+
+    pub fn finish(self, origin: &Path) -> Result<()> {
+        if self.problems.is_empty() {
+            return Ok(());
+        }
+        Err(LlamaError::Config { path: origin.to_path_buf(), message: self.problems.join("; ") })
     }
 }

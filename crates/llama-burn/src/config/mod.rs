@@ -1,8 +1,11 @@
-//! `config.json` of the Llama family, as transformers v4 and v5 write it.
+//! `config.json` of the supported families, as transformers v4 and v5 write it.
 
+mod decoder;
+mod family;
 mod keys;
 mod read;
 mod rope;
+mod rope_keys;
 
 use std::path::Path;
 
@@ -11,11 +14,15 @@ use serde_json::{Value, json};
 
 pub use crate::dtype::{Dtype, LoadDtype};
 use crate::error::{LlamaError, Result};
+pub use decoder::{Decoder, EmbeddingScale, Gate, LayerKind, LayerRope, Norms, QkNorm};
+pub(crate) use rope::Stretch;
 pub use rope::{RopeConfig, RopeScaling};
 
-/// The shape of a Llama model, under transformers' names.
+/// The shape of a model, under transformers' names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LlamaConfig {
+    /// The family, as transformers calls it: `llama`, `qwen2`, `gemma3_text`, …
+    pub model_type: String,
     /// Rows of the embedding, and of the head.
     pub vocab_size: usize,
     /// Width of the residual stream.
@@ -54,6 +61,8 @@ pub struct LlamaConfig {
     pub pad_token_id: Option<u32>,
     /// The dtype the file names; [`Dtype::F32`] where it names none, or `auto`. The stored tensors have the last word.
     pub dtype: Dtype,
+    /// How the family's decoder differs from Llama's.
+    pub decoder: Decoder,
 }
 
 impl LlamaConfig {
@@ -97,14 +106,14 @@ impl LlamaConfig {
     /// # Errors
     /// [`LlamaError::Json`], [`LlamaError::UnsupportedArchitecture`], or [`LlamaError::Config`] with every problem
     /// of the file: missing or mistyped keys, sizes that contradict each other, and settings that would change the
-    /// model's output but are not supported (`hidden_act` other than SiLU, other `rope_type`s, quantised weights, ...).
+    /// model's output but are not supported (another activation, other `rope_type`s, quantised weights, ...).
     pub fn from_json(text: &str, origin: impl AsRef<Path>) -> Result<Self> {
         let origin = origin.as_ref();
         read::config(text, origin)
     }
 
-    /// The differences by which a model of this shape computes something else than one of the shape `other` with the same
-    /// weights, a line each.
+    /// The differences by which a model of this shape computes something else than one of the shape `other` with the same weights,
+    /// a line each.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let mut all = Vec::new();
         let mut compare = |key: &str, ours: Value, theirs: Value| {
@@ -112,12 +121,16 @@ impl LlamaConfig {
                 all.push(format!("{key} is {theirs} in the one and {ours} in the other"));
             }
         };
+        compare("model_type", json!(self.model_type), json!(other.model_type));
         compare("num_attention_heads", json!(self.num_attention_heads), json!(other.num_attention_heads));
         compare("num_key_value_heads", json!(self.num_key_value_heads), json!(other.num_key_value_heads));
         compare("head_dim", json!(self.head_dim), json!(other.head_dim));
         compare("rms_norm_eps", json!(self.rms_norm_eps), json!(other.rms_norm_eps));
         compare("rope_theta", json!(self.rope.theta), json!(other.rope.theta));
         compare("rope_scaling", json!(self.rope.scaling), json!(other.rope.scaling));
+        for (key, value) in &self.decoder.own_keys {
+            compare(key, value.clone(), other.decoder.own_keys.get(key).cloned().unwrap_or_default());
+        }
         all
     }
 
@@ -132,20 +145,23 @@ impl LlamaConfig {
             [one] => json!(one),
             several => json!(several),
         };
-        json!({
-            "architectures": ["LlamaForCausalLM"],
+        let family = family::family(&self.model_type);
+        let (activation, values, _) =
+            family.map_or(("hidden_act", &["silu"][..], Gate::Silu), |family| family.activation);
+        let mut json = json!({
+            "architectures": [family.map_or("LlamaForCausalLM", |family| family.class)],
             "attention_bias": self.attention_bias,
             "attention_dropout": self.attention_dropout,
             "bos_token_id": self.bos_token_id,
             "eos_token_id": eos_token_id,
             "head_dim": self.head_dim,
-            "hidden_act": "silu",
+            activation: values[0],
             "hidden_size": self.hidden_size,
             "initializer_range": self.initializer_range,
             "intermediate_size": self.intermediate_size,
             "max_position_embeddings": self.max_position_embeddings,
             "mlp_bias": self.mlp_bias,
-            "model_type": "llama",
+            "model_type": self.model_type,
             "num_attention_heads": self.num_attention_heads,
             "num_hidden_layers": self.num_hidden_layers,
             "num_key_value_heads": self.num_key_value_heads,
@@ -158,7 +174,40 @@ impl LlamaConfig {
             "torch_dtype": self.dtype.torch_name(),
             "use_cache": true,
             "vocab_size": self.vocab_size,
-        })
+        });
+        if let Value::Object(object) = &mut json {
+            object.extend(self.decoder.own_keys.clone());
+            if self.decoder.rotary_dim != self.head_dim {
+                let (turn, all) = (self.decoder.rotary_dim, self.head_dim as f64);
+                let share = turn as f64 / all;
+                // Readers round down.
+                let share = if ((share * all) as usize) < turn { share.next_up() } else { share };
+                object.insert("partial_rotary_factor".into(), share.into());
+            }
+            if let Some(local) = &self.decoder.local_rope {
+                // Both spellings: Transformers 4 reads the one, 5 the other.
+                let parameters = |rope: &RopeConfig| {
+                    let mut all = json!(rope.scaling);
+                    all["rope_theta"] = rope.theta.into();
+                    all
+                };
+                object.insert("rope_local_base_freq".into(), local.theta.into());
+                let both = json!({"full_attention": parameters(&self.rope), "sliding_attention": parameters(local)});
+                object.insert("rope_parameters".into(), both);
+            }
+        }
+        json
+    }
+
+    /// The longest text whose tokens can be run in any order of calls: one for which frequencies of the rotary embedding
+    /// do not depend on its length.
+    pub fn fixed_context(&self) -> usize {
+        match self.rope.scaling {
+            RopeScaling::LongRope { original_max_position_embeddings: original, .. } => {
+                original.min(self.max_position_embeddings)
+            }
+            _ => self.max_position_embeddings,
+        }
     }
 }
 
@@ -282,10 +331,12 @@ mod tests {
 
     #[test]
     fn another_architecture_is_named() {
-        let error = problems(json!({"architectures": ["MistralForCausalLM"], "model_type": "mistral"}));
-        let expected = "m/config.json: the architecture is MistralForCausalLM (model_type \"mistral\"); \
-                        supported: LlamaForCausalLM (model_type \"llama\")";
-        assert_eq!(error, expected);
+        let error = problems(json!({"architectures": ["FalconForCausalLM"], "model_type": "falcon"}));
+        let expected = "m/config.json: the architecture is FalconForCausalLM (model_type \"falcon\"); \
+                        supported: LlamaForCausalLM (model_type \"llama\"), MistralForCausalLM (model_type \"mistral\"), ";
+        assert!(error.starts_with(expected), "{error}");
+        let error = problems(json!({"architectures": ["LlamaForSequenceClassification"]}));
+        assert!(error.contains("the architecture is LlamaForSequenceClassification (model_type"), "{error}");
         let error = problems(json!({"architectures": null, "model_type": null}));
         assert!(error.contains("not named"), "{error}");
         assert!(read(v4_with(json!({"architectures": null}))).is_ok());
@@ -296,7 +347,7 @@ mod tests {
         let error = problems(json!({
             "hidden_size": null, "vocab_size": "big", "num_hidden_layers": 0, "hidden_act": "gelu", "pretraining_tp": 0, "attention_dropout": 1.5,
             "rms_norm_eps": -1, "num_key_value_heads": 5, "mlp_bias": "yes", "torch_dtype": "int8", "eos_token_id": "x",
-            "rope_scaling": {"type": "dynamic", "factor": 2.0}, "quantization_config": {"bits": 4},
+            "rope_scaling": {"type": "ntk", "factor": 2.0}, "quantization_config": {"bits": 4},
         }));
         for part in [
             "hidden_size: is missing",
@@ -310,7 +361,7 @@ mod tests {
             "mlp_bias: must be true or false, but is \"yes\"",
             "torch_dtype: \"int8\" is not supported",
             "eos_token_id: must be a token id or a list of them, but is \"x\"",
-            "rope_scaling.rope_type: \"dynamic\" is not supported (supported: default, linear, llama3)",
+            "rope_scaling.rope_type: \"ntk\" is not supported (supported: default, linear, llama3, dynamic, yarn, longrope)",
             "quantization_config: quantised weights are not supported",
         ] {
             assert!(error.contains(part), "{part:?} is not in: {error}");

@@ -1,6 +1,7 @@
 //! A Llama as adapters, fine-tuning and generation see it.
 
 use burn::tensor::{Device, Tensor};
+use fused_burn::LogitRule;
 use peft_burn::targets::ModuleInfo;
 use peft_burn::{AdaptableModel, LayerMut, LayerRef, PeftState, Unsupported};
 
@@ -12,7 +13,7 @@ use super::parts::{PartMut, PartRef};
 
 impl AdaptableModel for Llama {
     fn model_type(&self) -> &str {
-        "llama"
+        &self.config().model_type
     }
 
     fn layers(&self) -> Vec<(String, LayerRef<'_>)> {
@@ -99,6 +100,10 @@ impl CausalModel for Llama {
 
     fn head_weight(&self) -> Option<Tensor<2>> {
         self.head_weight()
+    }
+
+    fn logit_rule(&self) -> LogitRule {
+        self.logit_rule()
     }
 
     fn dropout(&self) -> f64 {

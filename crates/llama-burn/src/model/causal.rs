@@ -1,7 +1,8 @@
-//! What fine-tuning, evaluation and generation need from a language model.
+//! A language model, as fine-tuning, evaluation and generation need it.
 
 use burn::module::ModuleDisplay;
 use burn::tensor::{Device, Tensor};
+use fused_burn::LogitRule;
 use peft_burn::AdaptableModel;
 
 use super::cache::KvCache;
@@ -25,10 +26,16 @@ pub trait CausalModel: AdaptableModel + ModuleDisplay + Sync + 'static {
     /// Scores of the next token for rows of [`hidden`](Self::hidden): `[n, hidden]` to `[n, vocab]`.
     fn logits(&self, hidden: Tensor<2>) -> Tensor<2>;
 
-    /// The head's weight, `[vocab, hidden]`, if [`logits`](Self::logits) is one product with it and nothing else. The
-    /// loss then never holds all logits at once. `None` if the head does more, for example if an adapter is on it.
+    /// The head's weight, `[vocab, hidden]`, if [`logits`](Self::logits) is one product with it, what
+    /// [`logit_rule`](Self::logit_rule) makes of that, and nothing else. The loss then never holds all logits at once. `None`
+    /// if the head does more, for example if an adapter is on it.
     fn head_weight(&self) -> Option<Tensor<2>> {
         None
+    }
+
+    /// The rule for the product with [`head_weight`](Self::head_weight): nothing changes, unless a model says otherwise.
+    fn logit_rule(&self) -> LogitRule {
+        LogitRule::default()
     }
 
     /// An empty cache for [`hidden`](Self::hidden).

@@ -2,12 +2,21 @@
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, DType, Distribution, Tensor, TensorData};
+use fused_burn::Scores;
 
 use super::pattern::Pattern;
 
 /// Attention of q (`[batch·queries, heads·d]`) to k and v (`[batch, kv_heads, keys, d]`), each weight zeroed with probability
 /// `p` after the softmax and the others scaled by 1/(1−p): `[batch·queries, heads·d]`. Weights are held whole.
-pub(super) fn dropped_attention(q: Tensor<2>, k: Tensor<4>, v: Tensor<4>, pattern: &Pattern, p: f64) -> Tensor<2> {
+pub(super) fn dropped_attention(
+    q: Tensor<2>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    pattern: &Pattern,
+    p: f64,
+    window: Option<usize>,
+    rule: Scores,
+) -> Tensor<2> {
     let dtype = q.dtype();
     let [batch, kv_heads, keys, d] = k.dims();
     let [rows, width] = q.dims();
@@ -16,8 +25,17 @@ pub(super) fn dropped_attention(q: Tensor<2>, k: Tensor<4>, v: Tensor<4>, patter
     let folded = [batch, kv_heads, group * queries, d];
     let q = q.reshape([batch, queries, kv_heads, group, d]).permute([0, 2, 3, 1, 4]).reshape(folded);
     let [q, k, v] = [q, k, v].map(|t| t.cast(DType::F32));
-    let scores = q.matmul(k.swap_dims(2, 3)).div_scalar((d as f64).sqrt()).reshape([batch, heads, queries, keys]);
-    let hidden = hidden(pattern, batch, queries, &scores);
+    let products = q.matmul(k.swap_dims(2, 3));
+    let scores = match rule.scale {
+        Some(scale) => products.mul_scalar(scale),
+        None => products.div_scalar((d as f64).sqrt()),
+    };
+    let scores = match rule.softcap {
+        Some(cap) => scores.div_scalar(cap).tanh().mul_scalar(cap),
+        None => scores,
+    };
+    let scores = scores.reshape([batch, heads, queries, keys]);
+    let hidden = hidden(pattern, window, batch, queries, &scores);
     // Not −∞: a query that sees nothing, which is padding, would be NaN.
     let weights = softmax(scores.mask_fill(hidden.expand([batch, heads, queries, keys]), -1e30), 3);
     let drop: Tensor<4, Bool> = weights.random_like(Distribution::Bernoulli(p)).bool();
@@ -28,7 +46,7 @@ pub(super) fn dropped_attention(q: Tensor<2>, k: Tensor<4>, v: Tensor<4>, patter
 }
 
 /// Whom nobody sees: `[1 or batch, 1, queries, keys]`.
-fn hidden(pattern: &Pattern, batch: usize, seq: usize, like: &Tensor<4>) -> Tensor<4, Bool> {
+fn hidden(pattern: &Pattern, window: Option<usize>, batch: usize, seq: usize, like: &Tensor<4>) -> Tensor<4, Bool> {
     let starts = match pattern {
         Pattern::Masked(mask) => return mask.clone(),
         Pattern::Causal(starts) => starts.as_ref(),
@@ -38,6 +56,7 @@ fn hidden(pattern: &Pattern, batch: usize, seq: usize, like: &Tensor<4>) -> Tens
     for row in 0..rows {
         for query in 0..seq {
             let first = starts.map_or(0, |starts| starts[row * seq + query]);
+            let first = first.max(window.map_or(0, |window| (query + 1).saturating_sub(window)));
             hidden.extend((0..seq).map(|key| key < first || key > query));
         }
     }
@@ -67,22 +86,16 @@ mod tests {
     #[test]
     fn without_dropout_it_is_the_fused_attention() {
         let (batch, seq, heads, kv_heads, head_dim) = (2, 5, 4, 2, 6);
-        for starts in [None, Some(Arc::new(vec![0, 0, 2, 2, 2, 0, 1, 1, 3, 3]))] {
+        let rules = [(None, Scores::default()), (Some(2), Scores { scale: Some(0.7), softcap: Some(1.2) })];
+        let packed = Some(Arc::new(vec![0, 0, 2, 2, 2, 0, 1, 1, 3, 3]));
+        for (starts, (window, scores)) in [None, packed].into_iter().flat_map(|s| rules.map(|rule| (s.clone(), rule))) {
             let q = random("q", [batch * seq, heads * head_dim]);
             let [k, v] = ["k", "v"].map(|name| random(name, [batch * seq, kv_heads * head_dim]));
-            let shape = AttentionShape {
-                batch,
-                seq,
-                heads,
-                kv_heads,
-                head_dim,
-                starts: starts.clone(),
-                window: None,
-                scores: Default::default(),
-            };
+            let shape =
+                AttentionShape { batch, seq, heads, kv_heads, head_dim, starts: starts.clone(), window, scores };
             let expected = causal_attention(q.clone(), k.clone(), v.clone(), shape);
             let [k, v] = [k, v].map(|t| t.reshape([batch, seq, kv_heads, head_dim]).swap_dims(1, 2));
-            let found = dropped_attention(q, k, v, &Pattern::Causal(starts), 0.0);
+            let found = dropped_attention(q, k, v, &Pattern::Causal(starts), 0.0, window, scores);
             assert!((found - expected).abs().max().into_scalar::<f32>() < 1e-5);
         }
     }
@@ -111,7 +124,15 @@ mod tests {
         let q = Tensor::zeros([batch * seq, 8], &Device::flex());
         let mask =
             Tensor::<4, Bool>::from_data(TensorData::new(vec![false; seq * seq], [1, 1, seq, seq]), &Device::flex());
-        let out = dropped_attention(q, zeros(2), zeros(2).add_scalar(1.0), &Pattern::Masked(mask), 0.3);
+        let out = dropped_attention(
+            q,
+            zeros(2),
+            zeros(2).add_scalar(1.0),
+            &Pattern::Masked(mask),
+            0.3,
+            None,
+            Scores::default(),
+        );
         let values: Vec<f32> = out.slice([0..batch * seq, 0..1]).into_data().iter::<f32>().collect();
         let mean = values.iter().sum::<f32>() / values.len() as f32;
         let spread = values.iter().map(|v| (v - 1.0).powi(2)).sum::<f32>() / values.len() as f32;

@@ -1,18 +1,22 @@
-//! The Llama decoder.
+//! The decoder.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use fused_burn::LogitRule;
 use peft_burn::{EmbeddingAdapter, PeftEmbedding, PeftLinear, PeftModel, PeftState};
 
 use super::cache::KvCache;
 use super::input::Input;
-use super::layer::{DecoderLayer, Memories, Surroundings};
+use super::layer::DecoderLayer;
+use super::mask::Columns;
 use super::norm::RmsNorm;
 use super::parts::{Builder, PartMut, PartRef, Parts, Source};
 use super::recompute;
-use super::rotary::Rotation;
-use crate::config::LlamaConfig;
+use super::rotary::Rotations;
+use super::surroundings::{Memories, Surroundings};
+use crate::config::{EmbeddingScale, LlamaConfig};
 
-/// A Llama model whose linear layers and embedding take adapters. Its own weights are frozen.
+/// A model of the Llama kind, of any supported family, whose linear layers and embedding take adapters. Its own weights are
+/// frozen.
 #[derive(Clone, Debug)]
 pub struct Llama {
     /// Token embedding, `[vocab, hidden]`.
@@ -26,21 +30,23 @@ pub struct Llama {
     pub(super) config: LlamaConfig,
     pub(super) peft: PeftState,
     pub(super) gradient_checkpointing: bool,
+    pub(super) rotations: Rotations,
 }
 
 impl Llama {
     /// Puts a model together from its weights.
     ///
     /// # Errors
-    /// What `source` returns.
+    /// Those of `source`.
     pub(crate) fn build<S: Source>(config: LlamaConfig, source: S) -> Result<Self, S::Error> {
         let mut from = Builder::new(&config, source);
         let embed_tokens = from.embedding("model.embed_tokens")?;
         let layers = (0..config.num_hidden_layers)
-            .map(|i| DecoderLayer::build(&mut from, &format!("model.layers.{i}")))
+            .map(|i| DecoderLayer::build(&mut from, &format!("model.layers.{i}"), i))
             .collect::<Result<_, _>>()?;
         let norm = from.norm("model.norm")?;
         let lm_head = from.head("lm_head", &embed_tokens)?;
+        let rotations = Rotations::new(&config);
         Ok(Self {
             embed_tokens,
             layers,
@@ -49,6 +55,7 @@ impl Llama {
             config,
             peft: PeftState::default(),
             gradient_checkpointing: false,
+            rotations,
         })
     }
 
@@ -142,35 +149,76 @@ impl Llama {
 
     fn run(&self, input: &Input, cache: Option<&mut KvCache>, see: impl FnMut(&Tensor<2>)) -> Tensor<2> {
         let [batch, seq] = input.ids.dims();
-        let past = cache.as_ref().map_or(0, |c| c.len());
-        let inv_freq = self.inv_freq();
-        let surroundings = |device: &Device| Surroundings {
-            batch,
-            rotation: match &input.positions {
-                Some(positions) => Rotation::new(&inv_freq, positions, device),
-                None => Rotation::new(&inv_freq, &[(past..past + seq).collect()], device),
-            },
-            pattern: input.mask.pattern(seq, past + seq, device),
-            plan: None,
+        let Some(cache) = cache else {
+            let positions = input.positions.clone().unwrap_or_else(|| vec![(0..seq).collect()]);
+            let columns = Columns { queries: seq, positions: &positions, first: 0 };
+            let surroundings = |device: &Device, dtype| self.surroundings(input, &positions, columns, device, dtype);
+            let x = self.embedded(self.embed_tokens.forward(input.ids.clone().reshape([batch * seq])));
+            return self.pass(x, surroundings, self.recomputes(), Memories::None, see);
         };
-        let recomputes = cache.is_none() && self.recomputes();
-        let ids = input.ids.clone().reshape([batch * seq]);
-        let memories = cache.map_or(Memories::None, |cache| Memories::Cache(&mut cache.layers));
-        self.pass(self.embed_tokens.forward(ids), surroundings, recomputes, memories, see)
+        let past = cache.len();
+        let positions = input.positions.clone().unwrap_or_else(|| vec![(past..past + seq).collect()]);
+        let length = |rows: &[Vec<usize>]| rows.iter().flatten().max().map_or(0, |last| last + 1);
+        let lengths = [length(cache.positions()), length(&positions)];
+        cache.extend(&positions, self.config.decoder.window);
+        let kept = self.rotations.depends_on_length().then(|| cache.keep_ids(input.ids.clone()));
+        let (ids, positions, queries) = match kept {
+            // The tokens so far have other frequencies now, as Transformers does with Phi-3.
+            Some(all) if past > 0 && !self.rotations.agree(lengths) => {
+                cache.restart();
+                (all, cache.positions().to_vec(), past + seq)
+            }
+            _ => (input.ids.clone(), positions, seq),
+        };
+        let all = cache.positions().to_vec();
+        let columns = Columns { queries, positions: &all, first: cache.first() };
+        let surroundings = |device: &Device, dtype| self.surroundings(input, &positions, columns, device, dtype);
+        let memories = Memories::Cache { layers: &mut cache.layers, first: columns.first };
+        let x = self.embedded(self.embed_tokens.forward(ids.reshape([batch * queries])));
+        let y = self.pass(x, surroundings, false, memories, see);
+        if queries == seq {
+            return y;
+        }
+        let width = y.dims()[1];
+        y.reshape([batch, queries, width]).narrow(1, past, seq).reshape([batch * seq, width])
+    }
+
+    /// The surroundings of layers for rows of `positions`, the last of `columns`.
+    fn surroundings(
+        &self,
+        input: &Input,
+        positions: &[Vec<usize>],
+        columns: Columns<'_>,
+        device: &Device,
+        dtype: DType,
+    ) -> Surroundings {
+        Surroundings {
+            batch: input.ids.dims()[0],
+            rotations: self.rotations.of(positions, device, dtype),
+            patterns: input.mask.patterns(columns, self.config.decoder.window, device),
+            plan: None,
+        }
+    }
+
+    /// Embeddings (`[n, hidden]`) as the first layer takes them.
+    pub(super) fn embedded(&self, x: Tensor<2>) -> Tensor<2> {
+        let Some(EmbeddingScale { factor, rounded }) = self.config.decoder.embedding_scale else { return x };
+        let factor = if rounded { rounded_to(factor, x.dtype()) } else { factor };
+        x.mul_scalar(factor)
     }
 
     /// The layers and the last norm, for embedded tokens `x`.
     pub(super) fn pass(
         &self,
         x: Tensor<2>,
-        surroundings: impl Fn(&Device) -> Surroundings,
+        surroundings: impl Fn(&Device, DType) -> Surroundings,
         recomputes: bool,
         mut memories: Memories<'_>,
         mut see: impl FnMut(&Tensor<2>),
     ) -> Tensor<2> {
         let mut x = x;
-        let inside = surroundings(&x.device());
-        let outside = recomputes.then(|| surroundings(&x.device().inner()));
+        let inside = surroundings(&x.device(), x.dtype());
+        let outside = recomputes.then(|| surroundings(&x.device().inner(), x.dtype()));
         see(&x);
         for (i, layer) in self.layers.iter().enumerate() {
             let recomputed = outside.as_ref().and_then(|outside| recompute::forward(layer, &x, outside, &inside));
@@ -180,14 +228,14 @@ impl Llama {
         self.norm.forward(x)
     }
 
-    /// The frequencies of the rotary embedding.
-    pub(super) fn inv_freq(&self) -> Vec<f64> {
-        self.config.rope.inv_freq(self.config.head_dim)
-    }
-
     /// Scores of the next token for rows of [`Self::hidden`]: `[n, vocab]`.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        self.lm_head.forward_with(hidden, self.tied_weight())
+        self.logit_rule().apply(self.lm_head.forward_with(hidden, self.tied_weight()))
+    }
+
+    /// How the head's product becomes logits.
+    pub fn logit_rule(&self) -> LogitRule {
+        self.config.decoder.logit_rule()
     }
 
     /// The head's weight (`[vocab, hidden]`) if the head is one plain product, else `None`: an adapter is on it.
@@ -206,7 +254,8 @@ impl Llama {
     /// Whether the head and the embedding differ once the adapters `names` are folded in: one is on either of the two
     /// alone. Trained rows of the embedding are the head's too.
     pub(super) fn differ_when_merged<S: AsRef<str>>(&self, names: &[S]) -> bool {
-        let on_embedding = |a: &EmbeddingAdapter| a.lora.is_some() || a.weight.is_some();
+        let on_embedding =
+            |a: &EmbeddingAdapter| !a.tied && (a.lora.is_some() || (a.weight.is_some() && a.tokens.is_none()));
         names.iter().map(AsRef::as_ref).any(|name| {
             self.lm_head.adapters().get(name).is_some()
                 || self.embed_tokens.adapters().get(name).is_some_and(on_embedding)
@@ -221,4 +270,10 @@ impl Llama {
         let vocab = logits.dims()[1];
         logits.reshape([batch, seq, vocab])
     }
+}
+
+/// The number of `dtype` that is nearest to `value`.
+fn rounded_to(value: f64, dtype: DType) -> f64 {
+    let data = TensorData::new(vec![value], [1]).convert_dtype(dtype);
+    data.iter::<f64>().next().unwrap_or(value)
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
-use super::pattern::Pattern;
+use super::pattern::{Pattern, Patterns};
 
 /// The attention pattern of a batch. Queries never see later columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AttentionMask {
     /// Causal alone. Right for rows of one length and, because padding on the right comes after everything that
     /// matters, for training on right-padded rows.
@@ -21,23 +22,59 @@ pub enum AttentionMask {
     Segments(Vec<Vec<i32>>),
 }
 
+/// The columns that a forward pass sees.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Columns<'a> {
+    /// How many of them are queries, the last ones.
+    pub queries: usize,
+    /// The position of each, a row for the whole batch or one each.
+    pub positions: &'a [Vec<usize>],
+    /// The first that windowed layers still hold.
+    pub first: usize,
+}
+
+impl Columns<'_> {
+    fn keys(&self) -> usize {
+        self.positions.first().map_or(0, Vec::len)
+    }
+
+    fn position(&self, row: usize, column: usize) -> usize {
+        self.positions.get(row).or(self.positions.first()).and_then(|row| row.get(column)).copied().unwrap_or(0)
+    }
+}
+
 impl AttentionMask {
-    /// The attention of `queries` queries, the last columns of `keys`.
-    pub(crate) fn pattern(&self, queries: usize, keys: usize, device: &Device) -> Pattern {
+    /// The patterns of a pass over `columns`, for layers with and without the window `window`.
+    pub(crate) fn patterns(&self, columns: Columns<'_>, window: Option<usize>, device: &Device) -> Patterns {
+        let whole = self.pattern(columns, None, device);
+        let windowed = match &whole {
+            // The fused operation knows windows.
+            Pattern::Causal(_) => None,
+            Pattern::Masked(_) => window.map(|window| self.pattern(columns, Some(window), device)),
+        };
+        Patterns { whole, windowed }
+    }
+
+    fn pattern(&self, columns: Columns<'_>, window: Option<usize>, device: &Device) -> Pattern {
+        let all_new = columns.queries == columns.keys();
         match self {
-            Self::Causal if queries == keys => Pattern::Causal(None),
-            Self::Segments(rows) if queries == keys => match starts(rows) {
+            Self::Causal if all_new => Pattern::Causal(None),
+            Self::Segments(rows) if all_new => match starts(rows) {
                 Some(starts) => Pattern::Causal(Some(Arc::new(starts))),
-                None => Pattern::Masked(self.tensor(queries, keys, device)),
+                None => Pattern::Masked(self.tensor(columns, window, device)),
             },
-            _ => Pattern::Masked(self.tensor(queries, keys, device)),
+            _ => Pattern::Masked(self.tensor(columns, window, device)),
         }
     }
 
-    /// The mask for `queries` queries, the last columns of `keys`: `[1 or batch, 1, queries, keys]`, `true` hides.
-    /// One value where one query sees everything.
-    fn tensor(&self, queries: usize, keys: usize, device: &Device) -> Tensor<4, Bool> {
-        if queries == 1 && *self == Self::Causal {
+    /// The mask, `[1 or batch, 1, queries, keys]`, `true` hides; with a window of the columns from `first` on. One value
+    /// where one query sees everything.
+    fn tensor(&self, columns: Columns<'_>, window: Option<usize>, device: &Device) -> Tensor<4, Bool> {
+        let (queries, keys) = (columns.queries, columns.keys());
+        let one = window.is_none() || columns.positions.len() == 1;
+        let first = if window.is_some() { columns.first } else { 0 };
+        if queries == 1 && *self == Self::Causal && one {
+            // Of one row's columns, those outside of the window are gone.
             return Tensor::from_data(TensorData::new(vec![false], [1; 4]), device);
         }
         let rows = match self {
@@ -45,11 +82,14 @@ impl AttentionMask {
             Self::Hidden(rows) => rows.len(),
             Self::Segments(rows) => rows.len(),
         };
-        let mut hidden = Vec::with_capacity(rows * queries * keys);
+        let rows = if window.is_some() { rows.max(columns.positions.len()) } else { rows };
+        let mut hidden = Vec::with_capacity(rows * queries * (keys - first));
         for row in 0..rows {
             for query in keys - queries..keys {
-                hidden.extend((0..keys).map(|key| {
+                let at = columns.position(row, query);
+                hidden.extend((first..keys).map(|key| {
                     key > query
+                        || window.is_some_and(|window| at >= columns.position(row, key) + window)
                         || match self {
                             Self::Causal => false,
                             Self::Hidden(h) => h[row].get(key).copied().unwrap_or(false),
@@ -58,7 +98,7 @@ impl AttentionMask {
                 }));
             }
         }
-        Tensor::from_data(TensorData::new(hidden, [rows, 1, queries, keys]), device)
+        Tensor::from_data(TensorData::new(hidden, [rows, 1, queries, keys - first]), device)
     }
 }
 

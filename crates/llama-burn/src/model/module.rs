@@ -6,13 +6,13 @@ use burn::tensor::{Device, Tensor};
 
 use super::llama::Llama;
 
-/// What Burn calls the module in the paths that its visitors see.
+/// Burn's name of the module in the paths that its visitors see.
 const CONTAINER: &str = "Struct:Llama";
 
 /// `$model` with each of its modules replaced by `$change` of it.
 macro_rules! changed {
     ($model:expr, |$name:ident, $module:ident| $change:expr) => {{
-        let Llama { embed_tokens, layers, norm, lm_head, config, peft, gradient_checkpointing } = $model;
+        let Llama { embed_tokens, layers, norm, lm_head, config, peft, gradient_checkpointing, rotations } = $model;
         let embed_tokens = {
             let ($name, $module) = ("embed_tokens", embed_tokens);
             $change
@@ -29,7 +29,7 @@ macro_rules! changed {
             let ($name, $module) = ("lm_head", lm_head);
             $change
         };
-        Llama { embed_tokens, layers, norm, lm_head, config, peft, gradient_checkpointing }
+        Llama { embed_tokens, layers, norm, lm_head, config, peft, gradient_checkpointing, rotations }
     }};
 }
 
@@ -81,6 +81,7 @@ impl Module for Llama {
             config: self.config.clone(),
             peft: self.peft.clone(),
             gradient_checkpointing: self.gradient_checkpointing,
+            rotations: self.rotations.clone(),
         }
     }
 

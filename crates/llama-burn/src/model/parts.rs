@@ -23,7 +23,7 @@ pub(crate) enum PartMut<'a> {
     Norm(&'a mut RmsNorm),
 }
 
-/// What consists of modules that hold weights. `path` is the module's own; parts come with their whole paths, in the
+/// A part of modules that hold weights. `path` is the module's own; parts come with their whole paths, in the
 /// order of the forward pass.
 pub(crate) trait Parts {
     fn parts<'a>(&'a self, path: &str, all: &mut Vec<(String, PartRef<'a>)>);
@@ -61,6 +61,16 @@ macro_rules! single {
 }
 
 single!(Embedding: PeftEmbedding, Linear: PeftLinear, Norm: RmsNorm);
+
+impl<P: Parts> Parts for Option<P> {
+    fn parts<'a>(&'a self, path: &str, all: &mut Vec<(String, PartRef<'a>)>) {
+        self.iter().for_each(|part| part.parts(path, all));
+    }
+
+    fn parts_mut<'a>(&'a mut self, path: &str, all: &mut Vec<(String, PartMut<'a>)>) {
+        self.iter_mut().for_each(|part| part.parts_mut(path, all));
+    }
+}
 
 impl<P: Parts> Parts for Vec<P> {
     fn parts<'a>(&'a self, path: &str, all: &mut Vec<(String, PartRef<'a>)>) {
@@ -107,7 +117,8 @@ impl<'a, S: Source> Builder<'a, S> {
 
     pub fn norm(&mut self, path: &str) -> Result<RmsNorm, S::Error> {
         let (_, Kind::Norm { width }) = self.place(path) else { unreachable!("{path} is no norm") };
-        Ok(RmsNorm::new(self.source.tensor(&format!("{path}.weight"), [width])?, self.config.rms_norm_eps))
+        let norm = RmsNorm::new(self.source.tensor(&format!("{path}.weight"), [width])?, self.config.rms_norm_eps);
+        Ok(norm.with_offset(if self.config.decoder.norm_offset { 1.0 } else { 0.0 }))
     }
 
     pub fn linear(&mut self, path: &str) -> Result<PeftLinear, S::Error> {

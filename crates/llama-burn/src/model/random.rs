@@ -13,6 +13,8 @@ use crate::config::LlamaConfig;
 struct MadeUp<'a> {
     std: f64,
     dtype: DType,
+    /// The values that norms store.
+    gain: f64,
     device: &'a Device,
     /// Draws on the host by this seed and the tensor's name; without one the device draws.
     seed: Option<u64>,
@@ -24,7 +26,7 @@ impl Source for MadeUp<'_> {
     fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Tensor<D>, Infallible> {
         let options = (self.device, self.dtype);
         Ok(match (self.seed, D) {
-            (_, 1) => Tensor::full(shape, if name.ends_with(".bias") { 0.0 } else { 1.0 }, options),
+            (_, 1) => Tensor::full(shape, if name.ends_with(".bias") { 0.0 } else { self.gain }, options),
             (None, _) => Tensor::random(shape, Distribution::Normal(0.0, self.std), options),
             (Some(seed), _) => {
                 let values = TensorRng::new(seed, name).normal(shape.iter().product(), self.std as f32);
@@ -49,7 +51,8 @@ impl Llama {
     }
 
     fn made_up(config: LlamaConfig, dtype: DType, device: &Device, seed: Option<u64>) -> Self {
-        let source = MadeUp { std: config.initializer_range, dtype, device, seed };
+        let gain = if config.decoder.norm_offset { 0.0 } else { 1.0 };
+        let source = MadeUp { std: config.initializer_range, dtype, gain, device, seed };
         match Self::build(config, source) {
             Ok(model) => model,
             Err(never) => match never {},

@@ -159,7 +159,7 @@ fn unexpected(others: &[(String, Option<String>)], warnings: &mut Vec<String>) -
     if !ignored.is_empty() {
         let shown = ignored.iter().take(8).copied().collect::<Vec<_>>().join(", ");
         let more = if ignored.len() > 8 { format!(" and {} more", ignored.len() - 8) } else { String::new() };
-        warnings.push(format!("tensors that a Llama does not use are ignored: {shown}{more}"));
+        warnings.push(format!("tensors that the model does not use are ignored: {shown}{more}"));
     }
     refused
 }

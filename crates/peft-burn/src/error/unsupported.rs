@@ -197,6 +197,31 @@ pub enum Unsupported {
         /// The norms.
         modules: Vec<String>,
     },
+    /// Serving an adapter that brings a vocabulary of its own for embedding and head.
+    #[error(
+        "serving `{adapter}`, which has a vocabulary of its own for embedding and head: merge it (peft merge), and serve that \
+         model"
+    )]
+    ServedVocabulary {
+        /// The adapter.
+        adapter: String,
+    },
+    /// Embedding and head trained as one by an update that is not the same for rows and columns.
+    #[error(
+        "ensure_weight_tying with {key} = {value} on {embedding} and {head}: set it to {off}, or take the two out of target_modules"
+    )]
+    TiedUpdate {
+        /// `use_dora` or `lora_dropout`.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// The value that switches it off.
+        off: &'static str,
+        /// The embedding.
+        embedding: String,
+        /// The head.
+        head: String,
+    },
     /// A second adapter on parameters of a model that knows nothing of adapters.
     #[error(
         "a second adapter on parameters that have one: Burn keeps one for each; fold it in with `materialize`, or attach the \

@@ -51,7 +51,9 @@ pub(crate) struct SavedConfig {
 pub(crate) fn for_loading(config: &PeftConfig, origin: &str) -> Result<SavedConfig> {
     let (saved, mut problems) = read(config);
     if let Err(PeftError::Config { problems: others, .. }) = saved.to_attach.validate() {
-        problems.extend(others);
+        // Parameters in the place of modules, which is said already.
+        let alone = problems.iter().any(|problem| problem.starts_with("target_parameters"));
+        problems.extend(others.into_iter().filter(|problem| !alone || !problem.starts_with("target_modules = []")));
     }
     if problems.is_empty() { Ok(saved) } else { Err(PeftError::Config { origin: origin.to_owned(), problems }) }
 }

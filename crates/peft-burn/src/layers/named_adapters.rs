@@ -16,6 +16,9 @@ pub trait LayerAdapter: Module {
 
     /// Called when the adapter becomes one that is trained.
     fn prepare_training(&mut self) {}
+
+    /// Freezes what is never trained, called whenever the adapter becomes trained or frozen.
+    fn keep_frozen(&mut self) {}
 }
 
 /// Any number of named adapters, of which some are active and some are merged into the layer's base.
@@ -101,6 +104,7 @@ impl<A: LayerAdapter> NamedAdapters<A> {
                 adapter.prepare_training();
             }
             adapter.params_mut().iter_mut().for_each(|(_, p)| p.set_require_grad(on));
+            adapter.keep_frozen();
         }
     }
 

@@ -10,6 +10,7 @@ use super::names::file_key;
 use super::parameter_count::{TrainableReport, count_attached};
 use super::rescale;
 use super::state::{check_known, unknown};
+use super::tying::{tie, tied_pair};
 use crate::error::{PeftError, Result};
 use crate::methods::PeftConfig;
 use crate::param::{ParamMut, ParamRef, Role};
@@ -24,7 +25,15 @@ pub trait PeftModel: AdaptableModel {
     /// # Errors
     /// An invalid configuration, names that match nothing, a name that is taken or has a dot: before anything changes.
     fn add_adapter(&mut self, name: &str, config: &PeftConfig, seed: u64) -> Result<Vec<String>> {
-        let resolution = resolve(config, &self.modules(), self.model_type())?;
+        let mut resolution = resolve(config, &self.modules(), self.model_type())?;
+        if matches!(config, PeftConfig::Lora(lora) if lora.ties_weights()) {
+            match tied_pair(self) {
+                Some(pair) => tie(&mut resolution, pair)?,
+                None => {
+                    resolution.warnings.push("ensure_weight_tying is ignored: head and embedding are not tied".into())
+                }
+            }
+        }
         self.attach(name, resolution, seed, true)
     }
 

@@ -22,7 +22,7 @@ pub(super) fn attach<M: AdaptableModel>(
     trainable: bool,
 ) -> Result<Vec<String>> {
     let (max_in, max_out) = resolution.largest_features();
-    let Resolution { config, adapted, modules_to_save, warnings } = resolution;
+    let Resolution { config, adapted, modules_to_save, own_vocabularies, tied, warnings } = resolution;
     let state = model.peft_state();
     checks::name(name, state)?;
     let adapted: Vec<String> = adapted.into_iter().map(|m| m.path).collect();
@@ -30,7 +30,8 @@ pub(super) fn attach<M: AdaptableModel>(
     let key = config.shared_pair(max_in, max_out);
     let shared_pair = key.map(|key| shared_pair_for(model, key, &device_of(model)));
     let shared_pair = shared_pair.as_ref();
-    let new = New { config: &config, seed, adapted: &adapted, saved: &saved, shared_pair };
+    let own_vocabularies = &own_vocabularies;
+    let new = New { config: &config, seed, adapted: &adapted, saved: &saved, own_vocabularies, tied, shared_pair };
     let mut linears = BTreeMap::new();
     let mut embeddings = BTreeMap::new();
     let mut norms = BTreeMap::new();

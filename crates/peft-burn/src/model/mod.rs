@@ -13,6 +13,7 @@ mod rescale;
 mod shared_pairs;
 mod state;
 mod status;
+mod tying;
 
 pub use adaptable::AdaptableModel;
 pub use adapters::PeftModel;
@@ -23,3 +24,4 @@ pub use parameter_count::{TrainableReport, count_parameters};
 pub(crate) use shared_pairs::{set_shared_pair, shared_pair_of};
 pub use state::PeftState;
 pub use status::{AdapterStatus, LayerStatus, ModelStatus, Trained};
+pub(crate) use tying::{tie, tied_pair, transposed};

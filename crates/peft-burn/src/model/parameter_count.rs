@@ -83,7 +83,8 @@ pub(super) fn count_attached<M: AdaptableModel>(model: &M) -> TrainableReport {
             for (suffix, param) in layer.params(name).into_iter().flatten() {
                 let n = param.num_elements();
                 // A trained bias is the base's own in PEFT, and counted once.
-                all += if suffix == "bias" && !adapter.saved.contains(&path) { 0 } else { n };
+                let of_base = matches!(suffix, "bias" | "base_layer.bias") && !adapter.saved.contains(&path);
+                all += if of_base { 0 } else { n };
                 trainable += if trained { n } else { 0 };
             }
         }

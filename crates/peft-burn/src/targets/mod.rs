@@ -6,6 +6,8 @@ mod matcher;
 mod minimal;
 mod unmatched;
 
+use std::collections::BTreeMap;
+
 use crate::config::TargetModules;
 use crate::config::checks::MOST_NUMBERS;
 use crate::error::{PeftError, Result, Unsupported};
@@ -24,6 +26,10 @@ pub struct Resolution {
     pub adapted: Vec<ModuleInfo>,
     /// The modules that are trained and saved whole, in the model's order.
     pub modules_to_save: Vec<ModuleInfo>,
+    /// Embeddings with trained rows of a matrix that the adapter brings, and the number of its rows.
+    pub own_vocabularies: BTreeMap<String, usize>,
+    /// Whether what the adapter has for the embedding is the tied head's too.
+    pub tied: bool,
     /// Notes for the user.
     pub warnings: Vec<String>,
 }
@@ -99,7 +105,14 @@ impl<'a> Resolver<'a> {
             return Err(Unsupported::AdaptedAndSaved { module: module.path.clone() }.into());
         }
         self.shorten_targets(&adapted)?;
-        Ok(Resolution { config: self.config, adapted, modules_to_save, warnings })
+        Ok(Resolution {
+            config: self.config,
+            adapted,
+            modules_to_save,
+            own_vocabularies: BTreeMap::new(),
+            tied: false,
+            warnings,
+        })
     }
 
     fn select(&self, matcher: &Matcher) -> Vec<ModuleInfo> {

@@ -73,6 +73,11 @@ impl Eval {
         let done = |rows: usize| bar.set_position(rows as u64);
         let mut evaluation = evaluate(&base.model, &examples, self.batch_size, base.pad_id(), done)?;
         bar.finish_and_clear();
+        if !evaluation.loss.is_finite() {
+            output::warn(
+                "the loss is no number: weights of the model or the adapter are not finite, or become too large for --dtype f16",
+            );
+        }
         if self.exact_match {
             let bar = output::bar(examples.len(), "answers");
             let done = |rows: usize| bar.set_position(rows as u64);

@@ -1,11 +1,13 @@
 //! `peft generate`
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use clap::Args;
 use llama_burn::{
-    Conversation, Decoder, Finish, Generate as _, GenerateOptions, Message, SamplingConfig, TokenLogprob,
+    CausalModel as _, Conversation, Decoder, Finish, Generate as _, GenerateOptions, Message, SamplingConfig,
+    TokenLogprob,
 };
 use peft_learner::base::{Base, Text};
 use serde::Serialize;
@@ -98,6 +100,23 @@ struct Generated<'a> {
     tokens_per_second: f64,
 }
 
+/// Refuses tokens that the model has no embedding for, all of them by their texts.
+fn check_vocabulary(prompt: &[u32], base: &Base, text: &Text) -> Result {
+    let vocab = base.model.spec().vocab_size;
+    let beyond: BTreeSet<u32> = prompt.iter().copied().filter(|&id| id as usize >= vocab).collect();
+    if beyond.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = beyond
+        .iter()
+        .map(|&id| format!("{:?} (token {id})", text.tokenizer.id_to_token(id).unwrap_or_default()))
+        .collect();
+    Err(Failure::new(
+        format!("the prompt has what is outside the model's vocabulary of {vocab}: {}", names.join(", ")),
+        "take it out of the prompt, or give the model or adapter whose embedding was resized for it",
+    ))
+}
+
 /// How likely a token was.
 #[derive(Debug, Serialize)]
 struct Logprob {
@@ -132,6 +151,7 @@ impl Generate {
             Failure::new(cause, "put the model's tokenizer.json beside its weights")
         })?;
         let prompt = self.encode(&base, text)?;
+        check_vocabulary(&prompt, &base, text)?;
         let context = base.model.config().max_position_embeddings;
         let room = context.saturating_sub(prompt.len()).clamp(1, DEFAULT_TOKENS);
         let max_new_tokens = self.max_new_tokens.unwrap_or(room);

@@ -37,7 +37,7 @@ impl Core {
     /// An engine for `base`, whose adapters `store` has.
     pub fn new(base: &Served, store: Store, config: EngineConfig) -> Self {
         let model = base.model.clone();
-        let context = model.config().max_position_embeddings;
+        let context = model.config().fixed_context();
         let context = config.max_model_len.map_or(context, |len| len.min(context));
         let pool = BlockPool::new(model.block_shape(), config.cache_memory);
         Self {

@@ -11,7 +11,7 @@ use crate::config::{
 };
 use crate::error::{PeftError, Result};
 use crate::methods::lora::features as lora_features;
-use crate::methods::traits::MethodConfig;
+use crate::methods::traits::{MethodConfig, families};
 use crate::modules::ModuleInfo;
 
 /// `peft_type` `ADALORA`: `y = W·x + scaling · B·diag(E)·A·x`, where training prunes entries of E from `init_r` a
@@ -177,6 +177,11 @@ impl MethodConfig for AdaLoraConfig {
     }
 
     shared_keys!(exclude_modules, layers_to_transform, layers_pattern, bias);
+
+    fn default_targets(&self, model_type: &str) -> Option<&'static [&'static str]> {
+        // PEFT's table for AdaLoRA has no Mistral.
+        (families::KNOWN.contains(&model_type) && model_type != "mistral").then_some(&["q_proj", "v_proj"])
+    }
 
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::config::{ModuleNames, OtherKeys, TargetModules, TaskType, checks, shared_keys};
-use crate::methods::traits::{Change, MethodConfig};
+use crate::methods::traits::{Change, MethodConfig, families};
 use crate::modules::{ModuleInfo, suggestion};
 
 /// `peft_type` `IA3`: one learned vector a module, which scales the input of feedforward modules and the output of
@@ -135,7 +135,10 @@ impl MethodConfig for Ia3Config {
     }
 
     fn default_targets(&self, model_type: &str) -> Option<&'static [&'static str]> {
-        (model_type == "llama").then_some(&USUAL)
+        match model_type {
+            "llama" | "mistral" => Some(&USUAL),
+            _ => families::KNOWN.contains(&model_type).then_some(&["q_proj", "v_proj", "down_proj"]),
+        }
     }
 
     fn usual_targets(&self) -> &'static [&'static str] {
@@ -143,7 +146,7 @@ impl MethodConfig for Ia3Config {
     }
 
     fn complete(&mut self, model_type: &str, adapted: &[ModuleInfo]) -> Result<(), &'static str> {
-        if self.feedforward_modules.is_none() && model_type != "llama" {
+        if self.feedforward_modules.is_none() && !families::KNOWN.contains(&model_type) {
             return Err("feedforward_modules");
         }
         self.complete_feedforward(adapted);

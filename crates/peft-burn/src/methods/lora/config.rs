@@ -108,6 +108,11 @@ pub(crate) fn features() -> Vec<(&'static str, Value)> {
 }
 
 impl LoraConfig {
+    /// Whether head and embedding are trained as one where they are tied (`ensure_weight_tying`).
+    pub fn ties_weights(&self) -> bool {
+        self.other.get("ensure_weight_tying") == Some(&Value::Bool(true))
+    }
+
     /// The rank of the module at `path`.
     pub fn rank_for(&self, path: &str) -> usize {
         self.rank_pattern.lookup(path).copied().unwrap_or(self.r)
@@ -156,7 +161,9 @@ impl MethodConfig for LoraConfig {
         if self.lora_bias && self.use_dora {
             problems.push("lora_bias = true does not go with use_dora = true; leave one of them off".into());
         }
-        problems.extend(self.other.problems(&features()));
+        let other = self.other.problems(&features()).into_iter();
+        // Honoured where the adapter is attached.
+        problems.extend(other.filter(|problem| !problem.starts_with("ensure_weight_tying")));
         problems
     }
 

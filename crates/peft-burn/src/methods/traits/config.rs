@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use serde::Serialize;
 
+use super::families;
 use crate::config::{
     Bias, InitLoraWeights, ModuleNames, Object, OneOrMany, OtherKeys, Shared, SharedMut, TargetModules, TaskType,
     TokenIndices, keys,
@@ -131,7 +132,7 @@ pub trait MethodConfig: ToObject + Debug {
 
     /// PEFT's default for `target_modules` in models of type `model_type`.
     fn default_targets(&self, model_type: &str) -> Option<&'static [&'static str]> {
-        (model_type == "llama").then_some(&["q_proj", "v_proj"])
+        families::KNOWN.contains(&model_type).then_some(&["q_proj", "v_proj"])
     }
 
     /// Fills in what PEFT takes from the model where the configuration leaves it open, beside the targets. `adapted` are

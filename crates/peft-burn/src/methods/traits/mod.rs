@@ -5,6 +5,7 @@
 //! crate, and whoever uses it, asks no further which method it is.
 
 mod config;
+pub(crate) mod families;
 mod layer;
 mod method;
 mod tensors;

@@ -117,9 +117,10 @@ impl DataFile {
         let texts = |value: &Value| {
             value.as_array().is_some_and(|cells| !cells.is_empty() && cells.iter().all(Value::is_string))
         };
-        let columns = !row.is_empty() && (row.values().all(numbered) || row.values().all(texts));
+        let by_number = row.keys().all(|key| key.parse::<u64>().is_ok()) && row.values().all(Value::is_object);
+        let columns = !row.is_empty() && (row.values().all(numbered) || row.values().all(texts) || by_number);
         Ok(columns.then(|| {
-            "it holds columns in the place of rows; write its rows: `df.to_json(FILE, orient=\"records\", lines=True)` of \
+            "it holds columns, or rows by their numbers, in the place of rows; write its rows: `df.to_json(FILE, orient=\"records\", lines=True)` of \
              pandas, `Dataset.from_dict(COLUMNS).to_json(FILE)` of datasets"
                 .to_string()
         }))

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use burn::tensor::Device;
 use burn::train::CustomLearningStrategy;
@@ -40,6 +41,7 @@ pub struct Finetune<M: CausalModel> {
     pub(super) stop: StopHandle,
     pub(super) sampler: Option<Sampler>,
     pub(super) settings: Option<toml::Table>,
+    pub(super) beside: Arc<BTreeMap<String, Vec<u8>>>,
     pub(super) contents: BTreeMap<String, String>,
     pub(super) callbacks: Callbacks<M>,
 }
@@ -106,6 +108,7 @@ impl<M: CausalModel> Finetune<M> {
             stop: StopHandle::new(),
             sampler: None,
             settings: None,
+            beside: Arc::default(),
             contents: BTreeMap::new(),
             callbacks: Callbacks::default(),
         }
@@ -194,6 +197,12 @@ impl<M: CausalModel> Finetune<M> {
     /// training options.
     pub fn settings(mut self, settings: toml::Table) -> Self {
         self.settings = Some(settings);
+        self
+    }
+
+    /// Writes these files, by name, into the folder of each adapter that is saved: the tokenizer that it came with.
+    pub fn beside_adapter(mut self, files: BTreeMap<String, Vec<u8>>) -> Self {
+        self.beside = Arc::new(files);
         self
     }
 

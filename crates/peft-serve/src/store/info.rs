@@ -18,6 +18,7 @@ pub struct LoadOptions {
 
 /// Where an adapter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum State {
     /// Its name is known.
     Registered,
@@ -59,6 +60,7 @@ pub struct AdapterInfo {
 
 /// What asking for an adapter comes to.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum StoreUse {
     /// It is in memory.
     Ready(Arc<Resident>),

@@ -18,7 +18,7 @@ pub use config::{
     RopeScaling,
 };
 pub use error::{LlamaError, Result};
-pub use generate::{Decoder, Finish, Generate, GenerateOptions, Piece, Sampler, SamplingConfig, TokenLogprob};
+pub use generate::{Finish, Generate, GenerateOptions, Piece, Sampler, SamplingConfig, TextDecoder, TokenLogprob};
 pub use merge::{MergeReport, merge_into};
 pub use model::{
     Attention, AttentionMask, CausalModel, DecoderLayer, Input, KvCache, Llama, Mlp, ModelSpec, RmsNorm, Step,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use fused_burn::Block;
-use llama_burn::{Decoder, Finish, Text, TokenLogprob, Tokenizer};
+use llama_burn::{Finish, Text, TextDecoder, TokenLogprob, Tokenizer};
 
 use crate::error::{Result, ServeError};
 use crate::request::{Event, Request, Sink, Usage};
@@ -44,7 +44,7 @@ pub(crate) struct Sequence {
     /// Its adapter, once it runs. It keeps the generation that it began with.
     pub lease: Option<Arc<Resident>>,
     /// Its text.
-    decoder: Decoder<Shared>,
+    decoder: TextDecoder<Shared>,
     /// How many of them have their keys and values in the blocks.
     pub cached: usize,
     pub blocks: Vec<Block>,
@@ -66,7 +66,7 @@ impl Sequence {
     /// # Errors
     /// Sampling options out of range.
     pub fn new(id: u64, request: Request, text: Option<Arc<Text>>, sink: Sink, now: Instant) -> Result<Self> {
-        let decoder = Decoder::new(request.prompt.clone(), request.options(), text.map(Shared), 0)
+        let decoder = TextDecoder::new(request.prompt.clone(), request.options(), text.map(Shared), 0)
             .map_err(|error| ServeError::Invalid { message: error.to_string(), param: None, code: None })?;
         Ok(Self {
             id,

@@ -1,9 +1,9 @@
 //! Text generation with a key-value cache, for a batch of prompts at once.
 
-mod decoder;
 mod logprobs;
 mod options;
 mod sampling;
+mod text_decoder;
 
 use std::ops::{ControlFlow, Deref};
 
@@ -14,10 +14,10 @@ use peft_burn::PeftModel;
 use crate::error::{LlamaError, Result};
 use crate::model::{AttentionMask, CausalModel, Input};
 use crate::text::Tokenizer;
-pub use decoder::{Decoder, Finish, Piece};
 pub use logprobs::TokenLogprob;
 pub use options::GenerateOptions;
 pub use sampling::{Sampler, SamplingConfig};
+pub use text_decoder::{Finish, Piece, TextDecoder};
 
 /// Text from a model. Implemented for every [`CausalModel`].
 pub trait Generate: CausalModel {
@@ -37,11 +37,11 @@ pub trait Generate: CausalModel {
         mut on_token: impl FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<u32>>> {
         if !options.stop_strings.is_empty() {
-            let message = "stop strings take a tokenizer: make a `Decoder` with one, and call `decode`".into();
+            let message = "stop strings take a tokenizer: make a `TextDecoder` with one, and call `decode`".into();
             return Err(LlamaError::Sampling { message });
         }
         let decoder = |(row, prompt): (usize, &Vec<u32>)| {
-            Decoder::<&Tokenizer>::new(prompt.clone(), options.clone(), None, row as u64)
+            TextDecoder::<&Tokenizer>::new(prompt.clone(), options.clone(), None, row as u64)
         };
         let mut decoders = prompts.iter().enumerate().map(decoder).collect::<Result<Vec<_>>>()?;
         let mut new = vec![Vec::new(); prompts.len()];
@@ -61,7 +61,7 @@ pub trait Generate: CausalModel {
     /// As [`Self::generate`], and tokens that a tokenizer does not know.
     fn decode<T: Deref<Target = Tokenizer>>(
         &self,
-        decoders: &mut [Decoder<T>],
+        decoders: &mut [TextDecoder<T>],
         on_piece: impl FnMut(usize, Piece) -> ControlFlow<()>,
     ) -> Result<Vec<Option<Finish>>> {
         // Without gradients and dropout, whatever mode the caller's model is in.
@@ -73,7 +73,7 @@ impl<M: CausalModel> Generate for M {}
 
 fn decode<M: CausalModel, T: Deref<Target = Tokenizer>>(
     model: &M,
-    decoders: &mut [Decoder<T>],
+    decoders: &mut [TextDecoder<T>],
     mut on_piece: impl FnMut(usize, Piece) -> ControlFlow<()>,
 ) -> Result<Vec<Option<Finish>>> {
     let prompts: Vec<Vec<u32>> = decoders.iter().map(|decoder| decoder.prompt().to_vec()).collect();

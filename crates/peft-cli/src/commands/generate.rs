@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 use llama_burn::{
-    CausalModel as _, Conversation, Decoder, Finish, Generate as _, GenerateOptions, Message, SamplingConfig,
+    CausalModel as _, Conversation, Finish, Generate as _, GenerateOptions, Message, SamplingConfig, TextDecoder,
     TokenLogprob,
 };
 use peft_learner::base::{Base, Text};
@@ -179,7 +179,7 @@ impl Generate {
             logprobs: self.logprobs,
         };
         let started = Instant::now();
-        let mut decoders = [Decoder::new(prompt.clone(), options, Some(&text.tokenizer), 0)?];
+        let mut decoders = [TextDecoder::new(prompt.clone(), options, Some(&text.tokenizer), 0)?];
         let (mut whole, mut tokens, mut logprobs) = (String::new(), Vec::new(), Vec::new());
         let mut failed = None;
         let ended = base.model.decode(&mut decoders, |_, piece| {

@@ -44,7 +44,7 @@ pub struct Piece {
 ///
 /// `T` has the tokenizer: a reference, or something shared.
 #[derive(Debug)]
-pub struct Decoder<T> {
+pub struct TextDecoder<T> {
     options: GenerateOptions,
     /// The prompt and the new tokens.
     tokens: Vec<u32>,
@@ -56,7 +56,7 @@ pub struct Decoder<T> {
     pending: Piece,
 }
 
-impl<T: Deref<Target = Tokenizer>> Decoder<T> {
+impl<T: Deref<Target = Tokenizer>> TextDecoder<T> {
     /// Of the text after `prompt`, for row `row` of a batch, each of which draws its own random numbers. Without a
     /// tokenizer there are ids alone, and stop strings find nothing.
     ///

@@ -123,6 +123,7 @@ fn losses(report: &Report) -> Vec<(usize, f64, f64)> {
         .map(|m| match m {
             Metrics::Train(r) => (r.step, r.loss, r.grad_norm),
             Metrics::Valid(r) => (r.step, r.loss, 0.0),
+            other => panic!("{other:?}"),
         })
         .collect()
 }

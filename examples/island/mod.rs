@@ -78,7 +78,7 @@ pub fn fine_tune(
     let mut seconds: Vec<f64> = (report.metrics.iter())
         .filter_map(|line| match line {
             Metrics::Train(step) => Some(step.tokens as f64 / step.tokens_per_second),
-            Metrics::Valid(_) => None,
+            _ => None,
         })
         .collect();
     seconds.sort_by(f64::total_cmp);

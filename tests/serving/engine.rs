@@ -37,6 +37,7 @@ impl Outcome {
                     self.ended = Some(Ok(reason));
                 }
                 Event::Failed(error) => self.ended = Some(Err(error)),
+                other => panic!("{other:?}"),
             }
         }
     }

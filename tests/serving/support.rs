@@ -278,7 +278,7 @@ pub fn lease(store: &Store, name: &str) -> Arc<peft_serve::Resident> {
         match store.lease(name, asked) {
             peft_serve::StoreUse::Ready(resident) => return resident,
             peft_serve::StoreUse::Loading(number) => asked = Some(number),
-            peft_serve::StoreUse::Failed(error) => panic!("{name}: {error}"),
+            other => panic!("{name}: {other:?}"),
         }
         assert!(Instant::now() < until, "{name} does not come");
         std::thread::sleep(Duration::from_millis(1));

@@ -7,6 +7,7 @@
 struct Readme;
 
 mod python;
+pub mod readers;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -245,6 +245,54 @@ fn a_causal_lm_goes_into_a_training_loop_of_ones_own() {
 }
 
 #[test]
+fn a_model_trains_with_gradient_checkpointing_exactly_when_it_was_asked_to() {
+    for (before, asked) in [(false, false), (false, true), (true, false), (true, true)] {
+        let model = || {
+            let mut model = adapted(0.0);
+            model.set_gradient_checkpointing(before);
+            model
+        };
+        let options = StepOptions { gradient_checkpointing: asked, ..StepOptions::new(4) };
+        let lm = CausalLm::new(model(), "default", &options, Interrupter::new()).unwrap();
+        assert_eq!(lm.model.gradient_checkpointing(), asked, "in one's own loop, {before} before");
+        let dir = tempfile::tempdir().unwrap();
+        let mut run = self::options(dir.path(), 2);
+        run.training.gradient_checkpointing = asked;
+        let (trained, _) = finetune(model(), stream(2, 2, false), &run).run(dir.path()).unwrap();
+        assert_eq!(trained.gradient_checkpointing(), asked, "by the builder, {before} before");
+    }
+}
+
+#[test]
+fn a_loop_that_accumulates_another_number_than_its_batches_were_made_for_is_refused() {
+    // A batch by itself is a whole step.
+    for (accumulation, fits) in [(1, true), (2, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let interrupter = Interrupter::new();
+        let model = adapted(0.0);
+        let before = bytes_of(&model);
+        let lm = CausalLm::new(model, "default", &StepOptions::new(4), interrupter.clone()).unwrap();
+        let run = lm.clone();
+        let loader = || DataLoaderBuilder::new(Collate).batch_size(2).build(InMemDataset::new(examples()));
+        let result = SupervisedTraining::new(dir.path(), loader(), loader())
+            .with_metric_logger(InMemoryMetricLogger::default())
+            .with_application_logger(None)
+            .renderer(Box::new(Progress::to_writer(1, 0, Box::new(std::io::sink()))))
+            .with_interrupter(interrupter)
+            .grads_accumulation(accumulation)
+            .launch(Learner::new(lm, AdamWConfig::new().init(), 5e-3));
+        match run.error() {
+            None => assert!(fits && bytes_of(&result.model.model) != before),
+            Some(error) => {
+                assert!(!fits && matches!(error, LearnerError::Accumulation { .. }), "{error}");
+                assert!(error.to_string().contains("accumulate as many"), "{error}");
+                assert!(bytes_of(&result.model.model) == before, "no step was made");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_loss_that_is_not_finite_ends_ones_own_loop_too() {
     let mut model = adapted(0.0);
     let down = model.layers[1].mlp.down_proj.base_mut();

@@ -2,6 +2,7 @@
 
 /// The kind of a module, as far as adapters care.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ModuleKind {
     /// A linear layer, weight `[out, in]`.
     Linear,

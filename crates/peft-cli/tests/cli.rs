@@ -52,6 +52,10 @@ mod data;
 #[path = "cli/interrupted.rs"]
 mod interrupted;
 
+#[cfg(unix)]
+#[path = "cli/terminal.rs"]
+mod terminal;
+
 #[cfg(all(unix, feature = "serve"))]
 #[path = "cli/serve.rs"]
 mod serve;

@@ -118,6 +118,17 @@ pub enum LearnerError {
         /// The adapter's probability.
         dropout: f64,
     },
+    /// A training loop that accumulates another number of micro-batches than its batches were made for.
+    #[error(
+        "the micro-batches that the training loop adds up to one step have {found} targets, and were made for a step of \
+         {made_for}: let the loop accumulate as many of them as the stream makes for a step"
+    )]
+    Accumulation {
+        /// Targets of the micro-batches that came together.
+        found: usize,
+        /// Targets of the step that the last of them was made for.
+        made_for: usize,
+    },
     /// Several devices of which Burn cannot add up the gradients.
     #[error(
         "cannot train on {devices} devices together: Burn adds up gradients across devices by a collective that it has for \

@@ -65,6 +65,7 @@ pub struct Usage {
 
 /// What happens to a request.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Event {
     /// The prompt's log-probabilities, where they were asked for: none for its first token.
     Prompt(Vec<Option<TokenLogprob>>),

@@ -10,6 +10,7 @@ use crate::text::{StopScanner, TextStream, Tokenizer};
 
 /// Why a text ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Finish {
     /// At a token or a string that ends texts.
     Stop,
@@ -88,7 +89,7 @@ impl<T: Deref<Target = Tokenizer>> TextDecoder<T> {
         self.tokens.len() - self.prompt
     }
 
-    /// What it was made with.
+    /// The settings that it was made with.
     pub fn options(&self) -> &GenerateOptions {
         &self.options
     }
@@ -125,7 +126,7 @@ impl<T: Deref<Target = Tokenizer>> TextDecoder<T> {
         Ok((if certain || !text.is_empty() { self.take() } else { None }, None))
     }
 
-    /// What was held back.
+    /// The text that was held back.
     fn flush(&mut self) -> Result<Option<Piece>> {
         let rest = self.stream.take().map(TextStream::finish).transpose()?.unwrap_or_default();
         let (text, stopped) = self.scanner.push(&rest);

@@ -20,6 +20,7 @@ pub(crate) enum Rule {
 
 /// Which sign prevails in TIES.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MajoritySign {
     /// That of the sum.
     #[default]

@@ -182,7 +182,7 @@ fn copy_of_base<M: PeftModel>(model: &M, key: &str, weights: &AdapterWeights) ->
     Ok(None)
 }
 
-/// What trained rows of a head are: those of the embedding that it is tied to, which PEFT writes a second time.
+/// The trained rows of a head: those of the embedding that it is tied to, which PEFT writes a second time.
 fn repeats_embedding(layers: &[(String, LayerRef<'_>)], key: &str, weights: &AdapterWeights) -> Result<Option<Copy>> {
     let Some((path, rest)) = key.split_once(".token_adapter.") else { return Ok(None) };
     let Some((_, head @ LayerRef::Linear(_))) =

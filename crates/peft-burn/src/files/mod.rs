@@ -8,7 +8,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 use crate::adalora::cut_to_live;
 use crate::combine::as_plain_lora;
 use crate::config::InitLoraWeights;
-use crate::error::{PeftError, Result};
+use crate::error::{PeftError, Result, Unsupported};
 use crate::layers::layer::LayerRef;
 use crate::methods::PeftConfig;
 use crate::model::{PeftModel, file_key, shared_pair_of, transposed};
@@ -47,11 +47,8 @@ pub trait AdapterFiles: PeftModel {
     fn save_adapter(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
         let contents = self.adapter_contents(name)?;
         if let Some((init @ InitLoraWeights::PissaNiter(_), _)) = contents.0.origin() {
-            return Err(PeftError::Unsupported(format!(
-                "saving `{name}` as {}: what it took out of the base was drawn at random, and whoever loads the file would draw \
-                 something else; save it as plain LoRA (save_adapter_as_lora)",
-                serde_json::json!(init)
-            )));
+            let (adapter, init) = (name.to_owned(), serde_json::json!(init).to_string());
+            return Err(Unsupported::RandomResidual { adapter, init }.into());
         }
         write(contents, dir.as_ref())
     }

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::error::{PeftError, Result};
+use crate::error::{Result, Unsupported};
 use crate::param::{ParamMut, ParamRef};
 
 /// The parts of one adapter for one layer.
@@ -152,7 +152,7 @@ impl<A: LayerAdapter> NamedAdapters<A> {
         if self.merged.is_empty() {
             return Ok(());
         }
-        Err(PeftError::Unsupported(format!("{} merged already: unmerge first", self.merged.join(", "))))
+        Err(Unsupported::AlreadyMerged { adapters: self.merged.clone() }.into())
     }
 }
 

@@ -16,6 +16,7 @@ macro_rules! methods {
 
         /// The configuration of an adapter, by `peft_type`. What all methods can be asked is in [`MethodConfig`].
         #[derive(Debug, Clone, PartialEq)]
+        #[non_exhaustive]
         pub enum PeftConfig {
             $($(
                 #[doc = concat!("A [`", stringify!($config), "`].")]
@@ -93,6 +94,7 @@ macro_rules! methods {
         /// An adapter of one linear layer, whatever its method. What all methods do is in [`MethodLayer`].
         #[derive(Module, Debug)]
         #[allow(clippy::large_enum_variant)] // a layer has one, and every pass reads it
+        #[non_exhaustive]
         pub enum Method {
             $($(#[$doc])* $layer($layer),)*
         }

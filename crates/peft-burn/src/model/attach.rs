@@ -8,7 +8,7 @@ use super::names::device_of;
 use super::new_adapter::New;
 use super::shared_pairs::shared_pair_for;
 use super::state::AdapterState;
-use crate::error::{PeftError, Result};
+use crate::error::{Result, Unsupported};
 use crate::layers::layer::{LayerMut, LayerRef};
 use crate::layers::norm::NormAdapter;
 use crate::targets::Resolution;
@@ -54,12 +54,9 @@ pub(super) fn attach<M: AdaptableModel>(
         }
     }
     let made = |path: &String| linears.contains_key(path) || embeddings.contains_key(path) || norms.contains_key(path);
-    let left: Vec<_> = saved.iter().filter(|path| !made(path)).map(String::as_str).collect();
-    if !left.is_empty() {
-        return Err(PeftError::Unsupported(format!(
-            "modules_to_save of {}: only linear layers, embeddings and norms; take these out",
-            left.join(", ")
-        )));
+    let modules: Vec<_> = saved.iter().filter(|path| !made(path)).cloned().collect();
+    if !modules.is_empty() {
+        return Err(Unsupported::ModulesToSave { modules }.into());
     }
     for (path, layer) in model.layers_mut() {
         match layer {

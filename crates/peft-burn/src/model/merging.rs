@@ -3,7 +3,7 @@
 use super::adaptable::AdaptableModel;
 use super::checks;
 use super::state::{PeftState, check_known};
-use crate::error::{PeftError, Result};
+use crate::error::{PeftError, Result, Unsupported};
 
 /// Folds the adapters `names` into the base; with `safe`, only where every merged weight is finite.
 pub(super) fn merge<M: AdaptableModel>(model: &mut M, names: &[&str], safe: bool) -> Result<()> {
@@ -14,7 +14,7 @@ pub(super) fn merge<M: AdaptableModel>(model: &mut M, names: &[&str], safe: bool
         return Err(PeftError::Merged { operation: "merge again".into(), adapters: state.merged.clone() });
     }
     if state.disabled {
-        return Err(PeftError::Unsupported("a merge of disabled adapters: enable them first".into()));
+        return Err(Unsupported::DisabledMerge.into());
     }
     checks::not_quantised(model.layers(), names)?;
     let owned: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();

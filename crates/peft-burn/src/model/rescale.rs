@@ -1,12 +1,12 @@
 //! Adapters made weaker or stronger.
 
 use super::adaptable::AdaptableModel;
-use crate::error::{PeftError, Result};
+use crate::error::{PeftError, Result, Unsupported};
 
 /// `model` with the scaling of every low-rank adapter multiplied.
 pub(super) fn rescaled<M: AdaptableModel>(model: &M, multiplier: f64) -> Result<M> {
     if !multiplier.is_finite() {
-        return Err(PeftError::Unsupported(format!("an adapter scale times {multiplier}")));
+        return Err(Unsupported::Scale(multiplier).into());
     }
     let merged = &model.peft_state().merged;
     if !merged.is_empty() {
@@ -16,7 +16,7 @@ pub(super) fn rescaled<M: AdaptableModel>(model: &M, multiplier: f64) -> Result<
     let mut model = model.clone();
     let scaled: usize = model.layers_mut().into_iter().map(|(_, layer)| layer.rescale(multiplier)).sum();
     if scaled == 0 {
-        return Err(PeftError::Unsupported("rescaling: no LoRA, DoRA or AdaLoRA adapter is attached".into()));
+        return Err(Unsupported::NothingToRescale.into());
     }
     Ok(model)
 }

@@ -8,6 +8,7 @@ use crate::param::ParamRef;
 
 /// Whether the parameters of an adapter are trained (PEFT's `requires_grad`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Trained {
     /// All of them.
     Yes,

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::adaptable::AdaptableModel;
-use crate::error::{PeftError, Result};
+use crate::error::{Result, Unsupported};
 use crate::layers::layer::LayerRef;
 use crate::methods::PeftConfig;
 use crate::modules::{ModuleInfo, ModuleKind};
@@ -42,13 +42,10 @@ pub(crate) fn tie(resolution: &mut Resolution, [embedding, head]: [ModuleInfo; 2
     let dora = matches!(&resolution.config, PeftConfig::Lora(lora) if lora.use_dora);
     let dropout = resolution.config.dropout();
     if adapted && (dora || dropout > 0.0) {
-        let what = if dora { "use_dora".to_owned() } else { format!("lora_dropout = {dropout}") };
-        return Err(PeftError::Unsupported(format!(
-            "ensure_weight_tying with {what} on {} and {}: set it to {}, or take the two out of target_modules",
-            embedding.path,
-            head.path,
-            if dora { "false" } else { "0" }
-        )));
+        let (key, value, off) =
+            if dora { ("use_dora", "true".to_owned(), "false") } else { ("lora_dropout", dropout.to_string(), "0") };
+        let (embedding, head) = (embedding.path.clone(), head.path.clone());
+        return Err(Unsupported::TiedUpdate { key, value, off, embedding, head }.into());
     }
     resolution.tied = saved || adapted;
     Ok(())

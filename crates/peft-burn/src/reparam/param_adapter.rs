@@ -10,7 +10,7 @@ use super::layers::AdaptedLayers;
 use super::param::{AdaptedParam, Attach};
 use super::parameters::{Parameters, Reader, Writer};
 use crate::adalora::{self, Allocation};
-use crate::error::{PeftError, Result};
+use crate::error::{PeftError, Result, Unsupported};
 use crate::files::AdapterFiles;
 use crate::layers::linear::LinearAdapter;
 use crate::layers::named_adapters::LayerAdapter;
@@ -173,10 +173,7 @@ impl ParamAdapter {
         if missing.is_empty() {
             return Ok(layers);
         }
-        Err(PeftError::Unsupported(format!(
-            "reading this adapter out of a model that it is not on; not found: {}",
-            missing.join(", ")
-        )))
+        Err(Unsupported::NotOnModel { missing }.into())
     }
 
     /// AdaLoRA's part of a training step, as [`adalora::update_and_allocate`]: to be called once an optimiser step, after

@@ -8,7 +8,7 @@ use fused_burn::{RowLowRank, RowUpdate};
 
 use super::host::host;
 use super::pairs::Pairs;
-use crate::error::{PeftError, Result};
+use crate::error::{Result, Unsupported};
 use crate::layers::embedding::EmbeddingAdapter;
 use crate::layers::layer::LayerRef;
 use crate::layers::linear::{LinearAdapter, PeftLinear};
@@ -158,10 +158,7 @@ impl AdapterPack {
             }
         }
         if !norms.is_empty() {
-            return Err(PeftError::Unsupported(format!(
-                "serving trained norms (modules_to_save: {}); merge the adapter and serve the merged model as a base",
-                norms.join(", ")
-            )));
+            return Err(Unsupported::ServedNorms { modules: norms }.into());
         }
         pack.count();
         Ok(pack)

@@ -1,4 +1,4 @@
-//! What a newcomer has: a Parquet file of ShareGPT chats, a checkpoint with a `.bin`, and an adapter that PEFT trained with a resized
+//! The files of a newcomer: a Parquet file of ShareGPT chats, a checkpoint with a `.bin`, and an adapter that PEFT trained with a resized
 //! vocabulary. It is measured, trained on and merged, and Transformers opens the result with the same loss.
 
 use crate::support::Place;

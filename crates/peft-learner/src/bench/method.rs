@@ -9,6 +9,7 @@ use super::error::BenchError;
 
 /// A way to train that is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BenchMethod {
     /// A preset of that name ([`PeftConfig::presets`]) on the modules that its method is usually measured on: for most q,
     /// k, v and o. AdaLoRA with its orthogonality term, its scores and a mask at every step.

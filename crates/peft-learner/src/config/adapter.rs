@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 /// Where the adapter comes from.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum AdapterSource {
     /// A fresh one, from the keys of PEFT's adapter_config.json.
     Config(Map<String, Value>),

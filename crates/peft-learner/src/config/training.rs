@@ -133,6 +133,7 @@ impl Default for TrainingConfig {
 /// Shape of the learning rate after warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum LrSchedulerType {
     /// Stays at the peak.
     Constant,

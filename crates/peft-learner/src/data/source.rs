@@ -77,6 +77,7 @@ impl fmt::Display for Source {
 
 /// What is evaluated on.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Valid {
     /// A share of the rows to train on, which are then not trained on: above 0 and below 1.
     Share(f64),
@@ -86,6 +87,7 @@ pub enum Valid {
 
 /// Whether tokens are kept for the next start, and where.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DataCache {
     /// Those of files above 16 MB, in the user's folder for caches (`peft-burn/tokens` in `XDG_CACHE_HOME` or `~/.cache`).
     #[default]

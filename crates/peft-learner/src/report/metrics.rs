@@ -13,6 +13,7 @@ use crate::whole_file::write_whole;
 /// A line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "split", rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Metrics {
     /// An optimiser step.
     Train(StepReport),

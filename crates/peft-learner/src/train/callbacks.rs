@@ -7,6 +7,7 @@ use crate::report::{EvalReport, StepReport};
 
 /// Whether a run goes on. A callback that returns `()` lets it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Flow {
     /// It does.
     #[default]

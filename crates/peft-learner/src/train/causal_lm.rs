@@ -58,8 +58,10 @@ impl StepOptions {
 impl<M: CausalModel> CausalLm<M> {
     /// The adapter `adapter` of `model` in training, for a training loop of one's own on one device.
     ///
-    /// A step whose loss or gradient is not finite is not applied; [`CausalLm::error`] then says so, and `interrupter`,
-    /// which belongs into the loop (`SupervisedTraining::with_interrupter`), ends it.
+    /// A step whose loss or gradient is not finite is not applied, and neither is one whose micro-batches were made for
+    /// another number of them a step than the loop accumulates (`SupervisedTraining::grads_accumulation`);
+    /// [`CausalLm::error`] then says so, and `interrupter`, which belongs into the loop
+    /// (`SupervisedTraining::with_interrupter`), ends it.
     ///
     /// # Errors
     /// An adapter that is not attached or is frozen, dropout with gradient checkpointing, and phases of AdaLoRA that do
@@ -121,7 +123,7 @@ impl<M: CausalModel> TrainStep for CausalLm<M> {
         if rules.dropout {
             device.seed(mix(rules.seed, self.run.steps_done() as u64, batch.micro as u64));
         }
-        self.run.begin_batch(batch.tokens());
+        self.run.begin_batch(&batch);
         let mut loss = batch_loss(&self.model, &batch);
         let value = loss.clone().without_autodiff();
         if rules.replicas.count > 1 && !loss.is_tracked() {
@@ -151,6 +153,7 @@ impl<M: CausalModel> TrainStep for CausalLm<M> {
         let (step, learning_rate) = (run.steps_done() + 1, lr.base());
         // All micro-batches of the step are in once every replica is here, and all replicas know what failed in them.
         replicas.meet();
+        run.check_step();
         let failed = run.failed();
         replicas.meet();
         let before = self.clone();

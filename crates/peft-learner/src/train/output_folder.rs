@@ -14,6 +14,7 @@ const OURS: [&str; 7] =
 
 /// The treatment of a folder that holds a run already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Existing {
     /// Leave it and report it.
     #[default]

@@ -17,6 +17,7 @@ use peft_burn::adalora::RankMask;
 
 use super::adalora::Pruning;
 use super::replicas::Replicas;
+use crate::data::Batch;
 use crate::error::{LearnerError, Result};
 use crate::report::{EvalReport, StepReport};
 
@@ -70,6 +71,8 @@ struct Ledger {
     /// The present step's regulariser, on the device.
     orthogonal: Option<Tensor<1>>,
     tokens: usize,
+    /// The targets of the present step's micro-batches so far, and how many they were made to be.
+    targets: (usize, usize),
     started: Instant,
     /// The results of the present step, once they are there, for those who hold one of its outputs.
     report: Arc<OnceLock<StepReport>>,
@@ -114,6 +117,7 @@ impl Run {
             loss: BTreeMap::new(),
             orthogonal: None,
             tokens: 0,
+            targets: (0, 0),
             started: Instant::now(),
             report: Arc::default(),
             mask: None,
@@ -159,10 +163,21 @@ impl Run {
     }
 
     /// A micro-batch begins.
-    pub fn begin_batch(&self, tokens: usize) {
+    pub fn begin_batch(&self, batch: &Batch) {
         let mut ledger = self.ledger();
-        ledger.tokens += tokens;
+        ledger.tokens += batch.tokens();
+        ledger.targets = (ledger.targets.0 + batch.num_targets(), batch.step_targets);
         ledger.resting = None;
+    }
+
+    /// Checks that the micro-batches of the present step are those that were made for one step: else its loss would not be
+    /// the mean over its targets.
+    pub fn check_step(&self) {
+        let mut ledger = self.ledger();
+        let (found, made_for) = ledger.targets;
+        if found != made_for {
+            ledger.error.get_or_insert(LearnerError::Accumulation { found, made_for });
+        }
     }
 
     /// Takes the loss of micro-batch `micro` to the step, and returns where the step's report will be.
@@ -225,6 +240,7 @@ impl Run {
         }
         let seconds = ledger.started.elapsed().as_secs_f64();
         let tokens = std::mem::take(&mut ledger.tokens);
+        ledger.targets = (0, 0);
         Some(StepReport {
             step,
             loss,

@@ -13,7 +13,7 @@ use super::config::AdaLoraConfig;
 use super::importance::Importance;
 use super::triplets::keep;
 use crate::config::InitLoraWeights;
-use crate::error::{PeftError, Result};
+use crate::error::{Result, Unsupported};
 use crate::low_rank::LowRank;
 use crate::methods::dropout::dropout;
 use crate::methods::lora::op::lora_linear;
@@ -96,9 +96,7 @@ impl AdaLora {
     pub(crate) fn held_of(&self, path: &str, pattern: &BTreeMap<String, Vec<bool>>) -> Result<Vec<bool>> {
         let flags = pattern.get(&format!("{path}.lora_E"));
         let held = flags.map(|flags| self.places.iter().map(|&place| flags.get(place).copied()).collect());
-        held.flatten().ok_or_else(|| {
-            PeftError::Unsupported(format!("triplets of {path}: the pattern belongs to another adapter"))
-        })
+        Ok(held.flatten().ok_or_else(|| Unsupported::ForeignPattern { path: path.to_owned() })?)
     }
 
     /// Takes the triplets that are not flagged out of memory.

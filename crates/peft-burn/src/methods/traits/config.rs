@@ -15,6 +15,7 @@ use crate::modules::ModuleInfo;
 
 /// The kind of change of a weight, which decides how adapters are combined and converted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Change {
     /// It adds an update of low rank.
     LowRank,

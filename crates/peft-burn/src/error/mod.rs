@@ -1,8 +1,12 @@
 //! Errors, worded so that the reader knows what to change.
 
+mod unsupported;
+
 use std::fmt::{Display, Formatter};
 use std::io;
 use std::path::PathBuf;
+
+pub use unsupported::{NotCombined, Unsupported};
 
 /// The result of an operation of this crate.
 pub type Result<T, E = PeftError> = std::result::Result<T, E>;
@@ -135,7 +139,7 @@ pub enum PeftError {
 
     /// Asked for something that this crate does not do.
     #[error("not supported: {0}")]
-    Unsupported(String),
+    Unsupported(#[from] Unsupported),
 
     /// A merge would put NaN or infinity into the base weights; nothing was changed.
     #[error(

@@ -14,7 +14,7 @@ use crate::modules::ModuleKind;
 pub(super) const OWN_VOCABULARY: &str = "token_adapter.base_layer.weight";
 
 /// Puts the values of `weights` into the attached adapter `name`. Tensors in `by_token` may have another number of rows; those in
-/// `repeated` are there twice.
+/// `repeated` are there twice. `tied`: what the embedding has is the head's too.
 ///
 /// # Errors
 /// [`PeftError::Tensors`] with everything that does not fit.
@@ -24,6 +24,7 @@ pub(super) fn fill<M: PeftModel>(
     weights: &AdapterWeights,
     by_token: &BTreeSet<String>,
     repeated: &BTreeSet<String>,
+    tied: bool,
 ) -> Result<()> {
     let mut found = Found { known: repeated.clone(), ..Found::default() };
     let params = model.adapter_params(name)?;
@@ -32,7 +33,7 @@ pub(super) fn fill<M: PeftModel>(
     for (key, shape) in expected {
         found.take(key, &shape, weights, by_token)?;
     }
-    found.misshapen.extend(vocabularies(model, weights, by_token, !repeated.is_empty()));
+    found.misshapen.extend(vocabularies(model, weights, by_token, tied));
     let unknown: Vec<&str> = weights.names().filter(|name| !found.known.contains(*name)).collect();
     for key in unknown {
         match copy_of_base(model, key, weights)? {

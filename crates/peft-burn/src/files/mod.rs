@@ -11,9 +11,10 @@ use crate::config::InitLoraWeights;
 use crate::error::{PeftError, Result, Unsupported};
 use crate::layers::layer::LayerRef;
 use crate::methods::PeftConfig;
-use crate::model::{PeftModel, file_key, shared_pair_of, transposed};
+use crate::model::{PeftModel, file_key, shared_pair_of, tied_pair, transposed};
 use crate::modules::ModuleKind;
 use crate::random::undrawn;
+use crate::targets::Resolution;
 use crate::tensor_file::{TensorFile, write_tensors};
 
 mod config;
@@ -137,12 +138,15 @@ fn load_parts<M: PeftModel>(
     trainable: bool,
 ) -> Result<Vec<String>> {
     let fit = fit(model, &config, weights, trainable)?;
+    // A tied head has as many rows as the embedding that trained rows bring.
+    let Resolution { tied, own_vocabularies, .. } = &fit.resolution;
+    let tied = *tied || (!own_vocabularies.is_empty() && tied_pair(model).is_some());
     let mut loaded = model.clone();
     warnings.extend(weights.warnings());
     // Every value comes from the file.
     warnings.extend(undrawn(|| loaded.attach(name, fit.resolution, 0, trainable))?);
     loaded.peft_state_mut().set_config(name, fit.config);
-    fill(&mut loaded, name, weights, &fit.by_token, &fit.repeated)?;
+    fill(&mut loaded, name, weights, &fit.by_token, &fit.repeated, tied)?;
     *model = loaded;
     Ok(warnings)
 }

@@ -5,7 +5,11 @@
 mod adapters;
 #[path = "families/files.rs"]
 mod files;
+#[path = "families/gguf.rs"]
+mod gguf;
 #[path = "families/logits.rs"]
 mod logits;
+#[path = "families/served.rs"]
+mod served;
 #[path = "families/support.rs"]
 mod support;

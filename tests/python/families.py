@@ -3,6 +3,7 @@
 Usage, from the repository's root, with torch 2.12.1, transformers 5.23 and peft 0.21.2:
     python tests/python/families.py                 writes tests/fixtures/families
     python tests/python/families.py check JOBS.json  opens models and adapters, and writes down their logits
+    python tests/python/families.py gguf FILE OUT    what Transformers makes of a GGUF file: ids, logits, greedy text
 """
 import json, os, shutil, sys
 
@@ -13,7 +14,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import torch
 from peft import IA3Config, LoHaConfig, LoraConfig, PeftModel, VeraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)
@@ -182,8 +183,29 @@ def check(path):
             save_file({"logits": fresh(model.eval())(input_ids=ids).logits.contiguous()}, job["out"])
 
 
+TEXTS = ["The first snow fell early this year, and", "def add(a, b):\n    return a +  b  # 12345\n\n", "Grüße aus 東京! 🙂 it's they're",
+         "  two spaces,\ttabs\r\n and\n\n\nlines"]
+
+
+def gguf(path, out):
+    folder, name = os.path.split(path)
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, attn_implementation="eager", dtype=torch.float32)
+    tensors = {}
+    for i, text in enumerate(TEXTS):
+        tensors[f"ids.{i}"] = torch.tensor(tokenizer(text)["input_ids"])
+    ids = tensors["ids.0"][None]
+    with torch.no_grad():
+        tensors["logits"] = model.eval()(input_ids=ids).logits
+        made = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)
+    tensors["generated"] = made[0, ids.shape[1]:]
+    save_file(copies(tensors), out)
+
+
 if sys.argv[1:2] == ["check"]:
     check(sys.argv[2])
+elif sys.argv[1:2] == ["gguf"]:
+    gguf(*sys.argv[2:])
 else:
     for name in sys.argv[1:] or CASES:
         write(name)

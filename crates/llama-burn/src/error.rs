@@ -61,6 +61,14 @@ pub enum LlamaError {
         /// The fault.
         message: String,
     },
+    /// A GGUF file that is broken, or of a model that is not supported.
+    #[error("{}: not usable as GGUF: {message}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
     /// The stored tensors are not those that the configuration describes.
     #[error("{}: the tensors do not fit config.json{}", path.display(), list_tensors(missing, unexpected, misshapen))]
     Tensors {

@@ -4,6 +4,7 @@ mod config;
 mod dtype;
 mod error;
 mod generate;
+mod gguf;
 pub mod hub;
 mod merge;
 mod model;

@@ -8,6 +8,7 @@ use peft_burn::{AdapterFiles, PeftModel};
 
 use crate::config::LlamaConfig;
 use crate::error::{LlamaError, Result};
+use crate::gguf;
 use crate::model::Llama;
 use crate::text::adapter::{TEMPLATE, TOKENIZER, own_files};
 
@@ -47,7 +48,7 @@ pub fn merge_into(
     output: impl AsRef<Path>,
     device: &Device,
 ) -> Result<MergeReport> {
-    let (base, adapter, output) = (base.as_ref(), adapter.as_ref(), output.as_ref());
+    let (base, adapter, output) = (&*gguf::directory(base.as_ref())?, adapter.as_ref(), output.as_ref());
     let part = part_of(output)?;
     let (mut model, mut warnings) = Llama::from_dir_with_warnings(base, None, device)?;
     let mut of_adapter = model.load_adapter(adapter, ADAPTER, false)?;

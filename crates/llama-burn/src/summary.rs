@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::config::LlamaConfig;
 use crate::error::{LlamaError, Result};
+use crate::gguf;
 use crate::text::{ChatTemplate, Tokenizer};
 use crate::weights::{Checkpoint, fit};
 
@@ -49,7 +50,7 @@ impl ModelSummary {
     /// A configuration or a weight file that is missing or cannot be read at all. What can be read but does not fit
     /// together is among [`problems`](Self::problems).
     pub fn read(dir: impl AsRef<Path>) -> Result<Self> {
-        let dir = dir.as_ref();
+        let dir = &*gguf::directory(dir.as_ref())?;
         let config = LlamaConfig::from_dir(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
         let mut problems = Vec::new();
@@ -74,13 +75,11 @@ impl ModelSummary {
             None
         };
         let (mut dtypes, mut bytes) = (BTreeMap::new(), 0);
-        for file in &checkpoint.files {
-            for name in file.names() {
-                *dtypes.entry(file.dtype(name).unwrap_or_default()).or_insert(0) += 1;
-                bytes += file.num_bytes(name);
-            }
+        for name in checkpoint.names() {
+            *dtypes.entry(checkpoint.dtype(name).unwrap_or_default()).or_insert(0) += 1;
+            bytes += checkpoint.num_bytes(name);
         }
-        let (parameters, files) = (config.num_parameters(), checkpoint.files.len());
+        let (parameters, files) = (config.num_parameters(), checkpoint.num_files());
         Ok(Self { config, parameters, dtypes, bytes, files, tokenizer, problems, warnings })
     }
 }

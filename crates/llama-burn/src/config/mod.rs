@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 pub use crate::dtype::{Dtype, LoadDtype};
 use crate::error::{LlamaError, Result};
+use crate::gguf;
 pub use decoder::{Decoder, EmbeddingScale, Gate, LayerKind, LayerRope, Norms, QkNorm};
 pub(crate) use rope::Stretch;
 pub use rope::{RopeConfig, RopeScaling};
@@ -75,22 +76,23 @@ impl LlamaConfig {
         Self::from_json(&std::fs::read_to_string(path).map_err(LlamaError::io(path))?, path)
     }
 
-    /// Reads `config.json` of a model directory and, where there is one, `generation_config.json`: generation stops
+    /// Reads `config.json` of a model directory (or a GGUF file's metadata) and, where there is one, `generation_config.json`: generation stops
     /// at that file's `eos_token_id` (as in transformers), which also supplies a pad token that `config.json` lacks.
     ///
     /// # Errors
     /// As [`from_file`](Self::from_file), for either file; a folder that holds an adapter instead.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
-        let path = dir.as_ref().join("config.json");
-        if !path.exists() && dir.as_ref().join("adapter_config.json").exists() {
+        let dir = gguf::directory(dir.as_ref())?;
+        let path = dir.join("config.json");
+        if !path.exists() && dir.join("adapter_config.json").exists() {
             let message =
                 "it holds an adapter and no model: give the model it was trained on as the model, and this folder as \
                            the adapter"
                     .to_owned();
-            return Err(LlamaError::Weights { path: dir.as_ref().to_owned(), message });
+            return Err(LlamaError::Weights { path: dir, message });
         }
         let mut config = Self::from_file(&path)?;
-        let path = dir.as_ref().join("generation_config.json");
+        let path = dir.join("generation_config.json");
         match std::fs::read_to_string(&path) {
             Ok(text) => read::generation_config(&mut config, &text, &path)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -15,10 +15,11 @@ mod server;
 use std::path::{Path, PathBuf};
 
 use crate::error::{LlamaError, Result};
+use crate::gguf;
 #[cfg(feature = "hub")]
 pub use download::Hub;
 
-/// The directory of `model`: an existing directory as it is; otherwise `model` is a hub id such as
+/// The directory of `model`: an existing directory as it is, and that of a `.gguf` file as [`Llama::from_dir`](crate::Llama::from_dir) reads it; otherwise `model` is a hub id such as
 /// `HuggingFaceTB/SmolLM2-135M-Instruct`, and what the model consists of is downloaded, where it is not there yet,
 /// into the cache that all Hugging Face programs share. `revision` is a branch, a tag or a commit; `main` without.
 ///
@@ -93,10 +94,14 @@ fn local(model: &str) -> Result<Option<PathBuf>> {
         return Ok(Some(path.to_path_buf()));
     }
     if path.exists() {
-        return Err(hub_error(
-            model,
-            "a model is a directory with config.json and model.safetensors, but this is a file",
-        ));
+        let is_gguf = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
+        return match is_gguf {
+            true => gguf::directory(path).map(Some),
+            false => Err(hub_error(
+                model,
+                "a model is a directory with config.json and model.safetensors, or a .gguf file, but this is another file",
+            )),
+        };
     }
     if is_hub_id(model) {
         return Ok(None);
@@ -133,10 +138,10 @@ mod tests {
     #[test]
     fn what_is_neither_directory_nor_hub_id_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("model.gguf");
+        let file = dir.path().join("model.bin");
         std::fs::write(&file, "").unwrap();
         let error = resolve(file.to_str().unwrap(), None).unwrap_err().to_string();
-        assert!(error.contains("but this is a file"), "{error}");
+        assert!(error.contains("but this is another file"), "{error}");
         for model in ["", "./models/mine", "/no/such/model", "a/b/c", "owner/..", "name with space", "../x"] {
             let error = resolve(model, None).unwrap_err().to_string();
             assert!(error.contains(&format!("model {model:?}: there is no such directory (and")), "{error}");

@@ -7,6 +7,7 @@ use super::message::{Conversation, Message};
 use super::stop::StopTokens;
 use super::tokenizer::Tokenizer;
 use crate::error::{LlamaError, Result};
+use crate::gguf;
 
 /// The text side of a model directory.
 #[derive(Clone, Debug)]
@@ -35,12 +36,12 @@ pub struct Encoded {
 }
 
 impl Text {
-    /// Reads the files of a model directory; `None` where there is no `tokenizer.json`.
+    /// Reads the files of a model directory, or a GGUF file; `None` where there is no `tokenizer.json`.
     ///
     /// # Errors
     /// [`LlamaError`] for files that are there but broken.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Option<Self>> {
-        let dir = dir.as_ref();
+        let dir = &gguf::directory(dir.as_ref())?;
         if !dir.join("tokenizer.json").exists() && !dir.join("tokenizer.model").exists() {
             return Ok(None);
         }

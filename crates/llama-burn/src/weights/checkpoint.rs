@@ -7,6 +7,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use peft_burn::tensor_file::TensorFile;
 
 use crate::error::{LlamaError, Result};
+use crate::gguf::{self, Gguf, Places};
 
 /// The file of a checkpoint that is not split.
 pub(crate) const SINGLE: &str = "model.safetensors";
@@ -19,14 +20,32 @@ pub(crate) const BIN_INDEX: &str = "pytorch_model.bin.index.json";
 
 /// The open files of one checkpoint.
 pub(crate) struct Checkpoint {
-    pub(crate) files: Vec<TensorFile>,
-    /// Which file holds a tensor.
-    place: BTreeMap<String, usize>,
+    stored: Stored,
+}
+
+/// Where the tensors are.
+enum Stored {
+    Files {
+        files: Vec<TensorFile>,
+        /// Which file holds a tensor.
+        place: BTreeMap<String, usize>,
+    },
+    Gguf {
+        file: Gguf,
+        places: Places,
+        /// The dtype that holds what is not quantised as it is.
+        dtype: DType,
+    },
 }
 
 impl Checkpoint {
     /// Opens the weights in `dir`: the first there is of what Transformers looks for.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
+        if let Some(path) = gguf::weights_of(dir)? {
+            let file = Gguf::open(&path)?;
+            let (places, dtype) = gguf::places(&file)?;
+            return Ok(Self { stored: Stored::Gguf { file, places, dtype } });
+        }
         let at = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
         let whole = |name: &str| -> Option<Result<Vec<PathBuf>>> { at(name).map(|path| Ok(vec![path])) };
         let split = |name: &str| -> Option<Result<Vec<PathBuf>>> {
@@ -43,26 +62,63 @@ impl Checkpoint {
         for (i, file) in files.iter().enumerate() {
             place.extend(file.names().map(|name| (name.to_owned(), i)));
         }
-        Ok(Self { files, place })
+        Ok(Self { stored: Stored::Files { files, place } })
     }
 
-    /// The names of all tensors, as the files have them.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.place.keys().map(String::as_str)
+    /// The names of all tensors, as the files have them; those of a GGUF file as Transformers has them.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let (files, gguf) = match &self.stored {
+            Stored::Files { place, .. } => (Some(place.keys().map(String::as_str)), None),
+            Stored::Gguf { places, .. } => (None, Some(places.names())),
+        };
+        files.into_iter().flatten().chain(gguf.into_iter().flatten())
     }
 
-    /// The file that holds the tensor `name`.
-    pub(super) fn file_of(&self, name: &str) -> Option<&TensorFile> {
-        self.place.get(name).map(|&i| &self.files[i])
+    /// How many files there are.
+    pub(crate) fn num_files(&self) -> usize {
+        if let Stored::Files { files, .. } = &self.stored { files.len() } else { 1 }
+    }
+
+    /// The dtype of a tensor, as safetensors or GGUF names it.
+    pub(crate) fn dtype(&self, name: &str) -> Option<String> {
+        match &self.stored {
+            Stored::Files { .. } => self.file_of(name)?.dtype(name),
+            Stored::Gguf { file, places, .. } => Some(file.tensor(places.in_file(name)?)?.kind.name().to_owned()),
+        }
+    }
+
+    /// How many bytes a tensor takes in its file.
+    pub(crate) fn num_bytes(&self, name: &str) -> usize {
+        match &self.stored {
+            Stored::Files { .. } => self.file_of(name).map_or(0, |file| file.num_bytes(name)),
+            Stored::Gguf { file, places, .. } => {
+                places.in_file(name).and_then(|name| file.tensor(name)).map_or(0, |info| info.bytes)
+            }
+        }
+    }
+
+    /// The file of safetensors or of `torch.save` that holds the tensor `name`.
+    fn file_of(&self, name: &str) -> Option<&TensorFile> {
+        let Stored::Files { files, place } = &self.stored else { return None };
+        place.get(name).map(|&i| &files[i])
     }
 
     pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.file_of(name).and_then(|file| file.shape(name))
+        match &self.stored {
+            Stored::Files { .. } => self.file_of(name).and_then(|file| file.shape(name)),
+            Stored::Gguf { file, places, .. } => Some(&file.tensor(places.in_file(name)?)?.shape),
+        }
     }
 
-    /// The values of a tensor by its name in the files, in `dtype` or their own.
+    /// The values of a tensor by its name in the files, in `dtype` or their own. What a GGUF file holds quantised is widened.
     pub(super) fn data(&self, name: &str, dtype: Option<DType>) -> Result<TensorData> {
-        let file = self.file_of(name).ok_or_else(|| LlamaError::MissingFiles { files: vec![name.into()] })?;
+        let missing = || LlamaError::MissingFiles { files: vec![name.into()] };
+        if let Stored::Gguf { file, places, dtype: own } = &self.stored {
+            let (values, shape) = (places.values(file, name), self.shape(name));
+            let (Some(values), Some(shape)) = (values, shape) else { return Err(missing()) };
+            return Ok(TensorData::new(values, shape.to_vec()).convert_dtype(dtype.unwrap_or(*own)));
+        }
+        let file = self.file_of(name).ok_or_else(missing)?;
         Ok(match dtype {
             Some(dtype) => file.read_as(name, dtype)?,
             None => file.read(name)?,
@@ -106,7 +162,7 @@ fn no_weights(dir: &Path) -> LlamaError {
     let mut names: Vec<String> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     let others = [
-        (".gguf", "GGUF, which holds quantised weights: take the model in safetensors"),
+        (".gguf", "GGUF: give the file itself as the model"),
         (".pth", "Meta's own format: convert it with Transformers (convert_llama_weights_to_hf.py)"),
         (".h5", "TensorFlow's: load it in Transformers with from_tf=True and save it again"),
         (".msgpack", "Flax's: load it in Transformers with from_flax=True and save it again"),
@@ -151,6 +207,6 @@ mod tests {
         assert!(error(dir.path()).contains("model.safetensors (or pytorch_model.bin)"), "{}", error(dir.path()));
         let _ = std::fs::write(dir.path().join("model-Q4_K_M.gguf"), "GGUF");
         let said = error(dir.path());
-        assert!(said.contains("model-Q4_K_M.gguf") && said.contains("take the model in safetensors"), "{said}");
+        assert!(said.contains("model-Q4_K_M.gguf") && said.contains("give the file itself as the model"), "{said}");
     }
 }

@@ -168,7 +168,7 @@ fn unexpected(others: &[(String, Option<String>)], warnings: &mut Vec<String>) -
 fn same_values(checkpoint: &Checkpoint, names: &BTreeMap<String, String>) -> Result<bool> {
     let embedding = format!("model.{EMBEDDING}");
     let (Some(head), Some(embedding)) = (names.get(HEAD), names.get(&embedding)) else { return Ok(true) };
-    let dtype = |name: &str| checkpoint.file_of(name).and_then(|file| file.dtype(name));
+    let dtype = |name: &str| checkpoint.dtype(name);
     let dtype = (dtype(head) != dtype(embedding)).then_some(DType::F32);
     Ok(checkpoint.data(head, dtype)?.as_bytes() == checkpoint.data(embedding, dtype)?.as_bytes())
 }

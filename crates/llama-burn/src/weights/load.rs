@@ -9,6 +9,7 @@ use super::checkpoint::Checkpoint;
 use super::fit::{Fit, fit};
 use crate::config::LlamaConfig;
 use crate::error::{LlamaError, Result};
+use crate::gguf;
 use crate::model::Llama;
 use crate::model::parts::Source;
 
@@ -31,7 +32,7 @@ impl Source for Stored<'_> {
 }
 
 impl Llama {
-    /// Loads a Hugging Face model directory. `dtype` is that of the weights in memory; `None` keeps the file's. What the user
+    /// Loads a Hugging Face model directory, or a GGUF file, of any supported family. `dtype` is that of the weights in memory; `None` keeps the file's. What the user
     /// should know is told as events of `tracing`; [`Self::from_dir_with_warnings`] returns it.
     ///
     /// The files are copied tensor by tensor, so that the weights are in memory once.
@@ -55,7 +56,7 @@ impl Llama {
         dtype: Option<FloatDType>,
         device: &Device,
     ) -> Result<(Self, Vec<String>)> {
-        let dir = dir.as_ref();
+        let dir = &gguf::directory(dir.as_ref())?;
         let config = LlamaConfig::from_dir(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
         let Fit { config, names, warnings } = fit(dir, config, &checkpoint)?;

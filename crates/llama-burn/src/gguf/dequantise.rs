@@ -1,0 +1,198 @@
+//! The types of a GGUF file's tensors, and what their blocks hold. Every value is the one of gguf-py, to the bit.
+
+use half::{bf16, f16};
+
+/// Numbers in a block of the K types.
+const K: usize = 256;
+
+macro_rules! kinds {
+    ($($name:ident = $id:literal, $block:expr, $bytes:expr;)*) => {
+        /// A type that is read.
+        #[allow(non_camel_case_types)] // llama.cpp's names
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Kind {
+            $($name),*
+        }
+
+        impl Kind {
+            const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The type with that number in a file.
+            pub fn of(id: u32) -> Option<Self> {
+                match id {
+                    $($id => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// Its name.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name)),*
+                }
+            }
+
+            /// How many numbers a block holds, in how many bytes.
+            pub fn block(self) -> (usize, usize) {
+                match self {
+                    $(Self::$name => ($block, $bytes)),*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    F32 = 0, 1, 4;
+    F16 = 1, 1, 2;
+    Q4_0 = 2, 32, 18;
+    Q4_1 = 3, 32, 20;
+    Q5_0 = 6, 32, 22;
+    Q5_1 = 7, 32, 24;
+    Q8_0 = 8, 32, 34;
+    Q2_K = 10, K, 84;
+    Q3_K = 11, K, 110;
+    Q4_K = 12, K, 144;
+    Q5_K = 13, K, 176;
+    Q6_K = 14, K, 210;
+    IQ4_NL = 20, 32, 18;
+    IQ4_XS = 23, K, 136;
+    BF16 = 30, 1, 2;
+}
+
+impl Kind {
+    /// The names of all of them.
+    pub fn names() -> String {
+        Self::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The numbers of whole blocks.
+    pub fn widen(self, bytes: &[u8]) -> Vec<f32> {
+        let (block, size) = self.block();
+        let mut out = Vec::with_capacity(bytes.len() / size * block);
+        for b in bytes.chunks_exact(size) {
+            match self {
+                Self::F32 => out.push(f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+                Self::F16 => out.push(half(b, 0)),
+                Self::BF16 => out.push(bf16::from_le_bytes([b[0], b[1]]).to_f32()),
+                Self::Q4_0 => nibbles(&b[2..], |q| half(b, 0) * (f32::from(q) - 8.0), &mut out),
+                Self::Q4_1 => nibbles(&b[4..], |q| half(b, 0) * f32::from(q) + half(b, 2), &mut out),
+                Self::IQ4_NL => nibbles(&b[2..], |q| half(b, 0) * LEVELS[usize::from(q)], &mut out),
+                Self::Q5_0 => fives(&b[6..], &b[2..6], |q| half(b, 0) * (f32::from(q) - 16.0), &mut out),
+                Self::Q5_1 => fives(&b[8..], &b[4..8], |q| half(b, 0) * f32::from(q) + half(b, 2), &mut out),
+                Self::Q8_0 => out.extend(b[2..].iter().map(|q| f32::from(*q as i8) * half(b, 0))),
+                Self::Q2_K => q2_k(b, &mut out),
+                Self::Q3_K => q3_k(b, &mut out),
+                Self::Q4_K => q4_k(b, &mut out),
+                Self::Q5_K => q5_k(b, &mut out),
+                Self::Q6_K => q6_k(b, &mut out),
+                Self::IQ4_XS => iq4_xs(b, &mut out),
+            }
+        }
+        out
+    }
+}
+
+/// What the codes of IQ4 stand for.
+const LEVELS: [f32; 16] =
+    [-127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0];
+
+fn half(bytes: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+}
+
+/// Lower halves of the bytes, then upper ones.
+fn nibbles(bytes: &[u8], value: impl Fn(u8) -> f32, out: &mut Vec<f32>) {
+    out.extend(bytes.iter().map(|q| value(q & 15)));
+    out.extend(bytes.iter().map(|q| value(q >> 4)));
+}
+
+/// As [`nibbles`], with a fifth bit for each.
+fn fives(bytes: &[u8], high: &[u8], value: impl Fn(u8) -> f32, out: &mut Vec<f32>) {
+    let bit = |i: usize| (high[i / 8] >> (i % 8) & 1) << 4;
+    out.extend(bytes.iter().enumerate().map(|(i, q)| value(q & 15 | bit(i))));
+    out.extend(bytes.iter().enumerate().map(|(i, q)| value(q >> 4 | bit(i + 16))));
+}
+
+fn q2_k(b: &[u8], out: &mut Vec<f32>) {
+    let (scales, qs, d, min) = (&b[..16], &b[16..80], half(b, 80), half(b, 82));
+    for i in 0..K {
+        // Halves of 128 numbers; in each, four layers of two bits over 32 bytes.
+        let (part, layer, byte) = (i / 128, i % 128 / 32, i % 32);
+        let q = qs[part * 32 + byte] >> (2 * layer) & 3;
+        let scale = scales[i / 16];
+        out.push(d * f32::from(scale & 15) * f32::from(q) - min * f32::from(scale >> 4));
+    }
+}
+
+fn q3_k(b: &[u8], out: &mut Vec<f32>) {
+    let (mask, qs, scales, d) = (&b[..32], &b[32..96], &b[96..108], half(b, 108));
+    let scale = |i: usize| {
+        let low = scales[i % 8] >> (4 * (i / 8)) & 15;
+        let high = scales[8 + i % 4] >> (2 * (i / 4)) & 3;
+        d * f32::from((low | high << 4) as i8 - 32)
+    };
+    for i in 0..K {
+        let (part, layer, byte) = (i / 128, i % 128 / 32, i % 32);
+        let low = qs[part * 32 + byte] >> (2 * layer) & 3;
+        let high = !(mask[byte] >> (i / 32)) & 1;
+        out.push(scale(i / 16) * f32::from(low as i8 - ((high << 2) as i8)));
+    }
+}
+
+/// The six-bit scale and minimum of eight parts, in twelve bytes.
+fn scale_and_min(scales: &[u8], i: usize) -> (f32, f32) {
+    let (scale, min) = if i < 4 {
+        (scales[i] & 63, scales[i + 4] & 63)
+    } else {
+        (scales[i + 4] & 15 | scales[i - 4] >> 2 & 48, scales[i + 4] >> 4 | scales[i] >> 2 & 48)
+    };
+    (f32::from(scale), f32::from(min))
+}
+
+fn q4_k(b: &[u8], out: &mut Vec<f32>) {
+    let (d, min, scales, qs) = (half(b, 0), half(b, 2), &b[4..16], &b[16..]);
+    for part in 0..8 {
+        let (scale, least) = scale_and_min(scales, part);
+        let (scale, least) = (d * scale, min * least);
+        let shift = 4 * (part % 2);
+        out.extend(qs[part / 2 * 32..][..32].iter().map(|q| scale * f32::from(q >> shift & 15) - least));
+    }
+}
+
+fn q5_k(b: &[u8], out: &mut Vec<f32>) {
+    let (d, min, scales, high, qs) = (half(b, 0), half(b, 2), &b[4..16], &b[16..48], &b[48..]);
+    for part in 0..8 {
+        let (scale, least) = scale_and_min(scales, part);
+        let (scale, least) = (d * scale, min * least);
+        let shift = 4 * (part % 2);
+        out.extend(
+            qs[part / 2 * 32..][..32]
+                .iter()
+                .zip(high)
+                .map(|(q, high)| scale * f32::from(q >> shift & 15 | (high >> part & 1) << 4) - least),
+        );
+    }
+}
+
+fn q6_k(b: &[u8], out: &mut Vec<f32>) {
+    let (low, high, scales, d) = (&b[..128], &b[128..192], &b[192..208], half(b, 208));
+    for i in 0..K {
+        // Halves of 128 numbers; in each, 64 bytes of lower bits in two layers, and 32 of upper bits in four.
+        let (part, within) = (i / 128, i % 128);
+        let l = low[part * 64 + within % 64] >> (4 * (within / 64)) & 15;
+        let h = high[part * 32 + within % 32] >> (2 * (within / 32)) & 3;
+        let scale = d * f32::from(scales[i / 16] as i8);
+        out.push(scale * f32::from((l | h << 4) as i8 - 32));
+    }
+}
+
+fn iq4_xs(b: &[u8], out: &mut Vec<f32>) {
+    let (d, high, low, qs) = (half(b, 0), u16::from_le_bytes([b[2], b[3]]), &b[4..8], &b[8..]);
+    for part in 0..8 {
+        let l = low[part / 2] >> (4 * (part % 2)) & 15;
+        let h = (high >> (2 * part) & 3) as u8;
+        let scale = d * f32::from((l | h << 4) as i8 - 32);
+        nibbles(&qs[part * 16..][..16], |q| scale * LEVELS[usize::from(q)], out);
+    }
+}

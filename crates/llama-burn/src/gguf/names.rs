@@ -1,0 +1,143 @@
+//! What a GGUF file's tensors are called in Transformers, and what was done to them.
+
+use std::collections::BTreeMap;
+
+use super::reader::Gguf;
+use crate::error::Result;
+
+/// What has to be undone to a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Undo {
+    Nothing,
+    /// The rows of each of so many heads were put in pairs, for rotary embeddings of neighbours.
+    Pairs(usize),
+    /// One was added.
+    One,
+}
+
+/// Where a model's tensors are in a GGUF file, under Transformers' names.
+#[derive(Debug)]
+pub(crate) struct Places(BTreeMap<String, (String, Undo)>);
+
+/// The names of a layer's tensors without `.weight`: the file's, and Transformers'.
+const LAYER: &[(&str, &str)] = &[
+    ("attn_norm", "input_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_qkv", "self_attn.qkv_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("post_attention_norm", "post_attention_layernorm"),
+    ("post_ffw_norm", "post_feedforward_layernorm"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+/// The name of a layer's tensor in Transformers, for a file of the architecture `arch`.
+fn of_layer(arch: &str, name: &str) -> Option<&'static str> {
+    match (name, arch) {
+        ("ffn_norm", "gemma2" | "gemma3") => Some("pre_feedforward_layernorm"),
+        ("ffn_norm", _) => Some("post_attention_layernorm"),
+        ("ffn_up", "phi3") => Some("mlp.gate_up_proj"),
+        ("ffn_up", _) => Some("mlp.up_proj"),
+        _ => LAYER.iter().find(|(ours, _)| *ours == name).map(|(_, theirs)| *theirs),
+    }
+}
+
+/// Transformers' name for the tensor `name`, with its `.weight` or `.bias`.
+fn of_tensor(arch: &str, name: &str) -> Option<String> {
+    let (module, end) = name.rsplit_once('.')?;
+    let module = match module {
+        "token_embd" => "model.embed_tokens".to_owned(),
+        "output_norm" => "model.norm".to_owned(),
+        "output" => "lm_head".to_owned(),
+        _ => {
+            let (number, rest) = module.strip_prefix("blk.")?.split_once('.')?;
+            format!("model.layers.{number}.{}", of_layer(arch, rest)?)
+        }
+    };
+    Some(format!("{module}.{end}"))
+}
+
+/// Tensors that say how to compute and are no weights.
+fn is_no_weight(name: &str) -> bool {
+    name.starts_with("rope_f") || name.ends_with(".rope_freqs.weight") || name.contains("attn_rot_embd")
+}
+
+impl Places {
+    /// The places of a file's tensors. `heads` are query heads and key heads.
+    ///
+    /// # Errors
+    /// Tensors that no supported family has: all of them.
+    pub fn of(file: &Gguf, arch: &str, [heads, kv_heads]: [usize; 2]) -> Result<Self> {
+        let pairs = matches!(arch, "llama" | "granite" | "smollm3");
+        let one = arch.starts_with("gemma");
+        let mut places = BTreeMap::new();
+        let mut unknown = Vec::new();
+        for (name, _) in file.tensors().filter(|(name, _)| !is_no_weight(name)) {
+            let Some(theirs) = of_tensor(arch, name) else {
+                unknown.push(name);
+                continue;
+            };
+            let undo = if pairs && theirs.contains(".q_proj.") {
+                Undo::Pairs(heads)
+            } else if pairs && theirs.contains(".k_proj.") {
+                Undo::Pairs(kv_heads)
+            } else if one && theirs.ends_with("norm.weight") {
+                Undo::One
+            } else {
+                Undo::Nothing
+            };
+            places.insert(theirs, (name.to_owned(), undo));
+        }
+        if unknown.is_empty() {
+            return Ok(Self(places));
+        }
+        let more = if unknown.len() > 8 { format!(" and {} more", unknown.len() - 8) } else { String::new() };
+        let listed = unknown.iter().take(8).copied().collect::<Vec<_>>().join(", ");
+        Err(file.error(format!(
+            "these tensors belong to no model of the architecture {arch} that is known: {listed}{more}"
+        )))
+    }
+
+    /// Transformers' names of all tensors.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// The file's name of the tensor that Transformers calls `name`.
+    pub fn in_file(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|(name, _)| name.as_str())
+    }
+
+    /// The numbers of the tensor that Transformers calls `name`.
+    pub fn values(&self, file: &Gguf, name: &str) -> Option<Vec<f32>> {
+        let (stored, undo) = self.0.get(name)?;
+        let info = file.tensor(stored)?;
+        let mut values = file.widened(info);
+        match undo {
+            Undo::Nothing => {}
+            Undo::One => values.iter_mut().for_each(|v| *v -= 1.0),
+            Undo::Pairs(heads) => {
+                let width = info.shape.get(1).copied().unwrap_or(1);
+                values = apart(&values, info.shape[0], width, *heads);
+            }
+        }
+        Some(values)
+    }
+}
+
+/// Puts the rows of each head, which lie in pairs, back into halves: row `2i + j` becomes row `j·d/2 + i`.
+fn apart(values: &[f32], rows: usize, width: usize, heads: usize) -> Vec<f32> {
+    let d = rows / heads.max(1);
+    let mut out = Vec::with_capacity(values.len());
+    for row in 0..rows {
+        let (head, within) = (row / d.max(1), row % d.max(1));
+        let (half, i) = (within / (d / 2).max(1), within % (d / 2).max(1));
+        let from = head * d + 2 * i + half;
+        out.extend_from_slice(&values[from * width..][..width]);
+    }
+    out
+}

@@ -1,0 +1,168 @@
+//! Files that gguf-py wrote (`tests/python/gguf_cases.py`), and broken ones.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use peft_burn::tensor_file::TensorFile;
+use serde_json::Value as Json;
+
+use super::*;
+use crate::{Llama, LlamaConfig, Text};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/gguf").join(name)
+}
+
+#[test]
+fn every_type_has_the_values_of_gguf_py_to_the_bit() {
+    let (file, expected) =
+        (Gguf::open(&fixture("types.gguf")).unwrap(), TensorFile::open(fixture("types.safetensors")).unwrap());
+    assert_eq!(file.tensors().count(), 15);
+    for (name, info) in file.tensors() {
+        let expected = expected.read(name).unwrap();
+        assert_eq!(info.shape, expected.shape().to_vec(), "{name}");
+        let (found, expected) = (file.widened(info), expected.iter::<f32>().collect::<Vec<_>>());
+        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&found), bits(&expected), "{name}");
+    }
+}
+
+#[test]
+fn a_tokenizer_gives_the_ids_of_the_one_it_was_made_of() {
+    let text = Text::from_dir(fixture("tokenizer.gguf")).unwrap().unwrap();
+    let cases: Json = serde_json::from_str(include_str!("../../tests/fixtures/chat.json")).unwrap();
+    for case in cases["texts"].as_array().unwrap() {
+        let said = case["text"].as_str().unwrap();
+        let ids = text.tokenizer.encode(said, true).unwrap();
+        assert_eq!(serde_json::json!(ids), case["ids"], "{said:?}");
+        assert_eq!(serde_json::json!(text.tokenizer.decode(&ids, true).unwrap()), case["decoded"]);
+    }
+    assert_eq!(text.tokenizer.special_tokens().get("eos_token"), Some("<|eot_id|>"));
+    assert!(text.template.is_some());
+}
+
+#[test]
+fn a_file_that_is_changed_is_read_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.gguf");
+    std::fs::copy(fixture("qwen3.gguf"), &path).unwrap();
+    let first = directory(&path).unwrap();
+    assert_eq!(weights_of(&first).unwrap(), Some(std::fs::canonicalize(&path).unwrap()));
+    std::fs::copy(fixture("granite.gguf"), &path).unwrap();
+    assert!(weights_of(&first).unwrap_err().to_string().contains("it was changed since"));
+    assert_eq!(LlamaConfig::from_dir(&path).unwrap().model_type, "granite");
+    assert!(Llama::from_dir(&path, None, &Device::flex()).is_ok());
+    // What is no file is a directory, there or not.
+    assert_eq!(directory(Path::new("no/such")).unwrap(), Path::new("no/such"));
+}
+
+/// `GGUF`, version 3, the counts, and what follows.
+fn made(tensors: u64, values: u64, rest: &[u8]) -> Vec<u8> {
+    let mut bytes = b"GGUF\x03\0\0\0".to_vec();
+    bytes.extend(tensors.to_le_bytes());
+    bytes.extend(values.to_le_bytes());
+    bytes.extend(rest);
+    bytes
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+/// A tensor's entry.
+fn entry(name: &str, dims: &[u64], kind: u32, offset: u64) -> Vec<u8> {
+    let mut bytes = text(name);
+    bytes.extend((dims.len() as u32).to_le_bytes());
+    dims.iter().for_each(|n| bytes.extend(n.to_le_bytes()));
+    bytes.extend(kind.to_le_bytes());
+    bytes.extend(offset.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn hostile_headers_are_errors_before_memory_is_taken() {
+    let huge = 1u64 << 60;
+    let list = |kind: u32, len: u64| {
+        [text("k"), 9u32.to_le_bytes().to_vec(), kind.to_le_bytes().to_vec(), len.to_le_bytes().to_vec()].concat()
+    };
+    let pad = |mut bytes: Vec<u8>| {
+        bytes.resize(512, 0);
+        bytes
+    };
+    let two = |a: Vec<u8>, b: Vec<u8>| pad(made(2, 0, &[a, b].concat()));
+    let alignment =
+        |n: u32| [text("general.alignment"), 4u32.to_le_bytes().to_vec(), n.to_le_bytes().to_vec()].concat();
+    let lists = [&9u32.to_le_bytes()[..], &1u64.to_le_bytes()].concat();
+    let deep = [text("k"), 9u32.to_le_bytes().to_vec(), lists.repeat(9)].concat();
+    for (bytes, said) in [
+        (b"GGML".to_vec(), "does not begin with GGUF"),
+        (b"GG".to_vec(), "are left"),
+        (b"GGUF\x01\0\0\0".to_vec(), "version 1"),
+        (b"GGUF\0\0\0\x03".to_vec(), "big-endian"),
+        (b"GGUF\x09\0\0\0".to_vec(), "version 9"),
+        (made(huge, 0, &[]), "tensors, and"),
+        (made(0, huge, &[]), "values, and"),
+        (made(0, 1, &pad(huge.to_le_bytes().to_vec())), "a key at byte"),
+        (made(0, 1, &pad(list(8, huge))), "entries, and"),
+        (made(0, 1, &pad(list(4, huge))), "entries, and"),
+        (made(0, 1, &pad(list(77, 1))), "unknown type 77"),
+        (made(0, 1, &pad(deep)), "lists in lists"),
+        (made(0, 1, &pad([text("k"), 99u32.to_le_bytes().to_vec()].concat())), "unknown type 99"),
+        (made(0, 1, &pad([text("k"), 7u32.to_le_bytes().to_vec(), vec![9]].concat())), "neither 0 nor 1"),
+        (made(0, 2, &pad([alignment(32), alignment(32)].concat())), "is there twice"),
+        (made(0, 1, &pad(alignment(33))), "power of two"),
+        (made(0, 1, &pad(alignment(0))), "power of two"),
+        (pad(made(1, 0, &entry("t", &[4; 5], 0, 0))), "has 5 dimensions"),
+        (pad(made(1, 0, &entry("t", &[], 0, 0))), "has 0 dimensions"),
+        (pad(made(1, 0, &entry("t", &[huge, huge], 0, 0))), "impossible shape"),
+        (pad(made(1, 0, &entry("t", &[0], 0, 0))), "impossible shape"),
+        (pad(made(1, 0, &entry("t", &[huge], 0, 0))), "beyond the end"),
+        (pad(made(1, 0, &entry("t", &[4], 0, !31))), "beyond the end"),
+        (pad(made(1, 0, &entry("t", &[4], 0, 7))), "no multiple of 32"),
+        (pad(made(1, 0, &entry("t", &[33], 8, 0))), "comes in blocks of 32"),
+        (pad(made(1, 0, &entry("t", &[4], 4, 0))), "is of the type 4"),
+        (two(entry("a", &[16], 0, 0), entry("b", &[16], 0, 32)), "lie on each other"),
+        (two(entry("a", &[8], 0, 0), entry("a", &[8], 0, 32)), "is there twice"),
+    ] {
+        let error = header::read(&bytes).unwrap_err();
+        assert!(error.contains(said), "{said:?} is not in: {error}");
+    }
+    assert!(header::read(&two(entry("a", &[8], 0, 0), entry("b", &[8], 0, 32))).is_ok());
+}
+
+#[test]
+fn no_change_of_a_header_is_more_than_an_error() {
+    // Each byte of a header turned, and each length cut: any answer will do, but there is one.
+    let whole = std::fs::read(fixture("tokenizer.gguf")).unwrap();
+    let end = whole.len();
+    for at in (0..end).step_by(7) {
+        let mut bytes = whole.clone();
+        bytes[at] = bytes[at].wrapping_add(0x81);
+        let _ = header::read(&bytes);
+        let _ = header::read(&whole[..at]);
+    }
+}
+
+#[test]
+fn what_is_not_known_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let value = |key: &str, said: &str| [text(key), 8u32.to_le_bytes().to_vec(), text(said)].concat();
+    let said = |values: &[Vec<u8>]| {
+        let path = dir.path().join(format!("{}.gguf", values.len()));
+        std::fs::write(&path, made(0, values.len() as u64, &[values.concat(), vec![0; 64]].concat())).unwrap();
+        Llama::from_dir(&path, None, &Device::flex()).unwrap_err().to_string()
+    };
+    let error = said(&[value("general.architecture", "mamba")]);
+    assert!(error.contains("the architecture is mamba; supported: llama, qwen2"), "{error}");
+    let error = said(&[value("general.architecture", "llama"), value("general.type", "adapter")]);
+    assert!(error.contains("the type `adapter`"), "{error}");
+    let error = said(&[]);
+    assert!(error.contains("the architecture is not named"), "{error}");
+    let mut file = std::fs::read(fixture("tokenizer.gguf")).unwrap();
+    let at = file.windows(9).position(|bytes| bytes == b"llama-bpe").unwrap();
+    file[at..at + 9].copy_from_slice(b"gibberish");
+    let path = dir.path().join("pre.gguf");
+    std::fs::write(&path, file).unwrap();
+    let error = Text::from_dir(&path).unwrap_err().to_string();
+    assert!(error.contains("tokenizer.ggml.pre is `gibberish`, which is not known (known: llama-bpe"), "{error}");
+}

@@ -12,7 +12,6 @@ use super::info::{LoadOptions, StoreUse};
 use super::load::{Loaded, Loader};
 use super::resident::{Charge, Ready};
 use super::table::{Entry, Table};
-
 use crate::error::{Result, ServeError};
 use crate::metrics::Metrics;
 

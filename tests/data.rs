@@ -461,8 +461,9 @@ fn templates_render_and_mark_as_in_transformers() {
                 Some(mask) if mask.iter().zip(&found.targets).any(|(a, b)| (*a == 1) != *b) => {
                     wrong.push(format!("{name} {at}: learns {said:?}"));
                 }
-                None if !said.contains(&last)
-                    || ["hi", "and?", "where?", "Larkhill<"].iter().any(|word| said.contains(word)) =>
+                // Some of the templates leave a text out that is no list of parts.
+                None if (!said.contains(&last) && text.tokenizer.decode(&ids, false).unwrap().contains(&last))
+                    || ["why?", "and?", "where?"].iter().any(|word| said.contains(word)) =>
                 {
                     wrong.push(format!("{name} {at}: learns {said:?} of a template without marks"));
                 }

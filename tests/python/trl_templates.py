@@ -21,11 +21,11 @@ def said(role, content, **more):
 TOOL = {"type": "function", "function": {"name": "find", "description": "Finds.", "parameters": {"type": "object", "properties": {"who": {"type": "string"}}}}}
 CALL = {"type": "function", "function": {"name": "find", "arguments": {"who": "Emil"}}}
 CHATS = [
-    {"messages": [said("user", "hi"), said("assistant", "one")]},
-    {"messages": [said("system", "Be brief."), said("user", "hi"), said("assistant", "one"), said("user", "and?"), said("assistant", "two three")]},
-    {"messages": [said("user", "hi"), said("assistant", "<think>\nhm\n</think>\n\none"), said("user", "and?"), said("assistant", "<think>\nso\n</think>\n\ntwo")]},
-    {"messages": [said("user", "hi"), said("assistant", "one", reasoning_content="hm"), said("user", "and?"), said("assistant", "two", reasoning_content="so")]},
-    {"messages": [said("user", "hi"), said("assistant", "one")], "kwargs": {"enable_thinking": False}},
+    {"messages": [said("user", "why?"), said("assistant", "one")]},
+    {"messages": [said("system", "Be brief."), said("user", "why?"), said("assistant", "one"), said("user", "and?"), said("assistant", "two three")]},
+    {"messages": [said("user", "why?"), said("assistant", "<think>\nhm\n</think>\n\none"), said("user", "and?"), said("assistant", "<think>\nso\n</think>\n\ntwo")]},
+    {"messages": [said("user", "why?"), said("assistant", "one", reasoning_content="hm"), said("user", "and?"), said("assistant", "two", reasoning_content="so")]},
+    {"messages": [said("user", "why?"), said("assistant", "one")], "kwargs": {"enable_thinking": False}},
     {"messages": [said("user", "where?"), said("assistant", "", tool_calls=[CALL]), said("tool", "Larkhill", name="find"), said("tool", "Ostwick", name="find"),
                   said("assistant", "In Larkhill.")], "tools": [TOOL]},
 ]

@@ -117,7 +117,7 @@ case("whole_mlp_with_biases", lora(modules_to_save=["mlp"]), of="bias")
 case("tokens_by_name", lora(trainable_token_indices={"embed_tokens": [4, 9]}), of="untied", steps=True)
 case("tokens_and_embeddings", lora(trainable_token_indices=[3, 5]), save={"save_embedding_layers": True}, steps=True)
 case("grown_tokens", lora(trainable_token_indices=[VOCAB, VOCAB + 1, LARGE - 1]), vocab=LARGE, steps=True)
-case("grown_tokens_untied", lora(trainable_token_indices=[7, VOCAB + 1]), of="untied", vocab=LARGE, steps=True)
+case("grown_tokens_untied", lora(trainable_token_indices=[7, VOCAB + 1]), of="untied", vocab=LARGE)
 case("shrunk", lora(), vocab=SMALL)
 case("shrunk_untied", lora(use_dora=True), of="untied", vocab=SMALL, save={"save_embedding_layers": True})
 case("grown", lora(use_dora=True), of="untied", vocab=LARGE)
@@ -126,7 +126,7 @@ case("grown_and_adapted", lora(target_modules=["embed_tokens", "q_proj"]), vocab
 case("tokens_of_the_head", lora(trainable_token_indices={"embed_tokens": [4, 9], "lm_head": [4, 9, 11]}), of="untied", loads=False)
 case("tied_copies", lora(modules_to_save=["lm_head"], ensure_weight_tying=True), steps=True)
 case("tied_tokens", lora(trainable_token_indices=[3, 7], ensure_weight_tying=True), steps=True)
-case("tied_targets", lora(target_modules=["embed_tokens", "v_proj"], ensure_weight_tying=True), steps=True)
+case("tied_targets", lora(target_modules=["embed_tokens", "v_proj"], ensure_weight_tying=True))
 
 # Other methods
 case("adalora_and_head", AdaLoraConfig(init_r=4, target_r=2, total_step=10, target_modules=["q_proj"], modules_to_save=["lm_head", "norm"], **plain), of="untied")

@@ -16,7 +16,7 @@ fn with(which: &str, names: &[&str], pairs: &Pairs) -> (Llama, Vec<Option<Arc<Ad
             return None;
         }
         if !model.adapter_names().iter().any(|known| known == name) {
-            model.load_adapter(&golden(name).join("adapter"), name, false).unwrap();
+            model.load_adapter(golden(name).join("adapter"), name, false).unwrap();
         }
         Some(Arc::new(model.pack(name, pairs).unwrap()))
     });

@@ -50,7 +50,7 @@ fn a_program_is_told_of_steps_evaluations_and_checkpoints() {
         .metric("weight", |model: &Llama| model.trainable_parameters().trainable as f64)
         .on_step(move |step| steps.add(format!("step {}", step.step)))
         .on_evaluation(move |evaluated| {
-            assert_eq!(evaluated.report.loss, evaluate(evaluated.model, &examples(), 4, 0, |_| {}).unwrap().loss);
+            assert_eq!(evaluated.report.loss, evaluate(evaluated.model, examples(), 4, 0, |_| {}).unwrap().loss);
             evaluations.add(format!("evaluation {} {}", evaluated.report.step, evaluated.worse()));
         })
         .on_checkpoint(move |saved| {

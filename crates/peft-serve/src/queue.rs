@@ -55,6 +55,7 @@ impl Queue {
     }
 
     /// Takes out the requests that `gone` is true for.
+    #[allow(clippy::vec_box, reason = "a sequence is large, and moves between the queue, the batch and what runs")]
     pub fn take_if(&mut self, gone: impl Fn(&Sequence) -> bool) -> Vec<Box<Sequence>> {
         let mut taken = Vec::new();
         for queue in self.tenants.values_mut() {

@@ -17,7 +17,7 @@ pub enum Activation {
 }
 
 /// √(2/π).
-const ROOT: f32 = 0.797_884_56;
+const ROOT: f32 = 0.797_884_6;
 const CUBIC: f32 = 0.044_715;
 
 /// An activation as loops over slices take it.

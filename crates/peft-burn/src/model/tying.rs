@@ -10,7 +10,7 @@ use crate::modules::{ModuleInfo, ModuleKind};
 use crate::targets::Resolution;
 
 /// The embedding and the head of a model in which they are one matrix.
-pub(crate) fn tied_pair<M: AdaptableModel + ?Sized>(model: &M) -> Option<[ModuleInfo; 2]> {
+pub(crate) fn tied_pair<M: AdaptableModel>(model: &M) -> Option<[ModuleInfo; 2]> {
     let find = |kind: ModuleKind| model.modules().into_iter().find(|module| module.kind == kind);
     let pair = [find(ModuleKind::Embedding)?, find(ModuleKind::OutputHead)?];
     let weight = |module: &ModuleInfo| {

@@ -41,7 +41,7 @@ fn ctrl_c_on_the_dashboard_saves_the_step_and_says_how_to_go_on() {
     assert!(said.contains("stopped by Ctrl-C (SIGINT)") && said.contains("--resume"), "{said}");
     let lines = place.metrics("run");
     let step = lines.iter().rev().find(|line| line["split"] == "train").unwrap()["step"].as_u64().unwrap();
-    assert!(step >= 3 && step < 5000, "step {step}");
+    assert!((3..5000).contains(&step), "step {step}");
     assert!(place.path(&format!("run/checkpoints/step-{step}/trainer_state.json")).exists(), "step {step}");
 }
 

@@ -94,7 +94,7 @@ pub fn write_adapters(model: &Llama, methods: &[MadeUp], count: usize, folder: &
     for method in methods {
         let mut adapted = model.clone();
         adapted.add_adapter("made-up", &method.config(), 1).map_err(|error| failed(error.to_string()))?;
-        adapted.save_adapter("made-up", &first(*method)).map_err(|error| failed(error.to_string()))?;
+        adapted.save_adapter("made-up", first(*method)).map_err(|error| failed(error.to_string()))?;
     }
     let mut names = Vec::with_capacity(count);
     for (i, method) in (0..count).zip(methods.iter().cycle()) {

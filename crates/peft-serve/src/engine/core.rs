@@ -27,6 +27,7 @@ pub struct Core {
     pool: BlockPool,
     store: Store,
     queue: Queue,
+    #[allow(clippy::vec_box, reason = "a sequence is large, and moves between the queue, the batch and what runs")]
     running: Vec<Box<Sequence>>,
     config: EngineConfig,
     metrics: Arc<Metrics>,

@@ -1,4 +1,4 @@
-//! What this machine can do at most, and how near loading and generation come to it.
+//! The limits of this machine, and how near loading and generation come to them.
 //!
 //! ```text
 //! cargo run --release --example limits [-- MODEL [bf16]]
@@ -77,7 +77,7 @@ fn bandwidth() -> f64 {
     (values.len() * 4) as f64 / seconds / 1e9
 }
 
-/// What only a fresh process can tell: how long loading takes, and its peak of memory.
+/// Measurements that need a fresh process: how long loading takes, and its peak of memory.
 fn load(folder: &str, dtype: FloatDType) -> Result<Llama, Box<dyn std::error::Error>> {
     let start = Instant::now();
     let mut model = Llama::from_dir(folder, Some(dtype), &DeviceName::Cpu.open()?)?;

@@ -1,25 +1,25 @@
 //! Writes everything the embedded model is made from, out of the seeds alone.
 //!
 //! ```text
-//! cargo run --release --example make_world -- runs/world
+//! cargo run --release --example make_world [-- runs/world]
 //! ```
 //!
 //! Into `datasets/world`, which is committed: the tokenizer, the fine-tuning set, the questions that measure what is
-//! kept of the old skills, and a sample of the text. Into the folder named on the command line, which is not: the text
-//! to train the model on, `corpus.jsonl` and `corpus-valid.jsonl`.
+//! kept of the old skills, and a sample of the text. Into the folder named on the command line (`runs/world`), which is
+//! not: the text to train the model on, `corpus.jsonl` and `corpus-valid.jsonl`.
 
-use std::collections::HashSet;
+mod corpus;
+
 use std::path::Path;
 
+use corpus::{DOCUMENTS, write, write_corpus, write_rows};
 use serde_json::{Value, json};
-use small_world::{Corpus, SEED, TURN_END, TURN_START, Task, World, prompt, questions};
+use small_world::{SEED, TURN_END, TURN_START, Task, World, prompt, questions};
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, NormalizerWrapper, TokenizerBuilder};
 
-const DOCUMENTS: usize = 130_000;
-const VALID_DOCUMENTS: usize = 400;
 const SAMPLES: usize = 16;
 const QUESTIONS: usize = 100;
 
@@ -32,21 +32,12 @@ const CHAT_TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}\
     {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 fn main() -> tokenizers::Result<()> {
-    let Some(corpus_dir) = std::env::args().nth(1) else {
-        return Err("name the folder for the corpus: cargo run --release --example make_world -- runs/world".into());
-    };
-    let corpus_dir = Path::new(&corpus_dir);
+    let corpus_dir = std::env::args().nth(1).unwrap_or_else(|| "runs/world".to_owned());
     let data_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/world");
-    std::fs::create_dir_all(corpus_dir)?;
     std::fs::create_dir_all(&data_dir)?;
 
     let world = World::new(SEED);
-    let corpus: Vec<String> = Corpus::new(&world, 1).take(DOCUMENTS).collect();
-    let known: HashSet<&str> = corpus.iter().map(String::as_str).collect();
-    let valid: Vec<String> =
-        Corpus::new(&world, 2).filter(|text| !known.contains(text.as_str())).take(VALID_DOCUMENTS).collect();
-    write_rows(&corpus_dir.join("corpus.jsonl"), corpus.iter().map(|text| json!({ "text": text })))?;
-    write_rows(&corpus_dir.join("corpus-valid.jsonl"), valid.iter().map(|text| json!({ "text": text })))?;
+    let [corpus, valid] = write_corpus(Path::new(&corpus_dir), &world, DOCUMENTS)?;
     write(&data_dir.join("sample.txt"), &(valid[..SAMPLES].join("\n\n----\n\n") + "\n"))?;
 
     let task = Task::embedded(&world);
@@ -103,15 +94,4 @@ fn tokenizer_config() -> Value {
         "model_max_length": 256,
         "chat_template": CHAT_TEMPLATE,
     })
-}
-
-fn write_rows(path: &Path, rows: impl Iterator<Item = Value>) -> std::io::Result<()> {
-    write(path, &rows.map(|row| format!("{row}\n")).collect::<String>())
-}
-
-/// Under a temporary name first, so that no reader ever meets half a file.
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    let unfinished = path.with_extension("unfinished");
-    std::fs::write(&unfinished, text)?;
-    std::fs::rename(unfinished, path)
 }

@@ -1,12 +1,17 @@
 //! Trains the embedded base model from scratch.
 //!
 //! ```text
+//! cargo run --release --example train_base
 //! cargo run --release --example make_world -- runs/world
-//! cargo run --release --example train_base -- runs/world runs/base
+//! cargo run --release --example train_base -- runs/world runs/base 5000
 //! ```
 //!
-//! The first command writes the corpus, the second trains on it and leaves `config.json` and `model.safetensors` (f16)
-//! in `runs/base/model`, which is what `datasets/world` holds.
+//! Without arguments it trains 200 steps on a part of the text, which it writes itself. The two commands below make the
+//! embedded model: the first writes the whole text, the second trains on it and leaves `config.json` and
+//! `model.safetensors` (f16) in `runs/base/model`, which is what `datasets/world` holds.
+
+#[allow(dead_code, reason = "make_world writes the whole text, and more")]
+mod corpus;
 
 use std::path::Path;
 
@@ -18,17 +23,23 @@ use peft_learner::data::{EncodeOptions, Examples, Part, Preparation};
 use peft_learner::device::DeviceName;
 use peft_learner::evaluate::evaluate;
 use peft_learner::train::{Existing, Finetune};
+use small_world::{SEED, World};
 
 const MAX_LENGTH: usize = 256;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
     let device = DeviceName::take_from(&mut args)?.open()?;
-    let [corpus, output, rest @ ..] = args.as_slice() else {
-        return Err("usage: train_base CORPUS_FOLDER OUTPUT_FOLDER [STEPS] [--device DEVICE]".into());
+    let (corpus, output, steps) = match args.as_slice() {
+        [] => ("runs/taste/world", "runs/taste/base", 200),
+        [corpus, output] => (corpus.as_str(), output.as_str(), 5000),
+        [corpus, output, steps] => (corpus.as_str(), output.as_str(), steps.parse()?),
+        _ => return Err("usage: train_base [CORPUS_FOLDER OUTPUT_FOLDER [STEPS]] [--device DEVICE]".into()),
     };
-    let steps = rest.first().map_or(Ok(5000), |s| s.parse())?;
     let (corpus, output) = (Path::new(corpus), Path::new(output));
+    if args.is_empty() {
+        corpus::write_corpus(corpus, &World::new(SEED), 5000)?;
+    }
     let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/world");
     let config = LlamaConfig::from_dir(&world)?;
     let text = Text::from_dir(world)?.ok_or("the world has no tokenizer")?;
@@ -42,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         per_device_train_batch_size: 8,
         learning_rate: 3e-3,
         lr_scheduler_type: LrSchedulerType::Cosine,
-        warmup_steps: 100,
+        warmup_steps: 100.min(steps),
         weight_decay: 0.1,
         adam_beta2: 0.95,
         eval_steps: 500,
@@ -68,7 +79,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         })
         .run(output)?;
     model.save(output.join("model"), Some(FloatDType::F16))?;
-    let loss = evaluate(&model, &valid, 16, pad_id, |_| {}).loss;
+    let loss = evaluate(&model, &valid, 16, pad_id, |_| {})?.loss;
     println!("{} steps in {:.0} s; validation loss {loss:.4}", report.steps, report.seconds);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What we save, opened by Hugging Face PEFT itself. Needs a Python with `peft`: `PEFT_PYTHON`, or `python3`.
+//! Saved adapters, opened by Hugging Face PEFT itself. Needs a Python with `peft`: `PEFT_PYTHON`, or `python3`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::{Path, PathBuf};
@@ -266,7 +266,7 @@ fn a_bin_and_a_resized_adapter_are_trained_on_and_merged_for_transformers() {
     let (_, report) = run.finetune.run(&config.output).unwrap();
     let measured = |base: &Base| {
         let (examples, _) = base.examples(&rows, usize::MAX).unwrap();
-        evaluate(&base.model, &examples, 3, base.pad_id(), |_| {}).loss
+        evaluate(&base.model, &examples, 3, base.pad_id(), |_| {}).unwrap().loss
     };
     let mut trained = Base::load(base.to_str().unwrap(), None, &device()).unwrap();
     trained.model.load_adapter(report.adapter.unwrap(), "default", false).unwrap();

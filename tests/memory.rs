@@ -1,4 +1,4 @@
-//! What a training step holds in memory beside the weights: generous bounds, so that it cannot creep back.
+//! The memory of a training step beside the weights: generous bounds, so that it cannot creep back.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -9,7 +9,7 @@ use llama_burn::{Llama, LlamaConfig};
 use peak_alloc::PeakAlloc;
 use peft_burn::{Ia3Config, LoraConfig, ModuleNames, OneOrMany, PeftConfig, PeftModel, TargetModules, VeraConfig};
 use peft_burn_workspace::device;
-use peft_learner::data::{Batch, Example, eval_batches};
+use peft_learner::data::{Batch, EvalBatches, Example};
 use peft_learner::train::batch_loss;
 
 #[global_allocator]
@@ -46,7 +46,7 @@ fn adapted(layers: usize, config: impl Into<PeftConfig>) -> Llama {
 fn batch(tokens: usize) -> Batch {
     let input_ids: Vec<u32> = (0..tokens).map(|i| (i * 7919 % VOCAB) as u32).collect();
     let labels = input_ids.iter().map(|&id| id as i32).collect();
-    eval_batches(&[Example { input_ids, labels }], 1, 0).next().unwrap()
+    EvalBatches::new([Example { input_ids, labels }], 1, 0).unwrap().get(0).unwrap()
 }
 
 /// The peak of what `work` holds above what there was before, in MiB.

@@ -1,4 +1,4 @@
-//! What a training step reads from the device: its loss and the norm of its gradients, in one transfer.
+//! The reads of a training step from the device: its loss and the norm of its gradients, in one transfer.
 //!
 //! wgpu logs every buffer that is mapped to be read, whatever it holds; so this runs on WebGPU alone.
 //!

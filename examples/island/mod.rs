@@ -1,5 +1,5 @@
-//! What the method examples share: the small base of `datasets/world`, the task it is taught, and how well a model does
-//! on the task and on what it knew before.
+//! The common parts of the method examples: the small base of `datasets/world`, the task it is taught, and how well a
+//! model does on the task and on what it knew before.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ pub const STEPS: usize = 400;
 /// Rows that are answered at a time.
 const BATCH: usize = 60;
 
-/// What one method came to.
+/// The results of one method.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Outcome {
     pub method: String,
@@ -78,7 +78,7 @@ pub fn fine_tune(
     let mut seconds: Vec<f64> = (report.metrics.iter())
         .filter_map(|line| match line {
             Metrics::Train(step) => Some(step.tokens as f64 / step.tokens_per_second),
-            Metrics::Valid(_) => None,
+            _ => None,
         })
         .collect();
     seconds.sort_by(f64::total_cmp);

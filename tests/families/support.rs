@@ -7,7 +7,7 @@ use burn::tensor::TensorData;
 use llama_burn::{AttentionMask, Input, Llama};
 use peft_burn_workspace::{device, fixtures, tensors};
 
-/// What `tests/python/families.py` wrote of one model.
+/// The notes of `tests/python/families.py` about one model.
 pub struct Case {
     pub folder: PathBuf,
     pub expected: BTreeMap<String, TensorData>,

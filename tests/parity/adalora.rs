@@ -40,7 +40,7 @@ fn layers(model: &Llama) -> Vec<(String, &AdaLora)> {
             Method::AdaLora(adalora) => Some((path, adalora)),
             _ => None,
         },
-        LayerRef::Embedding(_) | LayerRef::Norm(_) => None,
+        _ => None,
     });
     found.collect()
 }

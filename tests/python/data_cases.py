@@ -214,6 +214,16 @@ chats("history", "marked", [{"instruction": "and more", "input": "", "output": "
       [(system + LONG, (), {}), (turns("a\nb", "c"), (), {})])
 chats("renamed", "marked", [{"dialog": [{"speaker": "U", "said": "hi"}, {"speaker": "A", "said": "one"}]}], [(SHORT, (), {})],
       {"columns": {"messages": "dialog", "role": "speaker", "content": "said"}, "roles": {"U": "user", "A": "assistant"}})
+chats("sharegpt_anywhere", "marked",
+      [{"messages": [{"from": "Human", "value": "hi"}, {"from": "GPT", "value": "one"}, {"from": "USER", "value": "and more"}, {"from": "Assistant", "value": " two "}]},
+       {"messages": [{"role": "human", "content": "hi"}, {"role": "gpt", "content": "one"}]},
+       {"messages": [{"from": "human", "value": "hi", "weight": None}, {"from": "gpt", "value": "one", "weight": 0}, {"from": "human", "value": "and more", "weight": 0}, {"from": "gpt", "value": " two ", "weight": 1}]}],
+      [(LONG, (), {}), (SHORT, (), {}), (LONG, (1,), {})])
+chats("system_columns", "marked", [{"messages": SHORT, "system": "Be brief."}, {"messages": SHORT, "system_prompt": "Be brief.", "system": None}, {"messages": LONG, "system": ""}],
+      [(system + SHORT, (), {}), (system + SHORT, (), {}), (LONG, (), {})])
+chats("text_key", "marked", [{"items": [{"role": "user", "text": "hi"}, {"role": "assistant", "text": "one"}]}], [(SHORT, (), {})],
+      {"columns": {"messages": "items", "content": "text"}})
+chats("nulls", "marked", [{"messages": [{**m, "name": None, "tool_calls": [], "tool_call_id": None} for m in LONG], "tools": [], "prompt": None}], [(LONG, (), {})])
 chats("assistant_first", "marked", [{"messages": turns("hello", "hi", "one", first="assistant")}], [(turns("hello", "hi", "one", first="assistant"), (), {})])
 
 
@@ -237,10 +247,21 @@ pairs("columns", [{"question": "why ", "answer": "so", "id": 1}], [("why ", "so"
 pairs("chosen", [{"prompt": "why ", "chosen": "so", "rejected": "no"}], [("why ", "so")], {"columns": {"completion": "chosen"}, "ignore": ["rejected"]})
 pairs("text_with_prompt", [{"text": "why so", "prompt": "why"}], [("why", " so")])
 
+# Segments, as axolotl's `input_output` reads them: each tokenised by itself, nothing added
+
+for overlay_name in (None, "spm", "llama3"):
+    tokenizer = base(overlay_name)[2]
+    rows = [{"segments": [{"label": False, "text": "Bring Emil"}, {"label": True, "text": " three coats"}, {"label": False, "text": " and"}, {"label": True, "text": " two."}]},
+            {"segments": [{"label": False, "text": "caf"}, {"label": True, "text": "é"}, {"label": True, "text": ""}]}]
+    pieces = [[(tokenizer(piece["text"], add_special_tokens=False)["input_ids"], piece["label"]) for piece in row["segments"]] for row in rows]
+    case(f"segments_{overlay_name or 'world'}", overlay_name, rows, [[id for ids, _ in row for id in ids] for row in pieces],
+         [[id if label else -100 for ids, label in row for id in ids] for row in pieces])
+
 # Tokens
 
 IDS = [1, 37, 291, 277, 71, 362, 2]
 trl("ids", None, [{"input_ids": IDS}, {"input_ids": IDS[:4]}])
+case("ids_of_a_table", None, [{"input_ids": [float(id) for id in IDS], "labels": "[" + ", ".join(map(str, [-100] * 4 + IDS[4:])) + "]"}], [IDS], [[-100] * 4 + IDS[4:]])
 trl("ids_completion", None, [{"input_ids": IDS, "completion_mask": [0, 0, 0, 1, 1, 1, 1]}], completion_only_loss=True)
 trl("ids_assistant", None, [{"input_ids": IDS, "assistant_masks": [0, 0, 1, 1, 0, 0, 1]}])
 trl("ids_both", None, [{"input_ids": IDS, "completion_mask": [0, 0, 0, 1, 1, 1, 1], "assistant_masks": [0, 0, 1, 1, 0, 0, 1]}], completion_only_loss=True)

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use llama_burn::SamplingConfig;
 use peft_burn::{LoraConfig, PeftConfig};
 use peft_serve::{
-    Answer, Core, EngineConfig, Event, Finish, LoadOptions, Request, ServeError, Served, Store, StoreConfig,
+    Answer, Core, EngineConfig, Event, Finish, LoadOptions, Piece, Request, ServeError, Served, Store, StoreConfig,
 };
 use rstest::rstest;
 
 use crate::support::{configs, model, served, store_over, write_adapter, write_adapters};
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Outcome {
     ids: Vec<u32>,
@@ -27,7 +27,7 @@ impl Outcome {
         while let Some(event) = answer.try_next() {
             match event {
                 Event::Prompt(_) => {}
-                Event::Tokens { ids, text, logprobs } => {
+                Event::Tokens(Piece { ids, text, logprobs }) => {
                     self.ids.extend(ids);
                     self.text.push_str(&text);
                     self.logprobs.extend(logprobs.iter().map(|one| one.logprob));
@@ -37,6 +37,7 @@ impl Outcome {
                     self.ended = Some(Ok(reason));
                 }
                 Event::Failed(error) => self.ended = Some(Err(error)),
+                other => panic!("{other:?}"),
             }
         }
     }
@@ -79,7 +80,7 @@ impl Bench {
         }
     }
 
-    /// What comes of a request when no other runs.
+    /// The outcome of a request when no other runs.
     fn alone(&mut self, request: Request) -> Outcome {
         let mut answer = self.submit(request).unwrap();
         self.finish();

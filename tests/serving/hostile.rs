@@ -1,4 +1,4 @@
-//! What clients should not do, and what files should not be.
+//! Hostile clients and broken files.
 
 use std::io::Read;
 use std::time::{Duration, Instant};

@@ -74,7 +74,7 @@ fn the_one_that_was_not_asked_for_the_longest_goes_and_pins_and_leases_stay() {
         match store.lease("adalora", asked) {
             StoreUse::Loading(number) => asked = Some(number),
             StoreUse::Failed(error) => break error,
-            StoreUse::Ready(_) => panic!("there was no room"),
+            other => panic!("there was no room: {other:?}"),
         }
         std::thread::yield_now();
     };

@@ -119,7 +119,9 @@ impl Server {
         let thread = std::thread::spawn(move || {
             let ready = move |at| ready.send(at).unwrap();
             // It ends when the sender is gone.
-            let end = move || drop(ended.recv());
+            let end = move || {
+                let _ = ended.recv();
+            };
             serve_until("127.0.0.1:0", &served, "world", http, ready, end).unwrap();
         });
         let address = address.recv().unwrap();
@@ -276,7 +278,7 @@ pub fn lease(store: &Store, name: &str) -> Arc<peft_serve::Resident> {
         match store.lease(name, asked) {
             peft_serve::StoreUse::Ready(resident) => return resident,
             peft_serve::StoreUse::Loading(number) => asked = Some(number),
-            peft_serve::StoreUse::Failed(error) => panic!("{name}: {error}"),
+            other => panic!("{name}: {other:?}"),
         }
         assert!(Instant::now() < until, "{name} does not come");
         std::thread::sleep(Duration::from_millis(1));

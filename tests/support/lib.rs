@@ -1,4 +1,4 @@
-//! What the integration tests share: the golden files and comparisons with them.
+//! Helpers of the integration tests: the golden files and comparisons with them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 /// Compiles the README's program.
@@ -7,6 +7,7 @@
 struct Readme;
 
 mod python;
+pub mod readers;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -51,7 +52,7 @@ pub fn base(name: &str) -> Llama {
     Llama::from_dir(golden(name), None, &device()).unwrap()
 }
 
-/// What the generator noted about a golden.
+/// The generator's notes about a golden.
 pub fn meta(name: &str) -> serde_json::Value {
     json(&golden(name).join("meta.json"))
 }

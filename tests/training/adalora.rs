@@ -83,7 +83,7 @@ fn budget_triplets_and_both_parts_of_the_loss_are_reported_and_evaluation_has_no
     assert!(steps(&report).iter().any(|step| step.live_triplets > step.budget), "{:?}", steps(&report));
     let last = evaluations(&report).pop().unwrap();
     assert_eq!(last.step, STEPS);
-    assert!((last.loss - evaluate(&model, &examples(), 4, 0, |_| {}).loss).abs() < 1e-6);
+    assert!((last.loss - evaluate(&model, &examples(), 4, 0, |_| {}).unwrap().loss).abs() < 1e-6);
 
     let picture = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
     for text in ["triplets", "budget", "live"] {

@@ -300,7 +300,7 @@ where
     [straight, resumed]
 }
 
-/// What a record of `module` holds, by path. Ids of parameters are left out: they differ between models.
+/// The contents of a record of `module`, by path. Ids of parameters are left out: they differ between models.
 fn record<M: Module>(module: &M) -> Tensors {
     #[derive(Default)]
     struct Collect {

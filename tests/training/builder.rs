@@ -23,7 +23,7 @@ use peft_learner::train::{CausalLm, Existing, Finetune, Flow, StepOptions};
 
 use super::{Options, adapted, bytes_of, examples, finetune, losses, options, stream};
 
-/// What is written by several callbacks.
+/// The notes of several callbacks.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -50,7 +50,7 @@ fn a_program_is_told_of_steps_evaluations_and_checkpoints() {
         .metric("weight", |model: &Llama| model.trainable_parameters().trainable as f64)
         .on_step(move |step| steps.add(format!("step {}", step.step)))
         .on_evaluation(move |evaluated| {
-            assert_eq!(evaluated.report.loss, evaluate(evaluated.model, &examples(), 4, 0, |_| {}).loss);
+            assert_eq!(evaluated.report.loss, evaluate(evaluated.model, &examples(), 4, 0, |_| {}).unwrap().loss);
             evaluations.add(format!("evaluation {} {}", evaluated.report.step, evaluated.worse()));
         })
         .on_checkpoint(move |saved| {
@@ -222,7 +222,7 @@ fn a_causal_lm_goes_into_a_training_loop_of_ones_own() {
     };
     let mut model = base("base");
     model.add_adapter("default", &config.into(), 7).unwrap();
-    let before = evaluate(&model, &rows, 2, 0, |_| {}).loss;
+    let before = evaluate(&model, &rows, 2, 0, |_| {}).unwrap().loss;
     let interrupter = Interrupter::new();
     let lm = CausalLm::new(model, "default", &StepOptions::new(steps * epochs), interrupter.clone()).unwrap();
     let loader = |rows| DataLoaderBuilder::new(Collate).batch_size(2).build(InMemDataset::new(rows));
@@ -239,9 +239,57 @@ fn a_causal_lm_goes_into_a_training_loop_of_ones_own() {
         .launch(Learner::new(lm, AdamWConfig::new().init(), 5e-2));
     assert!(result.error.is_none() && result.model.error().is_none());
     let model = result.model.model.valid();
-    let after = evaluate(&model, &rows, 2, 0, |_| {}).loss;
+    let after = evaluate(&model, &rows, 2, 0, |_| {}).unwrap().loss;
     assert!(after < before - 0.05, "{before} before, {after} after");
     assert_eq!(kept_ranks(&model, "default").unwrap().iter().map(|kept| kept.rank).sum::<usize>(), 6, "pruned");
+}
+
+#[test]
+fn a_model_trains_with_gradient_checkpointing_exactly_when_it_was_asked_to() {
+    for (before, asked) in [(false, false), (false, true), (true, false), (true, true)] {
+        let model = || {
+            let mut model = adapted(0.0);
+            model.set_gradient_checkpointing(before);
+            model
+        };
+        let options = StepOptions { gradient_checkpointing: asked, ..StepOptions::new(4) };
+        let lm = CausalLm::new(model(), "default", &options, Interrupter::new()).unwrap();
+        assert_eq!(lm.model.gradient_checkpointing(), asked, "in one's own loop, {before} before");
+        let dir = tempfile::tempdir().unwrap();
+        let mut run = self::options(dir.path(), 2);
+        run.training.gradient_checkpointing = asked;
+        let (trained, _) = finetune(model(), stream(2, 2, false), &run).run(dir.path()).unwrap();
+        assert_eq!(trained.gradient_checkpointing(), asked, "by the builder, {before} before");
+    }
+}
+
+#[test]
+fn a_loop_that_accumulates_another_number_than_its_batches_were_made_for_is_refused() {
+    // A batch by itself is a whole step.
+    for (accumulation, fits) in [(1, true), (2, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let interrupter = Interrupter::new();
+        let model = adapted(0.0);
+        let before = bytes_of(&model);
+        let lm = CausalLm::new(model, "default", &StepOptions::new(4), interrupter.clone()).unwrap();
+        let run = lm.clone();
+        let loader = || DataLoaderBuilder::new(Collate).batch_size(2).build(InMemDataset::new(examples()));
+        let result = SupervisedTraining::new(dir.path(), loader(), loader())
+            .with_metric_logger(InMemoryMetricLogger::default())
+            .with_application_logger(None)
+            .renderer(Box::new(Progress::to_writer(1, 0, Box::new(std::io::sink()))))
+            .with_interrupter(interrupter)
+            .grads_accumulation(accumulation)
+            .launch(Learner::new(lm, AdamWConfig::new().init(), 5e-3));
+        match run.error() {
+            None => assert!(fits && bytes_of(&result.model.model) != before),
+            Some(error) => {
+                assert!(!fits && matches!(error, LearnerError::Accumulation { .. }), "{error}");
+                assert!(error.to_string().contains("accumulate as many"), "{error}");
+                assert!(bytes_of(&result.model.model) == before, "no step was made");
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What becomes of the scores of attention before the softmax.
+//! The scores of attention before the softmax.
 
 use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
@@ -8,14 +8,14 @@ use crate::simd::tanh;
 /// How scores are made of the products of queries and keys. The default is Llama's.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Scores {
-    /// What the products are multiplied by. `None`: `1/√d` for heads of width d.
+    /// The factor of the products. `None`: `1/√d` for heads of width d.
     pub scale: Option<f32>,
     /// The soft cap c: a score s becomes `c·tanh(s/c)` (Gemma 2, arXiv:2408.00118).
     pub softcap: Option<f32>,
 }
 
 impl Scores {
-    /// What the products are multiplied by, for heads of width `d`.
+    /// The factor of the products, for heads of width `d`.
     pub(crate) fn scale_of(&self, d: usize) -> f32 {
         self.scale.unwrap_or_else(|| 1.0 / (d as f32).sqrt())
     }

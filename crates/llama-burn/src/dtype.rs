@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// The dtype of a model's weights, in a file or in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Dtype {
     /// IEEE single precision, `float32`.
     #[default]
@@ -52,8 +53,9 @@ impl From<Dtype> for FloatDType {
 
 /// The dtype that a model's weights are to be held in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LoadDtype {
-    /// What the model's files have, as `dtype="auto"` in Transformers.
+    /// The dtype of the model's files, as `dtype="auto"` in Transformers.
     Auto,
     /// This one; weights in another are converted.
     As(Dtype),

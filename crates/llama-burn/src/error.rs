@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// `Result` with this crate's error.
 pub type Result<T, E = LlamaError> = std::result::Result<T, E>;
 
-/// What can go wrong between a Hugging Face model directory and generated text.
+/// Every error between a Hugging Face model directory and generated text.
 ///
 /// A message names the file or the key it is about and, where several things are wrong at once, lists them all.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +16,7 @@ pub enum LlamaError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's reason.
         source: std::io::Error,
     },
     /// A file is not the JSON it should be.
@@ -40,9 +40,9 @@ pub enum LlamaError {
     UnsupportedArchitecture {
         /// The `config.json`.
         path: PathBuf,
-        /// What the file names.
+        /// The architecture that the file names.
         found: String,
-        /// What this crate can load.
+        /// The architectures that this crate can load.
         supported: String,
     },
     /// Weights of a dtype that the device cannot hold or compute with.
@@ -58,7 +58,7 @@ pub enum LlamaError {
     Weights {
         /// The weight file or its index.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         message: String,
     },
     /// A GGUF file that is broken, or of a model that is not supported.
@@ -92,7 +92,7 @@ pub enum LlamaError {
     Prompt {
         /// Which of the prompts, from 0.
         row: usize,
-        /// What is wrong with it.
+        /// The fault.
         message: String,
     },
     /// A mixed batch of adapters with another number of prompts.
@@ -111,13 +111,13 @@ pub enum LlamaError {
     Tokenizer {
         /// The file, or what stands for it.
         origin: String,
-        /// What is wrong.
+        /// The fault.
         message: String,
     },
     /// A chat template that is missing, malformed or refuses the conversation.
     #[error("chat template: {message}")]
     Template {
-        /// What is wrong.
+        /// The fault.
         message: String,
     },
     /// Sampling options that have no meaning, or logits that leave no choice.
@@ -147,7 +147,7 @@ pub enum LlamaError {
     HubDataset {
         /// The data set as it was asked for.
         name: String,
-        /// What went wrong and the way out.
+        /// The fault and the way out.
         message: String,
     },
     /// A model that is neither a directory nor could be had from the hub.
@@ -155,7 +155,7 @@ pub enum LlamaError {
     Hub {
         /// The model as it was asked for.
         model: String,
-        /// What went wrong and the way out.
+        /// The fault and the way out.
         message: String,
     },
 }

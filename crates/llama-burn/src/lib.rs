@@ -19,7 +19,7 @@ pub use config::{
     RopeScaling,
 };
 pub use error::{LlamaError, Result};
-pub use generate::{Generate, GenerateOptions, Sampler, SamplingConfig, TokenLogprob};
+pub use generate::{Finish, Generate, GenerateOptions, Piece, Sampler, SamplingConfig, TextDecoder, TokenLogprob};
 pub use gguf::{GgufType, save_lora_gguf};
 pub use merge::{MergeReport, merge_into, merge_into_gguf};
 pub use model::{

@@ -12,14 +12,14 @@ use crate::gguf::{self, GgufType};
 use crate::model::Llama;
 use crate::text::adapter::{TEMPLATE, TOKENIZER, own_files};
 
-/// What goes with the weights of a model beside its files of text, where it has them.
+/// The files that go with the weights of a model beside its files of text, where it has them.
 const BESIDE: &[&str] = &["generation_config.json", "LICENSE", "LICENSE.txt", "NOTICE"];
 /// A folder of further templates.
 const TEMPLATES: &str = "additional_chat_templates";
 
 const ADAPTER: &str = "adapter";
 
-/// What a merge came to.
+/// The results of a merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MergeReport {
     /// Numbers in the written weights.
@@ -29,7 +29,7 @@ pub struct MergeReport {
     /// Whether config.json said that the head is tied to the embedding and does not any more, because the two differ: by the
     /// adapter, or in the base's own files.
     pub untied: bool,
-    /// What the user should know.
+    /// Notes for the user.
     pub warnings: Vec<String>,
 }
 

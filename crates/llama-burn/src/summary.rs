@@ -1,4 +1,4 @@
-//! What a model directory holds, without loading it.
+//! The contents of a model directory, without loading it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,9 +26,9 @@ pub struct ModelSummary {
     pub files: usize,
     /// The tokenizer, if there is one.
     pub tokenizer: Option<TokenizerSummary>,
-    /// What does not fit together; empty for a good model.
+    /// The parts that do not fit together; empty for a good model.
     pub problems: Vec<String>,
-    /// What loading would say.
+    /// The warnings of loading it.
     pub warnings: Vec<String>,
 }
 

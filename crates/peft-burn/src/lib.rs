@@ -27,7 +27,7 @@ pub use combine::{
     Combination, Conversion, Extraction, MajoritySign, Weighting, add_weighted_adapter, convert_to_lora, extract_lora,
 };
 pub use config::*;
-pub use error::{PeftError, Result};
+pub use error::{NotCombined, PeftError, Result, Unsupported};
 pub use files::{AdaptedModule, AdapterBytes, AdapterFiles, AdapterSummary, CONFIG_NAME, Rewritten, rewrite_adapter};
 pub use layers::*;
 pub use low_rank::LowRank;
@@ -38,7 +38,7 @@ pub use mixed::{BASE, MixedBatch};
 pub use model::join as join_path;
 pub use model::{
     AdaptableModel, AdapterStatus, LayerStatus, Layers, ModelStatus, PeftModel, PeftState, TrainableReport, Trained,
-    count_parameters, share_projections,
+    count_parameters,
 };
 pub use param::{ParamMut, ParamRef, Role};
 pub use random::TensorRng;

@@ -1,6 +1,6 @@
 //! One batch for many adapters, without merging or switching any.
 
-use crate::error::{PeftError, Result};
+use crate::error::{PeftError, Result, Unsupported};
 use crate::layers::layer::LayerRef;
 use crate::model::{PeftModel, one_vocabulary};
 
@@ -13,7 +13,7 @@ pub trait MixedBatch: PeftModel {
     /// (PEFT's `adapter_names`, there for LoRA alone). Adapters of any methods and ranks; each product with a base
     /// weight is made once for the whole batch.
     ///
-    /// What is returned shares every weight with the model, which stays as it is. It is for inference: nothing in it is
+    /// The returned model shares every weight with this one, which stays as it is. It is for inference: nothing in it is
     /// trained.
     ///
     /// # Errors
@@ -24,9 +24,8 @@ pub trait MixedBatch: PeftModel {
     /// # Panics
     /// The returned model panics on a batch that has not one text for each name.
     fn mixed_batch(&self, adapter_names: &[&str]) -> Result<Self> {
-        let refuse = |why: String| Err(PeftError::Unsupported(format!("a mixed batch: {why}")));
         if adapter_names.is_empty() {
-            return refuse(format!("name an adapter, or `{BASE}`, for each text"));
+            return Err(Unsupported::MixedNoNames { base: BASE }.into());
         }
         let mut names: Vec<&str> = adapter_names.iter().copied().filter(|name| *name != BASE).collect();
         names.sort_unstable();
@@ -37,13 +36,13 @@ pub trait MixedBatch: PeftModel {
             return Err(PeftError::UnknownAdapter { name: unknown.join("`, `"), available: known });
         }
         if !self.merged_adapters().is_empty() {
-            return refuse(format!("{} merged: unmerge first", self.merged_adapters().join(", ")));
+            return Err(Unsupported::MixedMerged { adapters: self.merged_adapters().to_vec() }.into());
         }
         if self.adapters_disabled() {
-            return refuse("the adapters are disabled: enable them first".into());
+            return Err(Unsupported::MixedDisabled.into());
         }
         let own_rows = |name: &str, layer: LayerRef<'_>| match layer {
-            LayerRef::Embedding(layer) => layer.adapters().get(name).is_some_and(|a| a.tokens.is_some()),
+            LayerRef::Embedding(layer) => layer.adapters().get(name).is_some_and(|a| a.tied || a.tokens.is_some()),
             LayerRef::Norm(layer) => layer.adapters().get(name).is_some(),
             LayerRef::Linear(_) => false,
         };
@@ -51,10 +50,7 @@ pub trait MixedBatch: PeftModel {
         let owners: Vec<&str> =
             names.into_iter().filter(|name| layers.iter().any(|(_, layer)| own_rows(name, *layer))).collect();
         if !owners.is_empty() {
-            return refuse(format!(
-                "{} with trainable_token_indices or trained norms: use it in batches of its own",
-                owners.join(", ")
-            ));
+            return Err(Unsupported::MixedOwnRows { adapters: owners.into_iter().map(str::to_owned).collect() }.into());
         }
         one_vocabulary(layers, adapter_names)?;
         let mut model = self.valid();

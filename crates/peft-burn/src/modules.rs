@@ -1,7 +1,8 @@
 //! The modules of a base model, as far as adapters care.
 
-/// What a module is, as far as adapters care.
+/// The kind of a module, as far as adapters care.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ModuleKind {
     /// A linear layer, weight `[out, in]`.
     Linear,
@@ -19,7 +20,7 @@ pub enum ModuleKind {
 pub struct ModuleInfo {
     /// For example `model.layers.0.self_attn.q_proj`.
     pub path: String,
-    /// What it is.
+    /// Its kind.
     pub kind: ModuleKind,
     /// Width of the input; the size of the vocabulary for an embedding.
     pub in_features: usize,

@@ -6,6 +6,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 /// A borrowed adapter parameter.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum ParamRef<'a> {
     /// A vector.
     One(&'a Param<Tensor<1>>),
@@ -15,6 +16,7 @@ pub enum ParamRef<'a> {
 
 /// A mutably borrowed adapter parameter.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum ParamMut<'a> {
     /// A vector.
     One(&'a mut Param<Tensor<1>>),
@@ -22,7 +24,7 @@ pub enum ParamMut<'a> {
     Two(&'a mut Param<Tensor<2>>),
 }
 
-/// What a parameter is in its adapter, as far as optimisers tell parameters apart.
+/// The role of a parameter in its adapter, as far as optimisers tell parameters apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Role {

@@ -196,7 +196,7 @@ fn problems(value: Value) -> Vec<String> {
     }
 }
 
-/// What a program hands over as JSON is read as strictly as what a user types.
+/// A program's JSON is read as strictly as a user's.
 #[test]
 fn what_a_configuration_is_written_as_may_be_a_users_own() {
     for config in [

@@ -1,4 +1,4 @@
-//! What holds for every model, rank and set of adapters.
+//! Properties of every model, rank and set of adapters.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;

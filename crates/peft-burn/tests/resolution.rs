@@ -48,7 +48,7 @@ struct Case {
     config: Object,
     /// PEFT's exception.
     error: Option<String>,
-    /// What is to be reported where PEFT is silent.
+    /// The warnings expected where PEFT is silent.
     unmatched: Option<Vec<String>>,
     #[serde(default)]
     adapted: Vec<String>,
@@ -128,7 +128,7 @@ fn assert_stored(resolution: &Resolution, stored: &Object, told: &str) {
     assert_eq!(Value::Object(ours), Value::Object(expected), "{told}");
 }
 
-/// What was resolved and stored resolves to the same again.
+/// A resolved and stored configuration resolves to the same again.
 #[test]
 fn a_stored_configuration_selects_the_same_modules() {
     let oracle = oracle();

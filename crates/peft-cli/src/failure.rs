@@ -1,4 +1,4 @@
-//! What ends a command: one cause, one way out.
+//! The failure of a command: one cause, one way out.
 
 use std::error::Error;
 use std::io;
@@ -36,7 +36,7 @@ impl Failure {
         Self { cause: format!("cannot write the output: {error}"), way_out, closed_pipe, exit_code: 1 }
     }
 
-    /// What the process ends with: 1, or as a shell tells of a signal.
+    /// The exit code: 1, or as a shell tells of a signal.
     pub fn exit_code(&self) -> u8 {
         self.exit_code
     }

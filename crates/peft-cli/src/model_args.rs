@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use llama_burn::LoadDtype;
+use llama_burn::{LlamaConfig, LoadDtype};
 use peft_burn::AdapterFiles;
 use peft_learner::base::Base;
 use peft_learner::device::DeviceName;
@@ -45,12 +45,22 @@ impl DeviceArgs {
     }
 }
 
-/// What the model's weights are held in.
+/// The dtype of the model's weights.
 #[derive(Debug, Args)]
 pub struct DtypeArgs {
-    /// What the model's weights are held in; `auto` is what its files have
+    /// Dtype of the model's weights; `auto` is that of its files
     #[arg(long, default_value = "f32", value_parser = dtype_parser())]
     pub dtype: LoadDtype,
+}
+
+impl DtypeArgs {
+    /// The type, for a model whose config.json alone is read: `auto` is the one it names.
+    pub fn of(&self, dir: &Path) -> Result<FloatDType> {
+        Ok(match self.dtype.into() {
+            Some(dtype) => dtype,
+            None => LlamaConfig::from_dir(dir)?.dtype.into(),
+        })
+    }
 }
 
 fn dtype_parser() -> impl TypedValueParser<Value = LoadDtype> {
@@ -69,11 +79,9 @@ impl ModelArgs {
         base.warnings.iter().for_each(warn);
         if let Some(adapter) = &self.adapter {
             base.model.load_adapter(adapter, ADAPTER, false)?.iter().for_each(warn);
-            if let Some(text) = &mut base.text {
-                let own = text.take_from_adapter(&base.dir, adapter)?;
-                if !own.is_empty() {
-                    warn(format_args!("the adapter's own {} take the place of the model's", own.join(", ")));
-                }
+            let own = base.take_text_from_adapter(adapter)?;
+            if !own.is_empty() {
+                warn(format_args!("the adapter's own {} take the place of the model's", own.join(", ")));
             }
         }
         base.beyond_vocabulary().iter().for_each(warn);
@@ -87,6 +95,14 @@ pub fn object(text: &str) -> std::result::Result<Map<String, Value>, String> {
         .map_err(|error| format!("it must be a JSON object, such as '{{\"enable_thinking\": false}}': {error}"))
 }
 
+/// The folders in `dir` that hold an adapter.
+fn within(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found: Vec<PathBuf> = entries.filter(|path| path.join("adapter_config.json").exists()).collect();
+    found.sort();
+    found
+}
+
 /// Refuses a directory without an adapter in it, before a model is loaded for nothing.
 pub fn check_adapter_dir(dir: &Path) -> Result {
     if dir.join("adapter_config.json").exists() {
@@ -95,6 +111,10 @@ pub fn check_adapter_dir(dir: &Path) -> Result {
     let inner = dir.join("adapter");
     let way_out = if inner.join("adapter_config.json").exists() {
         format!("this folder is a run's; its adapter is `{}`", inner.display())
+    } else if let [one, ..] = within(dir).as_slice() {
+        // PEFT writes an adapter under another name than `default` into a folder of that name, Transformers into `checkpoint-N`.
+        let all: Vec<_> = within(dir).iter().map(|folder| format!("`{}`", folder.display())).collect();
+        format!("there are adapters in it: {}; give one of them, such as {}", all.join(", "), one.display())
     } else if dir.join("config.json").exists() {
         "this folder is a model's: give it as --model, or make an adapter of what it learned with `peft convert --from-model`"
             .to_owned()

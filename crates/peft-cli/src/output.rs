@@ -1,4 +1,4 @@
-//! What is printed: results on stdout, everything else on stderr.
+//! Output: results on stdout, everything else on stderr.
 
 use std::fmt::Display;
 use std::io::Write;

@@ -28,6 +28,18 @@ mod other_files;
 #[path = "cli/plain_lora.rs"]
 mod plain_lora;
 
+#[path = "cli/help_lines.rs"]
+mod help_lines;
+
+#[path = "cli/newcomer.rs"]
+mod newcomer;
+
+#[path = "cli/rows.rs"]
+mod rows;
+
+#[path = "cli/variants.rs"]
+mod variants;
+
 #[path = "cli/ways_out.rs"]
 mod ways_out;
 
@@ -39,6 +51,10 @@ mod data;
 
 #[path = "cli/interrupted.rs"]
 mod interrupted;
+
+#[cfg(unix)]
+#[path = "cli/terminal.rs"]
+mod terminal;
 
 #[cfg(all(unix, feature = "serve"))]
 #[path = "cli/serve.rs"]

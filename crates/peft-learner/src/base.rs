@@ -28,6 +28,10 @@ impl TextEncoder for Text {
         Ok(Text::encode_chat_completion(self, prompt, completion)?)
     }
 
+    fn encode_segment(&self, text: &str) -> Result<Vec<u32>, EncodeError> {
+        Ok(self.tokenizer.encode(text, false)?)
+    }
+
     fn mentions(&self, word: &str) -> bool {
         self.template.as_ref().is_none_or(|template| template.mentions(word))
     }
@@ -58,7 +62,7 @@ pub struct Base {
     pub text: Option<Text>,
     /// Where it was read from.
     pub dir: PathBuf,
-    /// What the user should know of how the weights were read.
+    /// Notes for the user about how the weights were read.
     pub warnings: Vec<String>,
 }
 
@@ -67,7 +71,7 @@ impl Base {
     /// memory; `None` keeps the files'.
     ///
     /// # Errors
-    /// What [`Llama::from_dir`] and [`Text::from_dir`] report.
+    /// Those of [`Llama::from_dir`] and [`Text::from_dir`].
     pub fn load(model: &str, dtype: Option<FloatDType>, device: &Device) -> Result<Self> {
         let dir = hub::resolve(model, None)?;
         // Before the weights: a tokenizer that is broken is known at once.
@@ -76,12 +80,28 @@ impl Base {
         Ok(Self { model, text, dir, warnings })
     }
 
-    /// What to say of a tokenizer with tokens that the model, as it is now, has no embedding for.
+    /// Puts the tokenizer and the chat template of an adapter's folder in the place of the base's, where it has its own, and says
+    /// which of its files count.
+    ///
+    /// # Errors
+    /// [`LlamaError`](llama_burn::LlamaError) for files that are there but broken.
+    pub fn take_text_from_adapter(&mut self, adapter: impl AsRef<Path>) -> Result<Vec<&'static str>> {
+        match &mut self.text {
+            Some(text) => Ok(text.take_from_adapter(&self.dir, adapter)?),
+            None => {
+                self.text = Text::from_dir(&adapter)?;
+                Ok(if self.text.is_some() { Text::own_files(&self.dir, adapter)? } else { Vec::new() })
+            }
+        }
+    }
+
+    /// A warning about a tokenizer with tokens that the model, as it is now, has no embedding for.
     pub fn beyond_vocabulary(&self) -> Option<String> {
         self.text.as_ref()?.tokenizer.beyond(self.model.spec().vocab_size)
     }
 
-    /// What fills up a batch: the pad token where the model has an embedding for it. Nothing is learned of it or sees it.
+    /// The token that fills up a batch: the pad token where the model has an embedding for it. Nothing is learned of it or
+    /// sees it.
     pub fn pad_id(&self) -> u32 {
         let of_text = self.text.as_ref().and_then(|t| t.tokenizer.pad_token_id());
         let known = |id: &u32| (*id as usize) < self.model.spec().vocab_size;
@@ -96,7 +116,7 @@ impl Base {
         }
     }
 
-    /// What makes examples of data files for this model, of at most `max_length` tokens each.
+    /// The settings that make examples of data files for this model, of at most `max_length` tokens each.
     pub fn preparation(&self, max_length: usize) -> Preparation<'_> {
         let encoder = self.text.as_ref().map(|text| text as &dyn TextEncoder);
         let options = EncodeOptions { max_length, vocab_size: self.model.spec().vocab_size };
@@ -106,7 +126,7 @@ impl Base {
     /// The examples of a data file, in memory.
     ///
     /// # Errors
-    /// What [`Preparation::sources`] reports.
+    /// Those of [`Preparation::sources`].
     pub fn examples(&self, file: impl AsRef<Path>, max_length: usize) -> Result<(Vec<Example>, EncodeReport)> {
         let Prepared { examples, report, .. } =
             self.preparation(max_length).sources(&[file.as_ref().into()], Part::Valid)?;

@@ -45,7 +45,7 @@ pub enum DeviceError {
 }
 
 impl DeviceError {
-    /// What is wrong.
+    /// The fault.
     pub fn cause(&self) -> String {
         match self {
             Self::Unknown(name) => format!("there is no device `{name}`"),
@@ -56,7 +56,7 @@ impl DeviceError {
         }
     }
 
-    /// What to do about it.
+    /// The way out.
     pub fn way_out(&self) -> String {
         match self {
             Self::Unknown(_) => "a device is cpu, cuda[:N], rocm[:N], metal, vulkan or webgpu".to_owned(),

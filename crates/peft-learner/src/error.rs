@@ -1,4 +1,4 @@
-//! What can go wrong on the host side of a run, each with the file it happened in and the way out.
+//! Errors of a run, each with the file it happened in and the way out.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub enum LearnerError {
     /// The file system refused.
     #[error("cannot {action} `{}`: {source}", path.display())]
     Io {
-        /// What was attempted, such as `read` or `write`.
+        /// The action, such as `read` or `write`.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum LearnerError {
     DataFile {
         /// The file, folder or pattern.
         file: PathBuf,
-        /// What is wrong with it, and what to do.
+        /// The fault, and the way out.
         message: String,
     },
     /// A data set failed to give an example.
@@ -118,6 +118,17 @@ pub enum LearnerError {
         /// The adapter's probability.
         dropout: f64,
     },
+    /// A training loop that accumulates another number of micro-batches than its batches were made for.
+    #[error(
+        "the micro-batches that the training loop adds up to one step have {found} targets, and were made for a step of \
+         {made_for}: let the loop accumulate as many of them as the stream makes for a step"
+    )]
+    Accumulation {
+        /// Targets of the micro-batches that came together.
+        found: usize,
+        /// Targets of the step that the last of them was made for.
+        made_for: usize,
+    },
     /// Several devices of which Burn cannot add up the gradients.
     #[error(
         "cannot train on {devices} devices together: Burn adds up gradients across devices by a collective that it has for \
@@ -163,7 +174,7 @@ pub enum LearnerError {
         file: PathBuf,
         /// Line number from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The fault.
         message: String,
     },
     /// The loss or a gradient became NaN or infinite.
@@ -190,7 +201,7 @@ pub enum LearnerError {
     Checkpoint {
         /// The file in it.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         message: String,
     },
     /// A run is resumed that has more steps behind it than it is to have.
@@ -208,7 +219,7 @@ pub enum LearnerError {
         changed.join(", ")
     )]
     ContentsChanged {
-        /// What differs: `data`, `valid`, `base`, `tokenizer`.
+        /// The contents that differ: `data`, `valid`, `base`, `tokenizer`.
         changed: Vec<String>,
     },
     /// A run with AdaLoRA is resumed for another number of steps.
@@ -234,7 +245,7 @@ pub enum LearnerError {
     DiskFull {
         /// The run's folder.
         dir: PathBuf,
-        /// What could not be written.
+        /// The failed write.
         source: Box<Self>,
         /// The newest complete checkpoint.
         last: Option<PathBuf>,

@@ -6,11 +6,11 @@ use std::time::Instant;
 use llama_burn::{CausalModel, Generate, GenerateOptions};
 use serde::Serialize;
 
-use crate::data::{Example, IGNORE_INDEX, eval_batches};
+use crate::data::{EvalBatches, Example, Examples, IGNORE_INDEX};
 use crate::error::{LearnerError, Result};
 use crate::train::batch_loss;
 
-/// What `peft eval` prints.
+/// The report that `peft eval` prints.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evaluation {
     /// Mean negative log-likelihood per target token, in nats, without any regulariser.
@@ -28,30 +28,35 @@ pub struct Evaluation {
     pub exact_match: Option<f64>,
 }
 
-/// The loss of `model` over all of `examples`. `done` is told how many of them are done, batch by batch.
+/// The loss of `model` over all of `examples`, which are read batch by batch. `done` is told how many of them are done.
+///
+/// # Errors
+/// [`LearnerError::Dataset`] where an example cannot be read.
 pub fn evaluate<M: CausalModel>(
     model: &M,
-    examples: &[Example],
+    examples: impl Into<Examples>,
     batch_size: usize,
     pad_id: u32,
     mut done: impl FnMut(usize),
-) -> Evaluation {
+) -> Result<Evaluation> {
     let started = Instant::now();
     let model = model.valid();
+    let batches = EvalBatches::new(examples, batch_size, pad_id)?;
     let (mut loss, mut rows) = (0.0, 0);
-    for batch in eval_batches(examples, batch_size, pad_id) {
+    for batch in batches.iter() {
+        let batch = batch?;
         loss += batch_loss(&model, &batch).into_scalar::<f64>();
         rows += batch.batch;
         done(rows);
     }
-    Evaluation {
+    Ok(Evaluation {
         loss,
         perplexity: loss.exp(),
-        tokens: examples.iter().map(Example::num_targets).sum(),
-        examples: examples.len(),
+        tokens: batches.num_targets(),
+        examples: rows,
         seconds: started.elapsed().as_secs_f64(),
         exact_match: None,
-    }
+    })
 }
 
 /// A prompt, what should follow, and what the model wrote.
@@ -61,7 +66,7 @@ pub struct Answer {
     pub prompt: Vec<u32>,
     /// The targets that follow it (of a chat, the first assistant turn), without the token that ends the text.
     pub expected: Vec<u32>,
-    /// What the model wrote until it ended the text; no more of it than tells right from wrong.
+    /// The model's answer up to its end; no more of it than tells right from wrong.
     pub written: Vec<u32>,
     /// Whether the expected text ends there, so that the model's has to end too.
     ends: bool,

@@ -1,6 +1,7 @@
 //! A run as a configuration file describes it: the front of [`Finetune`] that `peft train` uses.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use llama_burn::{GenerateOptions, Llama};
@@ -24,11 +25,11 @@ pub struct ConfiguredRun {
     pub text: Option<Text>,
     /// The base's folder.
     pub dir: PathBuf,
-    /// What encoding the training rows came to.
+    /// The report about encoding the training rows.
     pub train: EncodeReport,
-    /// What encoding the validation rows came to; `None` where they are a share of the training rows.
+    /// The report about encoding the validation rows; `None` where they are a share of the training rows.
     pub valid: Option<EncodeReport>,
-    /// What the user should know.
+    /// Notes for the user.
     pub warnings: Vec<String>,
 }
 
@@ -63,8 +64,20 @@ impl ConfiguredRun {
         check_output(&config.output, existing)?;
         // First, for an adapter may bring a vocabulary of another size.
         let mut warnings = base.warnings.clone();
+        let mut beside = BTreeMap::new();
         let mut of_adapter = match &config.adapter {
-            AdapterSource::From(dir) => base.model.load_adapter(dir, ADAPTER, true)?,
+            AdapterSource::From(dir) => {
+                let mut warnings = base.model.load_adapter(dir, ADAPTER, true)?;
+                for name in base.take_text_from_adapter(dir)? {
+                    let path = Path::new(dir).join(name);
+                    beside.insert(name.to_owned(), std::fs::read(&path).map_err(LearnerError::io("read", &path))?);
+                }
+                if !beside.is_empty() {
+                    let names: Vec<&str> = beside.keys().map(String::as_str).collect();
+                    warnings.push(format!("the adapter's own {} take the place of the model's", names.join(", ")));
+                }
+                warnings
+            }
             AdapterSource::Config(map) => {
                 let adapter = PeftConfig::from_map(map.clone())?.for_causal_lm(&config.model.path);
                 base.model.add_adapter(ADAPTER, &adapter, config.seed)?
@@ -102,9 +115,14 @@ impl ConfiguredRun {
             restart(&mut model, ADAPTER, total_steps)?;
         }
         note(&model.trainable_parameters().to_string());
+        let mut tokenizer = of_files(&dir, is_tokenizer)?;
+        if let (AdapterSource::From(adapter), false) = (&config.adapter, beside.is_empty()) {
+            tokenizer = format!("{tokenizer}-{}", of_files(Path::new(adapter), is_tokenizer)?);
+        }
         let finetune = Finetune::new(model, ADAPTER, config.training.clone())
             .stream(stream)
-            .valid(valid_examples.to_vec()?)
+            .beside_adapter(beside)
+            .valid(valid_examples)
             .pad_id(pad_id)
             .seed(config.seed)
             .existing(existing)
@@ -112,7 +130,7 @@ impl ConfiguredRun {
             .settings(config.to_table()?)
             .contents("data", digest)
             .contents("base", of_files(&dir, is_weights)?)
-            .contents("tokenizer", of_files(&dir, is_tokenizer)?);
+            .contents("tokenizer", tokenizer);
         let prompts = &config.training.sample_prompts;
         let finetune = match (&text, prompts.is_empty()) {
             (_, true) => finetune,

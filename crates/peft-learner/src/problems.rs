@@ -39,6 +39,14 @@ impl Problems {
     }
 }
 
+impl<P: Into<String>> FromIterator<P> for Problems {
+    fn from_iter<I: IntoIterator<Item = P>>(problems: I) -> Self {
+        let mut all = Self::default();
+        problems.into_iter().for_each(|problem| all.push(problem));
+        all
+    }
+}
+
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for problem in &self.shown {

@@ -13,6 +13,7 @@ mod store;
 
 pub use engine::{Core, Engine, EngineConfig, Handle, Served};
 pub use error::{Result, ServeError};
+pub use llama_burn::{Finish, Piece};
 pub use metrics::Metrics;
-pub use request::{Answer, Event, Finish, Request, Usage};
+pub use request::{Answer, Event, Request, Usage};
 pub use store::{AdapterInfo, LoadOptions, Resident, State, Store, StoreConfig, StoreUse};

@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::request::Finish;
+use llama_burn::Finish;
 
 /// Seconds by which times are counted.
 const SECONDS: [f64; 16] =

@@ -1,6 +1,6 @@
 //! What is asked of the engine, and what it answers.
 
-use llama_burn::{SamplingConfig, TokenLogprob};
+use llama_burn::{Finish, GenerateOptions, Piece, SamplingConfig, TokenLogprob};
 use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
@@ -41,23 +41,15 @@ impl Request {
             prompt_logprobs: false,
         }
     }
-}
 
-/// Why a text ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Finish {
-    /// At a token or a string that ends texts.
-    Stop,
-    /// At the largest number of tokens, or of the model's context.
-    Length,
-}
-
-impl Finish {
-    /// As OpenAI names it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Length => "length",
+    /// How its text is made.
+    pub(crate) fn options(&self) -> GenerateOptions {
+        GenerateOptions {
+            max_new_tokens: self.max_tokens,
+            sampling: self.sampling.clone(),
+            stop: self.stop_ids.clone(),
+            stop_strings: self.stop.clone(),
+            logprobs: self.logprobs,
         }
     }
 }
@@ -73,18 +65,12 @@ pub struct Usage {
 
 /// What happens to a request.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Event {
     /// The prompt's log-probabilities, where they were asked for: none for its first token.
     Prompt(Vec<Option<TokenLogprob>>),
     /// More of the text.
-    Tokens {
-        /// New tokens whose text is whole now. They are more than `text` shows where a stop string may have begun.
-        ids: Vec<u32>,
-        /// Text that is certain; empty without a tokenizer.
-        text: String,
-        /// One for each of `ids`, where they were asked for.
-        logprobs: Vec<TokenLogprob>,
-    },
+    Tokens(Piece),
     /// The end.
     Finished {
         /// Why.

@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use fused_burn::Block;
-use llama_burn::{Sampler, StopScanner, Text, TextStream, TokenLogprob, Tokenizer};
+use llama_burn::{Finish, Text, TextDecoder, TokenLogprob, Tokenizer};
 
 use crate::error::{Result, ServeError};
-use crate::request::{Event, Finish, Request, Sink, Usage};
+use crate::request::{Event, Request, Sink, Usage};
 use crate::store::Resident;
 
 /// The tokenizer of a text that many share.
 #[derive(Clone, Debug)]
-struct Shared(Arc<Text>);
+pub(crate) struct Shared(Arc<Text>);
 
 impl Deref for Shared {
     type Target = Tokenizer;
@@ -43,18 +43,13 @@ pub(crate) struct Sequence {
     sink: Sink,
     /// Its adapter, once it runs. It keeps the generation that it began with.
     pub lease: Option<Arc<Resident>>,
-    /// The prompt and what was generated.
-    pub tokens: Vec<u32>,
+    /// Its text.
+    decoder: TextDecoder<Shared>,
     /// How many of them have their keys and values in the blocks.
     pub cached: usize,
     pub blocks: Vec<Block>,
-    pub sampler: Sampler,
-    stream: Option<TextStream<Shared>>,
-    scanner: StopScanner,
     /// What is known of the prompt's tokens so far.
     prompt_logprobs: Vec<Option<TokenLogprob>>,
-    /// Tokens whose text is not whole yet.
-    pending: (Vec<u32>, Vec<TokenLogprob>),
     pub arrived: Instant,
     pub first_token: Option<Instant>,
     pub last_token: Option<Instant>,
@@ -71,23 +66,16 @@ impl Sequence {
     /// # Errors
     /// Sampling options out of range.
     pub fn new(id: u64, request: Request, text: Option<Arc<Text>>, sink: Sink, now: Instant) -> Result<Self> {
-        let failed =
-            |error: llama_burn::LlamaError| ServeError::Invalid { message: error.to_string(), param: None, code: None };
-        let sampler = Sampler::new(request.sampling.clone()).map_err(failed)?;
-        let stream = text.map(|text| TextStream::new(Shared(text), true).after(&request.prompt));
-        let stream = stream.transpose().map_err(failed)?;
+        let decoder = TextDecoder::new(request.prompt.clone(), request.options(), text.map(Shared), 0)
+            .map_err(|error| ServeError::Invalid { message: error.to_string(), param: None, code: None })?;
         Ok(Self {
             id,
             sink,
             lease: None,
-            tokens: request.prompt.clone(),
+            decoder,
             cached: 0,
             blocks: Vec::new(),
-            sampler,
-            stream,
-            scanner: StopScanner::new(&request.stop),
             prompt_logprobs: Vec::new(),
-            pending: Default::default(),
             arrived: now,
             first_token: None,
             last_token: None,
@@ -110,12 +98,17 @@ impl Sequence {
 
     /// Tokens that are to be run.
     pub fn left_to_run(&self) -> usize {
-        self.tokens.len() - self.cached
+        self.tokens().len() - self.cached
+    }
+
+    /// The prompt and what was generated.
+    pub fn tokens(&self) -> &[u32] {
+        self.decoder.tokens()
     }
 
     /// New tokens so far.
     pub fn generated(&self) -> usize {
-        self.tokens.len() - self.request.prompt.len()
+        self.decoder.generated()
     }
 
     /// Whether the prompt's log-probabilities are still to be sent.
@@ -149,65 +142,12 @@ impl Sequence {
     /// # Errors
     /// Logits that leave no choice.
     pub fn advance(&mut self, logits: &[f32], context: usize) -> Result<Option<Finish>> {
-        if self.request.max_tokens == 0 {
-            return Ok(Some(Finish::Length));
+        let (piece, ended) =
+            self.decoder.advance(logits, context).map_err(|error| ServeError::Failed(error.to_string()))?;
+        if let Some(piece) = piece {
+            self.send(Event::Tokens(piece));
         }
-        let id = self.sampler.sample(logits, &self.tokens).map_err(|error| ServeError::Failed(error.to_string()))?;
-        if self.request.stop_ids.contains(&id) {
-            self.tokens.push(id);
-            self.flush()?;
-            return Ok(Some(Finish::Stop));
-        }
-        if let Some(top) = self.request.logprobs {
-            self.pending.1.push(TokenLogprob::new(logits, id, top));
-        }
-        self.pending.0.push(id);
-        self.tokens.push(id);
-        let new = match &mut self.stream {
-            Some(stream) => stream.push(id).map_err(|error| ServeError::Failed(error.to_string()))?,
-            None => String::new(),
-        };
-        let (text, stopped) = self.scanner.push(&new);
-        if !text.is_empty() || self.stream.is_none() {
-            self.send_tokens(text);
-        }
-        if stopped {
-            self.stream = None;
-            self.send_pending();
-            return Ok(Some(Finish::Stop));
-        }
-        if self.generated() >= self.request.max_tokens || self.tokens.len() >= context {
-            self.flush()?;
-            return Ok(Some(Finish::Length));
-        }
-        Ok(None)
-    }
-
-    /// Sends what was held back.
-    fn flush(&mut self) -> Result<()> {
-        let rest = self.stream.take().map(TextStream::finish).transpose();
-        let rest = rest.map_err(|error| ServeError::Failed(error.to_string()))?.unwrap_or_default();
-        let (mut text, stopped) = self.scanner.push(&rest);
-        if !stopped {
-            text.push_str(&self.scanner.finish());
-        }
-        if text.is_empty() {
-            self.send_pending()
-        } else {
-            self.send_tokens(text)
-        }
-        Ok(())
-    }
-
-    fn send_pending(&mut self) {
-        if !self.pending.0.is_empty() {
-            self.send_tokens(String::new());
-        }
-    }
-
-    fn send_tokens(&mut self, text: String) {
-        let (ids, logprobs) = std::mem::take(&mut self.pending);
-        self.send(Event::Tokens { ids, text, logprobs });
+        Ok(ended)
     }
 
     /// What it took.

@@ -1,4 +1,4 @@
-//! What becomes of logits between the head and the softmax.
+//! The logits between the head and the softmax.
 
 use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
@@ -9,7 +9,7 @@ use crate::scores::{cap_all, cap_slope};
 /// How a head's product becomes logits. The default leaves it as it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogitRule {
-    /// What the product is divided by (Granite's `logits_scaling`).
+    /// The divisor of the product (Granite's `logits_scaling`).
     pub divisor: f64,
     /// The soft cap c: a logit l becomes `c·tanh(l/c)` (Gemma 2, arXiv:2408.00118).
     pub softcap: Option<f64>,

@@ -6,7 +6,7 @@ use half::bf16;
 
 use crate::simd::widen;
 
-/// What a matrix holds.
+/// The values of a matrix.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Values<'a> {
     Single(&'a [f32]),

@@ -9,7 +9,7 @@ pub struct Product<'a> {
     pub a: Mat<'a>,
     /// Right factor.
     pub b: Mat<'a>,
-    /// What the product is multiplied with.
+    /// The factor of the product.
     pub alpha: f32,
     /// Whether it is added to the target's values.
     pub add: bool,

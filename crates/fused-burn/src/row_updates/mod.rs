@@ -53,7 +53,7 @@ pub struct RowShared {
     pub b: Vec<f32>,
 }
 
-/// What an adapter does to a row of a projection. What is empty is not done.
+/// The work of an adapter on a row of a projection. Empty parts are left out.
 #[derive(Clone, Debug, Default)]
 pub struct RowUpdate {
     /// Outputs that are another product with x: their places, and a row (`[in]`) for each.
@@ -62,9 +62,9 @@ pub struct RowUpdate {
     pub low_rank: Option<RowLowRank>,
     /// An update by a shared pair.
     pub shared: Option<RowShared>,
-    /// What the sum is multiplied with: `[out]`, or empty.
+    /// The factor of the sum: `[out]`, or empty.
     pub scale: Vec<f32>,
-    /// What is added last: `[out]`, or empty.
+    /// The last summand: `[out]`, or empty.
     pub bias: Vec<f32>,
 }
 
@@ -89,7 +89,7 @@ impl RowUpdate {
 pub struct RowGroup<'a> {
     /// The rows.
     pub rows: Range<usize>,
-    /// What happens to them.
+    /// Their update.
     pub update: &'a RowUpdate,
 }
 

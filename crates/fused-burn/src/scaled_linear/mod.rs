@@ -73,10 +73,10 @@ impl<B: ScaledProjectionOps, C: CheckpointStrategy> ScaledProjectionOps for Auto
     }
 }
 
-/// What backward knows of the scaling.
+/// The scaling, as backward needs it.
 #[derive(Clone, Debug)]
 pub struct Scaling<B: Backend> {
-    /// What the columns were multiplied with.
+    /// The factors of the columns.
     pub c: FloatTensor<B>,
     /// For c's gradient, if it is wanted.
     pub kept: Option<FloatTensor<B>>,

@@ -1,4 +1,4 @@
-//! What a gate goes through.
+//! The function that a gate goes through.
 
 use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
@@ -7,6 +7,7 @@ use crate::simd::{sigmoid, tanh};
 
 /// The activation of a gate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Activation {
     /// `x·σ(x)`.
     #[default]

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::RopeConfig;
 
-/// What a family's decoder does otherwise than Llama's. The default is Llama's, but for
+/// The differences of a family's decoder from Llama's. The default is Llama's, but for
 /// [`rotary_dim`](Self::rotary_dim) and [`layers`](Self::layers), which depend on sizes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Decoder {
@@ -20,7 +20,7 @@ pub struct Decoder {
     pub norm_offset: bool,
     /// The norm of queries and keys before they turn.
     pub qk_norm: Option<QkNorm>,
-    /// What the gate of the feedforward block goes through.
+    /// The function that the gate of the feedforward block goes through.
     pub gate: Gate,
     /// How many values of a head turn by position, from the first on.
     pub rotary_dim: usize,
@@ -28,17 +28,17 @@ pub struct Decoder {
     pub local_rope: Option<RopeConfig>,
     /// How many tokens a query of a windowed layer sees at most, itself among them.
     pub window: Option<usize>,
-    /// What differs from layer to layer.
+    /// The differences from layer to layer.
     pub layers: Vec<LayerKind>,
-    /// What embeddings are multiplied by.
+    /// The factor of embeddings.
     pub embedding_scale: Option<EmbeddingScale>,
-    /// What scores of attention are multiplied by; else `1/√head_dim`.
+    /// The factor of attention's scores; else `1/√head_dim`.
     pub attention_scale: Option<f64>,
     /// The soft cap of scores of attention.
     pub attention_softcap: Option<f64>,
-    /// What a block's output is multiplied by before it is added to the residual stream.
+    /// The factor of a block's output before it is added to the residual stream.
     pub residual_scale: Option<f64>,
-    /// What logits are divided by.
+    /// The divisor of logits.
     pub logit_divisor: Option<f64>,
     /// The soft cap of logits.
     pub logit_softcap: Option<f64>,
@@ -48,6 +48,7 @@ pub struct Decoder {
 
 /// Where a layer's norms are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Norms {
     /// Before attention and before the feedforward block.
     #[default]
@@ -60,6 +61,7 @@ pub enum Norms {
 
 /// Which values of queries and keys are normalised together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum QkNorm {
     /// Those of a head (Qwen3, Gemma 3).
     Head,
@@ -69,6 +71,7 @@ pub enum QkNorm {
 
 /// The activation of the feedforward block's gate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Gate {
     /// SiLU.
     #[default]
@@ -77,7 +80,7 @@ pub enum Gate {
     GeluTanh,
 }
 
-/// What differs from layer to layer.
+/// The differences from layer to layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerKind {
     /// Whether its queries see [`Decoder::window`] tokens only.
@@ -88,6 +91,7 @@ pub struct LayerKind {
 
 /// Which rotary embedding a layer has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum LayerRope {
     /// None: it knows no positions (SmolLM3).
     None,
@@ -97,7 +101,7 @@ pub enum LayerRope {
     Local,
 }
 
-/// What embeddings are multiplied by.
+/// The factor of embeddings.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EmbeddingScale {
     /// The factor.
@@ -122,7 +126,7 @@ impl From<Gate> for Activation {
 }
 
 impl Decoder {
-    /// What layer number `layer` is.
+    /// The kind of layer number `layer`.
     pub fn layer(&self, layer: usize) -> LayerKind {
         self.layers.get(layer).copied().unwrap_or_default()
     }

@@ -9,9 +9,9 @@ use super::{LlamaConfig, rope_keys};
 pub(super) struct Family {
     /// Its `model_type`.
     pub model_type: &'static str,
-    /// What `architectures` names.
+    /// The name in `architectures`.
     pub class: &'static str,
-    /// What keys mean that are absent.
+    /// The meaning of absent keys.
     pub defaults: Defaults,
     /// The key of the activation, its values, and what they mean.
     pub activation: (&'static str, &'static [&'static str], Gate),
@@ -21,7 +21,7 @@ pub(super) struct Family {
     pub switches: fn(&mut Keys<'_>, &mut LlamaConfig),
 }
 
-/// What Transformers takes for keys that are absent.
+/// The values that Transformers takes for absent keys.
 #[derive(Clone, Copy)]
 pub(super) struct Defaults {
     /// As many as query heads, if `None`.
@@ -232,7 +232,7 @@ pub(super) fn family(model_type: &str) -> Option<&'static Family> {
     FAMILIES.iter().find(|family| family.model_type == model_type)
 }
 
-/// What the supported families are called.
+/// The names of the supported families.
 pub(super) fn supported() -> String {
     let row = |family: &Family| format!("{} (model_type \"{}\")", family.class, family.model_type);
     FAMILIES.iter().map(row).collect::<Vec<_>>().join(", ")
@@ -244,7 +244,7 @@ fn biases(keys: &mut Keys<'_>, config: &mut LlamaConfig, of_mlp: bool) {
     config.mlp_bias = of_mlp && keys.flag("mlp_bias", false);
 }
 
-/// What all Gemmas share.
+/// The common parts of all Gemmas.
 fn gemma(keys: &mut Keys<'_>, config: &mut LlamaConfig) {
     config.attention_bias = keys.flag("attention_bias", false);
     config.decoder.norm_offset = true;

@@ -114,7 +114,8 @@ impl LlamaConfig {
         read::config(text, origin)
     }
 
-    /// What makes a model of this shape compute something else than one of the shape `other` with the same weights, a line each.
+    /// The differences by which a model of this shape computes something else than one of the shape `other` with the same weights,
+    /// a line each.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let mut all = Vec::new();
         let mut compare = |key: &str, ours: Value, theirs: Value| {

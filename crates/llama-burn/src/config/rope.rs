@@ -14,6 +14,7 @@ pub struct RopeConfig {
 /// The `rope_type` of transformers, with its parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "rope_type", rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum RopeScaling {
     /// Frequencies as they are.
     Default,
@@ -42,7 +43,7 @@ pub enum RopeScaling {
     Yarn {
         /// How many times longer the context becomes.
         factor: f64,
-        /// What cosines and sines are multiplied by; else it follows from `factor` and the `mscale`s.
+        /// The factor of cosines and sines; else it follows from `factor` and the `mscale`s.
         #[serde(skip_serializing_if = "Option::is_none")]
         attention_factor: Option<f64>,
         /// Turns within the context of pretraining from which frequencies are kept.
@@ -70,7 +71,7 @@ pub enum RopeScaling {
         /// How many times longer the context became; else it follows from `max_position_embeddings`.
         #[serde(skip_serializing_if = "Option::is_none")]
         factor: Option<f64>,
-        /// What cosines and sines are multiplied by; else it follows from `factor`.
+        /// The factor of cosines and sines; else it follows from `factor`.
         #[serde(skip_serializing_if = "Option::is_none")]
         attention_factor: Option<f64>,
         /// The context length of pretraining, in tokens.
@@ -144,7 +145,7 @@ impl RopeConfig {
             .collect()
     }
 
-    /// What cosines and sines are multiplied by in a model whose context is `context`.
+    /// The factor of cosines and sines in a model whose context is `context`.
     pub(crate) fn attention_factor(&self, context: usize) -> f64 {
         let magnitude = |scale: f64, m: f64| if scale <= 1.0 { 1.0 } else { 0.1 * m * scale.ln() + 1.0 };
         match &self.scaling {

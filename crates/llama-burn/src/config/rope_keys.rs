@@ -1,4 +1,4 @@
-//! What `config.json` says of the rotary embedding, in the spellings of Transformers 4 and 5.
+//! The keys of the rotary embedding in `config.json`, in the spellings of Transformers 4 and 5.
 
 use serde_json::{Map, Value};
 
@@ -7,10 +7,10 @@ use super::{RopeConfig, RopeScaling};
 
 /// The theta of Gemma 3's windowed layers, where no key gives it.
 const LOCAL_THETA: f64 = 10_000.0;
-/// What the keys of a nested `rope_parameters` are.
+/// The keys of a nested `rope_parameters`.
 const LAYER_TYPES: [&str; 2] = ["full_attention", "sliding_attention"];
 
-/// What a family's reader needs to know.
+/// The facts that a family's reader needs.
 pub(super) struct Surrounding {
     pub model_type: &'static str,
     pub theta: f64,

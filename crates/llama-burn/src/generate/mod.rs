@@ -1,9 +1,11 @@
 //! Text generation with a key-value cache, for a batch of prompts at once.
 
 mod logprobs;
+mod options;
 mod sampling;
+mod text_decoder;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref};
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use fused_burn::on_workers;
@@ -11,25 +13,11 @@ use peft_burn::PeftModel;
 
 use crate::error::{LlamaError, Result};
 use crate::model::{AttentionMask, CausalModel, Input};
+use crate::text::Tokenizer;
 pub use logprobs::TokenLogprob;
+pub use options::GenerateOptions;
 pub use sampling::{Sampler, SamplingConfig};
-
-/// How long to generate and how to choose.
-#[derive(Clone, Debug, PartialEq)]
-pub struct GenerateOptions {
-    /// At most so many tokens for each prompt.
-    pub max_new_tokens: usize,
-    /// How a token is chosen; greedy by default.
-    pub sampling: SamplingConfig,
-    /// Tokens that end a text. They are not part of the result.
-    pub stop: Vec<u32>,
-}
-
-impl Default for GenerateOptions {
-    fn default() -> Self {
-        Self { max_new_tokens: 128, sampling: SamplingConfig::default(), stop: Vec::new() }
-    }
-}
+pub use text_decoder::{Finish, Piece, TextDecoder};
 
 /// Text from a model. Implemented for every [`CausalModel`].
 pub trait Generate: CausalModel {
@@ -40,78 +28,97 @@ pub trait Generate: CausalModel {
     /// the padding.
     ///
     /// # Errors
-    /// An empty prompt, an id outside the vocabulary, sampling options out of range, or a mixed batch with another number
-    /// of adapter names than prompts.
+    /// An empty prompt, an id outside the vocabulary, sampling options out of range, a mixed batch with another number
+    /// of adapter names than prompts, and stop strings: those take [`Self::decode`] with a tokenizer.
     fn generate(
         &self,
         prompts: &[Vec<u32>],
         options: &GenerateOptions,
-        on_token: impl FnMut(usize, u32) -> ControlFlow<()>,
+        mut on_token: impl FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<u32>>> {
+        if !options.stop_strings.is_empty() {
+            let message = "stop strings take a tokenizer: make a `TextDecoder` with one, and call `decode`".into();
+            return Err(LlamaError::Sampling { message });
+        }
+        let decoder = |(row, prompt): (usize, &Vec<u32>)| {
+            TextDecoder::<&Tokenizer>::new(prompt.clone(), options.clone(), None, row as u64)
+        };
+        let mut decoders = prompts.iter().enumerate().map(decoder).collect::<Result<Vec<_>>>()?;
+        let mut new = vec![Vec::new(); prompts.len()];
+        self.decode(&mut decoders, |row, piece| {
+            piece.ids.into_iter().try_for_each(|id| {
+                new[row].push(id);
+                on_token(row, id)
+            })
+        })?;
+        Ok(new)
+    }
+
+    /// Makes the text of each of `decoders`, as one batch. Returns why each ended: none for those that had not when
+    /// `on_piece(row, piece)`, which sees each as far as it is certain, ended the call with `ControlFlow::Break`.
+    ///
+    /// # Errors
+    /// As [`Self::generate`], and tokens that a tokenizer does not know.
+    fn decode<T: Deref<Target = Tokenizer>>(
+        &self,
+        decoders: &mut [TextDecoder<T>],
+        on_piece: impl FnMut(usize, Piece) -> ControlFlow<()>,
+    ) -> Result<Vec<Option<Finish>>> {
         // Without gradients and dropout, whatever mode the caller's model is in.
-        generate(&self.valid(), prompts, options, on_token)
+        decode(&self.valid(), decoders, on_piece)
     }
 }
 
 impl<M: CausalModel> Generate for M {}
 
-fn generate<M: CausalModel>(
+fn decode<M: CausalModel, T: Deref<Target = Tokenizer>>(
     model: &M,
-    prompts: &[Vec<u32>],
-    options: &GenerateOptions,
-    mut on_token: impl FnMut(usize, u32) -> ControlFlow<()>,
-) -> Result<Vec<Vec<u32>>> {
-    check(prompts, model.spec().vocab_size)?;
+    decoders: &mut [TextDecoder<T>],
+    mut on_piece: impl FnMut(usize, Piece) -> ControlFlow<()>,
+) -> Result<Vec<Option<Finish>>> {
+    let prompts: Vec<Vec<u32>> = decoders.iter().map(|decoder| decoder.prompt().to_vec()).collect();
+    check(&prompts, model.spec().vocab_size)?;
     let names = model.adapters_by_row().len();
     if names != 0 && names != prompts.len() {
         return Err(LlamaError::MixedBatch { names, prompts: prompts.len() });
     }
-    let mut samplers = (0..prompts.len())
-        .map(|row| Sampler::for_row(options.sampling.clone(), row as u64))
-        .collect::<Result<Vec<_>>>()?;
-    let mut new: Vec<Vec<u32>> = vec![Vec::new(); prompts.len()];
+    let mut ended: Vec<Option<Finish>> =
+        decoders.iter().map(|d| (d.options().max_new_tokens == 0).then_some(Finish::Length)).collect();
     let columns = prompts.iter().map(Vec::len).max().unwrap_or(0);
-    if columns == 0 || options.max_new_tokens == 0 {
-        return Ok(new);
+    if ended.iter().all(Option::is_some) {
+        return Ok(ended);
     }
     let device = model.device();
-    let mask = padding(prompts, columns);
+    let mask = padding(&prompts, columns);
     let rows: Vec<Vec<u32>> = prompts.iter().map(|p| padded(p, columns)).collect();
     let mut cache = model.new_cache();
     let input = Input::from_rows(&rows, &device).with_mask(mask.clone());
     let last: Vec<i32> = prompts.iter().enumerate().map(|(b, p)| (b * columns + p.len() - 1) as i32).collect();
     let last = Tensor::<1, Int>::from_data(TensorData::new(last, [prompts.len()]), &device);
     let mut logits = on_workers(&device, || model.logits(model.hidden(&input, Some(&mut cache)).select(0, last)));
-    let mut history = prompts.to_vec();
-    let mut done = vec![false; prompts.len()];
-    for step in 0..options.max_new_tokens {
+    for step in 0.. {
         let vocab = logits.dims()[1];
         let scores = logits.cast(DType::F32).into_data();
         let scores = scores.as_slice::<f32>().unwrap_or_default();
         for (row, scores) in scores.chunks(vocab).enumerate() {
-            if done[row] {
+            if ended[row].is_some() {
                 continue;
             }
-            let id = samplers[row].sample(scores, &history[row])?;
-            if options.stop.contains(&id) {
-                done[row] = true;
-                continue;
-            }
-            history[row].push(id);
-            new[row].push(id);
-            if on_token(row, id).is_break() {
-                return Ok(new);
+            let (piece, finish) = decoders[row].advance(scores, usize::MAX)?;
+            ended[row] = finish;
+            if piece.is_some_and(|piece| on_piece(row, piece).is_break()) {
+                return Ok(ended);
             }
         }
-        if step + 1 == options.max_new_tokens || done.iter().all(|d| *d) {
+        if ended.iter().all(Option::is_some) {
             break;
         }
-        let next: Vec<Vec<u32>> = history.iter().map(|h| vec![h[h.len() - 1]]).collect();
+        let next: Vec<Vec<u32>> = decoders.iter().map(|d| d.tokens().last().copied().into_iter().collect()).collect();
         let positions = prompts.iter().map(|p| vec![p.len() + step]).collect();
         let input = Input::from_rows(&next, &device).with_mask(mask.clone()).with_positions(positions);
         logits = on_workers(&device, || model.logits(model.hidden(&input, Some(&mut cache))));
     }
-    Ok(new)
+    Ok(ended)
 }
 
 fn check(prompts: &[Vec<u32>], vocab: usize) -> Result<()> {

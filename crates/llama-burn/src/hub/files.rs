@@ -23,7 +23,7 @@ pub(super) fn is_index(name: &str) -> bool {
     [INDEX, BIN_INDEX].contains(&name)
 }
 
-/// What a directory lacks to be a model; empty if it is complete.
+/// The files that a directory lacks to be a model; empty if it is complete.
 pub(super) fn missing(dir: &Path) -> Vec<String> {
     let lacks = |name: &str| !dir.join(name).exists();
     let mut missing: Vec<String> = [CONFIG].into_iter().filter(|name| lacks(name)).map(str::to_string).collect();

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor};
 use fused_burn::LogitRule;
 use peft_burn::targets::ModuleInfo;
-use peft_burn::{AdaptableModel, LayerMut, LayerRef, PeftError, PeftState};
+use peft_burn::{AdaptableModel, LayerMut, LayerRef, PeftState, Unsupported};
 
 use super::cache::KvCache;
 use super::causal::{CausalModel, ModelSpec};
@@ -58,11 +58,7 @@ impl AdaptableModel for Llama {
         }
         let rows = names.iter().any(|name| self.embed_tokens.adapters().get(name).is_some_and(|a| a.tokens.is_some()));
         if rows && names.iter().any(|name| self.lm_head.adapters().get(name).is_some()) {
-            return Err(PeftError::Unsupported(
-                "merging an adapter of the head while the tied embedding has trained rows: call `untie` first, or merge \
-                 for good"
-                    .into(),
-            ));
+            return Err(Unsupported::TiedRows.into());
         }
         Ok(())
     }

@@ -6,12 +6,12 @@ use fused_burn::{AttentionShape, BlockLayer, Scores, block_attention, causal_att
 use peft_burn::{PeftLinear, Plan};
 
 use super::dropped_attention::dropped_attention;
-use super::layer::{Memory, Surroundings};
 use super::norm::{RmsNorm, through};
 use super::parts::{Builder, PartMut, PartRef, Parts, Source};
 use super::pattern::Pattern;
+use super::projection::{alone, together};
 use super::rotary::Rotations;
-use super::served::{alone, together};
+use super::surroundings::{Memory, Surroundings};
 
 /// Projections and sizes of one layer's attention.
 #[derive(Module, Debug)]
@@ -45,7 +45,7 @@ struct Sight {
 const APART: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
 const FUSED: [&str; 1] = ["qkv_proj"];
 
-/// What the projections of q, k and v are called.
+/// The names of the projections of q, k and v.
 fn names(fused: bool) -> &'static [&'static str] {
     if fused { &FUSED } else { &APART }
 }

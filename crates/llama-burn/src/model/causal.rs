@@ -1,4 +1,4 @@
-//! What fine-tuning, evaluation and generation need from a language model.
+//! A language model, as fine-tuning, evaluation and generation need it.
 
 use burn::module::ModuleDisplay;
 use burn::tensor::{Device, Tensor};
@@ -33,7 +33,7 @@ pub trait CausalModel: AdaptableModel + ModuleDisplay + Sync + 'static {
         None
     }
 
-    /// What becomes of the product with [`head_weight`](Self::head_weight): nothing, unless a model says otherwise.
+    /// The rule for the product with [`head_weight`](Self::head_weight): nothing changes, unless a model says otherwise.
     fn logit_rule(&self) -> LogitRule {
         LogitRule::default()
     }

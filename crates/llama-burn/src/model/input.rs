@@ -1,10 +1,10 @@
-//! What a forward pass reads.
+//! The inputs of a forward pass.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::mask::AttentionMask;
 
-/// What a forward pass reads.
+/// The inputs of a forward pass.
 #[derive(Clone, Debug)]
 pub struct Input {
     /// Token ids, `[batch, seq]`.

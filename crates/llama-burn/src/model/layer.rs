@@ -1,19 +1,13 @@
 //! One decoder layer.
 
-use std::sync::Arc;
-
 use burn::module::Module;
 use burn::tensor::Tensor;
-use fused_burn::{BlockRows, BlockShape};
-use peft_burn::Plan;
 
 use super::attention::Attention;
-use super::cache::LayerCache;
 use super::mlp::Mlp;
 use super::norm::{RmsNorm, through};
 use super::parts::{Builder, Source, parts};
-use super::pattern::Patterns;
-use super::rotary::Rotation;
+use super::surroundings::{Memory, Surroundings};
 use crate::config::Norms;
 
 /// One decoder layer: attention and a feedforward block, each with a norm before it, after it or both, and added to the
@@ -32,7 +26,7 @@ pub struct DecoderLayer {
     pub mlp: Mlp,
     /// After the feedforward block.
     pub post_feedforward_layernorm: Option<RmsNorm>,
-    /// What is added to the residual stream is multiplied by this before.
+    /// The factor of the outputs that are added to the residual stream.
     residual_scale: Option<f64>,
 }
 
@@ -44,50 +38,6 @@ parts!(DecoderLayer {
     mlp,
     post_feedforward_layernorm,
 });
-
-/// What a pass over the layers needs beside the residual stream, on one device.
-#[derive(Clone, Debug)]
-pub(crate) struct Surroundings {
-    pub batch: usize,
-    /// A model's rotary embeddings.
-    pub rotations: Vec<Rotation>,
-    pub patterns: Patterns,
-    /// Whose adapter each row has; `None` where those that are attached to the model are active.
-    pub plan: Option<Arc<Plan>>,
-}
-
-/// What a layer knows of earlier calls.
-#[derive(Debug)]
-pub(crate) enum Memory<'a> {
-    /// Nothing: all tokens are in this call.
-    None,
-    /// Rows of one length. A windowed layer sees columns from `first` on.
-    Cache { layer: &'a mut LayerCache, first: usize },
-    /// Sequences of different lengths, in blocks.
-    Blocks { layer: usize, shape: &'a BlockShape, sequences: &'a mut [BlockRows] },
-}
-
-/// As [`Memory`], of all layers.
-#[derive(Debug)]
-pub(crate) enum Memories<'a> {
-    None,
-    Cache { layers: &'a mut [LayerCache], first: usize },
-    Blocks { shape: &'a BlockShape, sequences: &'a mut [BlockRows] },
-}
-
-impl Memories<'_> {
-    /// What layer number `layer` knows.
-    pub fn of(&mut self, layer: usize) -> Memory<'_> {
-        match self {
-            Self::None => Memory::None,
-            Self::Cache { layers, first } => {
-                let first = *first;
-                layers.get_mut(layer).map_or(Memory::None, |layer| Memory::Cache { layer, first })
-            }
-            Self::Blocks { shape, sequences } => Memory::Blocks { layer, shape, sequences },
-        }
-    }
-}
 
 impl DecoderLayer {
     pub(crate) fn build<S: Source>(from: &mut Builder<'_, S>, path: &str, layer: usize) -> Result<Self, S::Error> {

@@ -6,12 +6,13 @@ use peft_burn::{EmbeddingAdapter, PeftEmbedding, PeftLinear, PeftModel, PeftStat
 
 use super::cache::KvCache;
 use super::input::Input;
-use super::layer::{DecoderLayer, Memories, Surroundings};
+use super::layer::DecoderLayer;
 use super::mask::Columns;
 use super::norm::RmsNorm;
 use super::parts::{Builder, PartMut, PartRef, Parts, Source};
 use super::recompute;
 use super::rotary::Rotations;
+use super::surroundings::{Memories, Surroundings};
 use crate::config::{EmbeddingScale, LlamaConfig};
 
 /// A model of the Llama kind, of any supported family, whose linear layers and embedding take adapters. Its own weights are
@@ -36,7 +37,7 @@ impl Llama {
     /// Puts a model together from its weights.
     ///
     /// # Errors
-    /// What `source` returns.
+    /// Those of `source`.
     pub(crate) fn build<S: Source>(config: LlamaConfig, source: S) -> Result<Self, S::Error> {
         let mut from = Builder::new(&config, source);
         let embed_tokens = from.embedding("model.embed_tokens")?;
@@ -110,6 +111,11 @@ impl Llama {
         self.gradient_checkpointing = on;
     }
 
+    /// Whether decoder layers run again in backward, as [`Self::set_gradient_checkpointing`] said.
+    pub fn gradient_checkpointing(&self) -> bool {
+        self.gradient_checkpointing
+    }
+
     /// Whether a pass without a cache is one whose layers run again in backward.
     pub(crate) fn recomputes(&self) -> bool {
         let dropout = |name: &str| self.adapter_config(name).map_or(0.0, |config| config.dropout());
@@ -177,7 +183,7 @@ impl Llama {
         y.reshape([batch, queries, width]).narrow(1, past, seq).reshape([batch * seq, width])
     }
 
-    /// What layers need for rows of `positions`, the last of `columns`.
+    /// The surroundings of layers for rows of `positions`, the last of `columns`.
     fn surroundings(
         &self,
         input: &Input,
@@ -248,7 +254,8 @@ impl Llama {
     /// Whether the head and the embedding differ once the adapters `names` are folded in: one is on either of the two
     /// alone. Trained rows of the embedding are the head's too.
     pub(super) fn differ_when_merged<S: AsRef<str>>(&self, names: &[S]) -> bool {
-        let on_embedding = |a: &EmbeddingAdapter| a.lora.is_some() || a.weight.is_some();
+        let on_embedding =
+            |a: &EmbeddingAdapter| !a.tied && (a.lora.is_some() || (a.weight.is_some() && a.tokens.is_none()));
         names.iter().map(AsRef::as_ref).any(|name| {
             self.lm_head.adapters().get(name).is_some()
                 || self.embed_tokens.adapters().get(name).is_some_and(on_embedding)

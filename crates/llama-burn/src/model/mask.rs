@@ -9,6 +9,7 @@ use super::pattern::{Pattern, Patterns};
 
 /// The attention pattern of a batch. Queries never see later columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AttentionMask {
     /// Causal alone. Right for rows of one length and, because padding on the right comes after everything that
     /// matters, for training on right-padded rows.

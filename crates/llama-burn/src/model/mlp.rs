@@ -6,7 +6,7 @@ use fused_burn::{Activation, glu, scaled_glu};
 use peft_burn::{PeftLinear, Plan};
 
 use super::parts::{Builder, PartMut, PartRef, Parts, Source};
-use super::served::{alone, together};
+use super::projection::{alone, together};
 
 /// `down(act(gate(x)) · up(x))` (Shazeer 2020).
 #[derive(Module, Debug)]
@@ -22,7 +22,7 @@ pub struct Mlp {
 const APART: [&str; 2] = ["gate_proj", "up_proj"];
 const FUSED: [&str; 1] = ["gate_up_proj"];
 
-/// What the projections of gate and up are called.
+/// The names of the projections of gate and up.
 fn names(fused: bool) -> &'static [&'static str] {
     if fused { &FUSED } else { &APART }
 }

@@ -14,10 +14,12 @@ mod module;
 mod norm;
 pub(crate) mod parts;
 mod pattern;
+mod projection;
 mod random;
 mod recompute;
 mod rotary;
 mod served;
+mod surroundings;
 
 pub use attention::Attention;
 pub use cache::KvCache;

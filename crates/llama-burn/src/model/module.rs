@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::llama::Llama;
 
-/// What Burn calls the module in the paths that its visitors see.
+/// Burn's name of the module in the paths that its visitors see.
 const CONTAINER: &str = "Struct:Llama";
 
 /// `$model` with each of its modules replaced by `$change` of it.

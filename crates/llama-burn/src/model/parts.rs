@@ -23,7 +23,7 @@ pub(crate) enum PartMut<'a> {
     Norm(&'a mut RmsNorm),
 }
 
-/// What consists of modules that hold weights. `path` is the module's own; parts come with their whole paths, in the
+/// A part of modules that hold weights. `path` is the module's own; parts come with their whole paths, in the
 /// order of the forward pass.
 pub(crate) trait Parts {
     fn parts<'a>(&'a self, path: &str, all: &mut Vec<(String, PartRef<'a>)>);

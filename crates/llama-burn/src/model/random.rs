@@ -13,7 +13,7 @@ use crate::config::LlamaConfig;
 struct MadeUp<'a> {
     std: f64,
     dtype: DType,
-    /// What norms store.
+    /// The values that norms store.
     gain: f64,
     device: &'a Device,
     /// Draws on the host by this seed and the tensor's name; without one the device draws.

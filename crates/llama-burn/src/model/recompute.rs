@@ -12,7 +12,8 @@ use burn::backend::{Autodiff, Backend, DispatchKindConversion, DispatchTensor, F
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients as LayerGradients, Tensor};
 
-use super::layer::{DecoderLayer, Memory, Surroundings};
+use super::layer::DecoderLayer;
+use super::surroundings::{Memory, Surroundings};
 
 /// `layer` of `x`, to run again in backward. `outside` is what the layer needs outside autodiff, `inside` under it.
 /// `None` where there is nothing to train, or on a backend that this is not made for.

@@ -6,33 +6,14 @@ use std::sync::Arc;
 use burn::module::Param;
 use burn::tensor::{Int, Tensor, TensorData};
 use fused_burn::{BlockRows, BlockShape};
-use peft_burn::{AdapterPack, Pairs, PeftLinear, Plan};
+use peft_burn::{AdapterPack, Pairs, Plan, Unsupported};
 
-use super::layer::{Memories, Surroundings};
 use super::llama::Llama;
 use super::pattern::{Pattern, Patterns};
+use super::surroundings::{Memories, Surroundings};
 
 /// Tokens of a block of keys and values.
 const BLOCK_TOKENS: usize = 32;
-
-/// Projections of one x: under the adapters of `plan`, or those that are attached.
-pub(super) fn together<const N: usize>(layers: [&PeftLinear; N], x: Tensor<2>, plan: Option<&Plan>) -> [Tensor<2>; N] {
-    match plan {
-        Some(plan) => PeftLinear::serve_together(layers, &x, plan),
-        None => PeftLinear::forward_together(layers, x),
-    }
-}
-
-/// One projection, as [`together`].
-pub(super) fn alone(layer: &PeftLinear, x: Tensor<2>, plan: Option<&Plan>) -> Tensor<2> {
-    match plan {
-        Some(_) => {
-            let [y] = together([layer], x, plan);
-            y
-        }
-        None => layer.forward(x),
-    }
-}
 
 /// The next tokens of many sequences.
 #[derive(Debug)]
@@ -65,7 +46,11 @@ impl Llama {
     /// A name that is not attached.
     pub fn pack(&self, name: &str, pairs: &Pairs) -> peft_burn::Result<AdapterPack> {
         let mut pack = AdapterPack::of(self, name, pairs)?;
-        let tokens = self.embed_tokens.adapters().get(name).and_then(|adapter| adapter.tokens.as_ref());
+        let on_embedding = self.embed_tokens.adapters().get(name);
+        if on_embedding.is_some_and(|adapter| adapter.tied || (adapter.tokens.is_some() && adapter.weight.is_some())) {
+            return Err(Unsupported::ServedVocabulary { adapter: name.to_owned() }.into());
+        }
+        let tokens = on_embedding.and_then(|adapter| adapter.tokens.as_ref());
         if let Some(tokens) = tokens.filter(|_| self.config().tie_word_embeddings) {
             let bias = self.lm_head.base().bias.as_ref().map(Param::val);
             let tied = self.embed_tokens.tied_weight();

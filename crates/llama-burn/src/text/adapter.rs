@@ -43,6 +43,14 @@ pub(crate) fn own_files(base: &Path, adapter: &Path) -> Result<Vec<&'static str>
 }
 
 impl Text {
+    /// The files of tokenizer and template in the folder `adapter` that are not those of the folder `base`.
+    ///
+    /// # Errors
+    /// [`LlamaError::Io`].
+    pub fn own_files(base: impl AsRef<Path>, adapter: impl AsRef<Path>) -> Result<Vec<&'static str>> {
+        own_files(base.as_ref(), adapter.as_ref())
+    }
+
     /// This text with the tokenizer and the chat template of an adapter's folder in their places; `None` where the adapter
     /// has none of its own. `base` is this text's folder.
     ///

@@ -1,4 +1,4 @@
-//! What training learns from: texts, prompts with completions, and chats as token ids, with the ids that are learned.
+//! Examples to learn from: texts, prompts with completions, and chats as token ids, with the ids that are learned.
 
 use std::path::Path;
 
@@ -9,14 +9,14 @@ use super::tokenizer::Tokenizer;
 use crate::error::{LlamaError, Result};
 use crate::gguf;
 
-/// What a model directory knows of text.
+/// The text side of a model directory.
 #[derive(Clone, Debug)]
 pub struct Text {
     /// The tokenizer.
     pub tokenizer: Tokenizer,
     /// The chat template, if the model has one.
     pub template: Option<ChatTemplate>,
-    /// What ends a text.
+    /// The tokens that end a text.
     pub stop: StopTokens,
 }
 

@@ -1,4 +1,4 @@
-//! What the tokens of a text depend on, as one short text: tokens that are kept belong to it.
+//! A fingerprint of everything that the tokens of a text depend on: tokens that are kept belong to it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

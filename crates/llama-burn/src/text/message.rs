@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 pub struct Message(pub Map<String, Value>);
 
 impl Message {
-    /// What `role` says.
+    /// The value of `role`.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         Self::default().with("role", role.into()).with("content", content.into())
     }
@@ -29,13 +29,13 @@ impl Message {
         self.0.get("role").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// What is said, where it is a string.
+    /// The content, where it is a string.
     pub fn content(&self) -> &str {
         self.0.get("content").and_then(Value::as_str).unwrap_or_default()
     }
 }
 
-/// What a chat template renders: messages, and what goes with them.
+/// A conversation as a chat template renders it: messages, and the values beside them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conversation {
     /// The messages, oldest first.
@@ -54,7 +54,7 @@ impl Conversation {
         Self { messages: messages.into_iter().collect(), ..Self::default() }
     }
 
-    /// What goes with the messages.
+    /// The values beside the messages.
     pub(crate) fn clone_without_messages(&self) -> Self {
         Self { tools: self.tools.clone(), template_kwargs: self.template_kwargs.clone(), ..Self::default() }
     }

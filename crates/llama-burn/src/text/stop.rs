@@ -1,4 +1,4 @@
-//! What ends a text: one answer for training, generation and evaluation.
+//! The end of a text: one answer for training, generation and evaluation.
 
 use std::path::Path;
 

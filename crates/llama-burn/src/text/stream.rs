@@ -10,7 +10,7 @@ const CONTEXT: usize = 16;
 
 /// Turns ids into text one by one. A character whose bytes are spread over several tokens comes with the last of them.
 ///
-/// What [`push`](Self::push) and, at the end, [`finish`](Self::finish) return makes up what [`Tokenizer::decode`]
+/// The pieces of [`push`](Self::push) and, at the end, [`finish`](Self::finish) make up the text that [`Tokenizer::decode`]
 /// would return for all ids.
 ///
 /// The tokenizer is borrowed, or shared (`Arc<Tokenizer>`).

@@ -13,7 +13,7 @@ const EMBEDDING: &str = "embed_tokens.weight";
 /// Tensors by which the place of the model in a checkpoint's names is found: the first of them that there is.
 const LANDMARKS: &[&str] = &[EMBEDDING, "layers.0.input_layernorm.weight"];
 const HEAD: &str = "lm_head.weight";
-/// What computes positions and masks: older releases saved it.
+/// Tensors that compute positions and masks: older releases saved them.
 const BUFFERS: &[&str] = &["rotary_emb.", "inv_freq", "masked_bias", "position_ids", "cos_cached", "sin_cached"];
 
 /// A checkpoint as a model's.
@@ -22,7 +22,7 @@ pub(crate) struct Fit {
     pub(crate) config: LlamaConfig,
     /// By Transformers' name of a tensor the one in the files.
     pub(crate) names: BTreeMap<String, String>,
-    /// What the user should know.
+    /// Notes for the user.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn fit(dir: &Path, config: LlamaConfig, checkpoint: &Checkpoint) -> R
     Ok(Fit { config, names, warnings })
 }
 
-/// What stands before `embed_tokens.weight`: `model.` in Transformers' files, nothing in those of the bare decoder, more where
+/// The prefix of `embed_tokens.weight`: `model.` in Transformers' files, nothing in those of the bare decoder, more where
 /// the model was saved inside of another.
 fn root_of(checkpoint: &Checkpoint) -> String {
     let root = |landmark: &&str| {

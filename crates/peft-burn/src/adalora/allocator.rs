@@ -12,12 +12,12 @@ use burn::tensor::Tensor;
 
 use super::budget::BudgetSchedule;
 use super::layers::{layers, layers_mut};
-use crate::error::{PeftError, Result};
+use crate::error::{Result, Unsupported};
 use crate::methods::{AdaLora, Importance};
 use crate::model::PeftModel;
 use crate::param;
 
-/// What one call of [`update_and_allocate`] did.
+/// The results of one call of [`update_and_allocate`].
 #[derive(Clone, Debug)]
 pub struct Allocation {
     /// How many triplets the model may keep.
@@ -70,8 +70,7 @@ pub fn update_and_agree<M: PeftModel>(
     let schedule = BudgetSchedule::new(&config, triplets, found.len())?;
     let paths: Vec<String> = found.iter().map(|(path, _)| path.clone()).collect();
     if found.iter().any(|(_, layer)| layer.importance.is_none()) {
-        let message = format!("update_and_allocate of `{name}`, which is frozen: activate it and set_trainable(true)");
-        return Err(PeftError::Unsupported(message));
+        return Err(Unsupported::FrozenAllocation { adapter: name.to_owned() }.into());
     }
     if step < schedule.end {
         let observed = found.iter().map(|(path, layer)| gradients(path, layer, grads)).collect::<Result<Vec<_>>>()?;
@@ -149,11 +148,8 @@ fn gradients(path: &str, layer: &AdaLora, grads: &GradientsParams) -> Result<Opt
         return Ok(None);
     }
     let get = |p: &Param<Tensor<2>>| {
-        grads.get::<2>(p.id).map(Tensor::inner).ok_or_else(|| {
-            PeftError::Unsupported(format!(
-                "update_and_allocate without the gradients of {path}: pass those that the optimiser step used"
-            ))
-        })
+        let found = grads.get::<2>(p.id).map(Tensor::inner);
+        found.ok_or_else(|| Unsupported::NoGradients { path: path.to_owned() })
     };
     Ok(Some([get(&layer.lora_a)?, get(&layer.lora_e)?, get(&layer.lora_b)?]))
 }

@@ -1,7 +1,7 @@
 //! AdaLoRA's phases: full rank, a budget of triplets that falls with the cube, and final ranks.
 
 use super::layers::layers;
-use crate::error::{PeftError, Result};
+use crate::error::{PeftError, Result, Unsupported};
 use crate::methods::{AdaLoraConfig, PeftConfig};
 use crate::model::PeftModel;
 
@@ -54,7 +54,7 @@ impl BudgetSchedule {
 pub fn set_total_step<M: PeftModel>(model: &mut M, name: &str, steps: usize) -> Result<()> {
     let mut config = model.adapter_config(name)?.clone();
     let PeftConfig::AdaLora(adalora) = &mut config else {
-        return Err(PeftError::Unsupported(format!("`{name}` is {}, not ADALORA", config.peft_type())));
+        return Err(Unsupported::NotAdaLora { adapter: name.to_owned(), peft_type: config.peft_type() }.into());
     };
     adalora.total_step = Some(steps);
     if let Some(problem) = adalora.schedule_problem() {

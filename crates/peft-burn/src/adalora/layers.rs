@@ -1,6 +1,6 @@
 //! The layers of a model's AdaLoRA adapter.
 
-use crate::error::{PeftError, Result};
+use crate::error::{Result, Unsupported};
 use crate::methods::{AdaLora, AdaLoraConfig, Method, PeftConfig};
 use crate::model::PeftModel;
 
@@ -14,7 +14,10 @@ pub(super) fn layers<'a, M: PeftModel>(
 ) -> Result<(&'a AdaLoraConfig, Vec<(String, &'a AdaLora)>)> {
     let config = match model.adapter_config(name)? {
         PeftConfig::AdaLora(config) => config,
-        other => return Err(PeftError::Unsupported(format!("`{name}` is {}, not ADALORA", other.peft_type()))),
+        other => {
+            let (adapter, peft_type) = (name.to_owned(), other.peft_type());
+            return Err(Unsupported::NotAdaLora { adapter, peft_type }.into());
+        }
     };
     let found = model.layers().into_iter().filter_map(|(path, layer)| {
         match layer.linear()?.adapters().get(name)?.method.as_ref()? {

@@ -1,4 +1,4 @@
-//! What AdaLoRA does to a whole model in training: scores, a budget of triplets, masks, and the regulariser.
+//! AdaLoRA on a whole model in training: scores, a budget of triplets, masks, and the regulariser.
 //!
 //! One layer's part is in [`crate::methods`]. A training step takes the orthogonality term into its loss
 //! ([`orthogonal_regularization`]), keeps the gradients ([`keep_gradients`]), and after the optimiser's step scores the

@@ -12,7 +12,7 @@ use burn_pack::{Reader, Writer};
 
 use super::layers::{layers, layers_mut};
 use super::rank_pattern::rank_pattern;
-use crate::error::{PeftError, Result};
+use crate::error::{PeftError, Result, Unsupported};
 use crate::methods::AdaLora;
 use crate::methods::adalora::triplets::select;
 use crate::model::PeftModel;
@@ -66,7 +66,7 @@ pub fn shrink_to<M: PeftModel>(model: &mut M, name: &str, pattern: &Pattern) -> 
     Ok(())
 }
 
-/// What a parameter loses: rows (`axis` 0) or columns (1) of those that it has.
+/// The part that a parameter loses: rows (`axis` 0) or columns (1) of those that it has.
 struct Cut {
     axis: usize,
     shape: [usize; 2],
@@ -75,7 +75,7 @@ struct Cut {
 
 /// The optimiser's state with the same rows and columns gone. A parameter of which nothing is left loses its state.
 fn cut_state(optimizer: &ModuleOptimizer, cuts: &BTreeMap<u64, Cut>) -> Result<OptimizerRecord> {
-    let refused = |e: &dyn Display| PeftError::Unsupported(format!("cutting the optimiser's state: {e}"));
+    let refused = |e: &dyn Display| PeftError::from(Unsupported::OptimizerState(e.to_string()));
     let bytes = optimizer.to_record().into_bytes().map_err(|e| refused(&e))?;
     let reader = Reader::from_bytes(bytes).map_err(|e| refused(&e))?;
     let gone = |id: u64| cuts.get(&id).is_some_and(|cut| !cut.flags.contains(&true));

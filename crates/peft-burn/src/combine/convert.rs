@@ -7,7 +7,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 use super::new_lora::{NewLayer, add_lora};
 use super::plain_lora::on_the_base;
 use crate::config::{Bias, Patterns, TargetModules};
-use crate::error::{PeftError, Result};
+use crate::error::{Result, Unsupported};
 use crate::layers::embedding::PeftEmbedding;
 use crate::layers::layer::LayerRef;
 use crate::layers::linear::{LinearAdapter, PeftLinear};
@@ -45,7 +45,7 @@ pub fn convert_to_lora<M: PeftModel>(
     rank: Option<usize>,
 ) -> Result<Conversion> {
     if rank == Some(0) {
-        return Err(PeftError::Unsupported("conversion to rank 0: a rank is 1 or more".into()));
+        return Err(Unsupported::ZeroRank { operation: "conversion" }.into());
     }
     let old = model.adapter_config(name)?.clone();
     let adapted = model.adapted_modules(name)?.to_vec();
@@ -66,10 +66,7 @@ pub fn convert_to_lora<M: PeftModel>(
     let lora_bias = layers.values().filter_map(|layer: &NewLayer| layer.bias.as_ref()).any(changes);
     let unbiased: Vec<_> = layers.iter().filter(|(_, l)| l.bias.is_none()).map(|(path, _)| path.clone()).collect();
     if lora_bias && !unbiased.is_empty() {
-        return Err(PeftError::Unsupported(format!(
-            "`{name}` changes biases, which LoRA can take over only where every layer has one; without: {}",
-            unbiased.join(", ")
-        )));
+        return Err(Unsupported::UnbiasedLayers { adapter: name.to_owned(), modules: unbiased }.into());
     }
     let copied = carried_over(model, name)?;
     let config = config_for(&old, &layers, lora_bias);
@@ -77,7 +74,7 @@ pub fn convert_to_lora<M: PeftModel>(
     Ok(Conversion { errors })
 }
 
-/// What is trained beside the updates, by its name in a file.
+/// The parameters trained beside the updates, by their names in a file.
 fn carried_over<M: PeftModel>(model: &M, name: &str) -> Result<BTreeMap<String, TensorData>> {
     let mut own: Vec<String> = Vec::new();
     for (path, layer) in model.layers() {
@@ -113,7 +110,7 @@ fn linear_update(linear: &PeftLinear, name: &str, path: &str, rank: Option<usize
     Ok(Some((NewLayer { update, magnitude: None, bias }, error)))
 }
 
-/// What the method adds to the bias that the layer has under this adapter. `None` where it has none.
+/// The summand of the method to the bias that the layer has under this adapter. `None` where it has none.
 fn bias_change(linear: &PeftLinear, adapter: &LinearAdapter, method: &Method) -> Option<Tensor<1>> {
     let before = linear.bias_made_for(adapter).map(|b| b.detach().inner().cast(DType::F32));
     let after = method.apply_bias(before.clone())?.detach().inner();
@@ -146,9 +143,7 @@ fn embedding_update(
 /// The nearest update of `rank`, and how far it is.
 fn nearest(delta: Tensor<2>, rank: Option<usize>, path: &str) -> Result<(LowRank, f64)> {
     let Some(rank) = rank else {
-        return Err(PeftError::Unsupported(format!(
-            "an exact conversion of {path}, whose adapter changes the whole weight: choose a rank"
-        )));
+        return Err(Unsupported::NoExactConversion { path: path.to_owned() }.into());
     };
     let update = LowRank::nearest(delta.clone(), rank);
     // The squares of large and small numbers leave f32's range.

@@ -6,7 +6,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 
 use super::new_lora::{NewLayer, add_lora};
 use crate::config::{Bias, TargetModules, TaskType};
-use crate::error::{PeftError, Result};
+use crate::error::{PeftError, Result, Unsupported};
 use crate::layers::layer::LayerRef;
 use crate::low_rank::LowRank;
 use crate::methods::LoraConfig;
@@ -48,7 +48,7 @@ pub fn extract_lora<M: PeftModel>(
     base: Option<&str>,
 ) -> Result<Extraction> {
     if rank == 0 {
-        return Err(PeftError::Unsupported("extraction of rank 0: a rank is 1 or more".into()));
+        return Err(Unsupported::ZeroRank { operation: "extraction" }.into());
     }
     check_shapes(model, tuned)?;
     let kinds: BTreeMap<String, ModuleKind> = model.modules().into_iter().map(|m| (m.path, m.kind)).collect();
@@ -80,7 +80,7 @@ pub fn extract_lora<M: PeftModel>(
         }
     }
     if layers.is_empty() && done.whole.is_empty() && !done.biases {
-        return Err(PeftError::Unsupported("extraction: the two models have the same weights".into()));
+        return Err(Unsupported::SameWeights.into());
     }
     if layers.is_empty() {
         layers.extend(idle(model));

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Tensor;
 
-use super::kinds::{Combination, Weighting, refuse};
+use super::kinds::{Combination, Weighting, own_weight, refuse};
 use crate::config::{ModuleNames, TargetModules};
-use crate::error::Result;
+use crate::error::{NotCombined, Result};
 use crate::methods::{Ia3Config, PeftConfig};
 use crate::model::PeftModel;
 
@@ -19,19 +19,19 @@ pub(super) fn add_ia3<M: PeftModel>(
     first: PeftConfig,
 ) -> Result<()> {
     if weighting.combination != Combination::Linear {
-        return Err(refuse(&format!("IA3 adapters combine by Linear, not by {:?}", weighting.combination)));
+        return Err(refuse(NotCombined::Ia3Kind { kind: format!("{:?}", weighting.combination) }));
     }
     let mut sums: BTreeMap<String, (bool, Tensor<2>)> = BTreeMap::new();
     for (path, layer) in model.layers() {
         for (adapter, weight) in adapters {
             let Some(found) = layer.linear().and_then(|linear| linear.adapters().get(adapter)) else { continue };
             let Some(scale) = found.method.as_ref().and_then(|method| method.scale()) else {
-                return Err(refuse(&format!("`{adapter}` has a weight of its own for {path}")));
+                return Err(refuse(own_weight(adapter, "a weight", path)));
             };
             let (role, scaled) = (scale.of_input, scale.values.val().detach().inner().mul_scalar(*weight));
             let sum = match sums.remove(&path) {
                 Some((other, _)) if other != role => {
-                    return Err(refuse(&format!("{path} is a feedforward module of one adapter and not of another")));
+                    return Err(refuse(NotCombined::Feedforward { path }));
                 }
                 Some((_, sum)) => sum + scaled,
                 None => scaled,

@@ -1,11 +1,15 @@
 //! How adapters are combined.
 
 use super::task_arithmetic::{MajoritySign, Pruning, Rule};
-use crate::error::{PeftError, Result};
+use crate::error::{NotCombined, PeftError, Result, Unsupported};
 
 /// The error of adapters that do not combine.
-pub(super) fn refuse(reason: &str) -> PeftError {
-    PeftError::Unsupported(format!("combining adapters: {reason}"))
+pub(super) fn refuse(reason: NotCombined) -> PeftError {
+    Unsupported::Combining(reason).into()
+}
+
+pub(super) fn own_weight(adapter: &str, what: &'static str, path: String) -> NotCombined {
+    NotCombined::OwnWeight { adapter: adapter.to_owned(), what, path }
 }
 
 /// How adapters are combined; the names are PEFT's.
@@ -13,6 +17,7 @@ pub(super) fn refuse(reason: &str) -> PeftError {
 /// Those without `Svd` work on A and B apart, which is cheap and mixes terms of different adapters, and need equal
 /// ranks. Those with `Svd` work on the updates themselves and take the nearest one of `svd_rank`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Combination {
     /// Weighted sums of A and of B; of IA3's vectors.
     Linear,
@@ -57,7 +62,7 @@ impl Combination {
     }
 }
 
-/// What a combination needs beside the adapters.
+/// The values that a combination needs beside the adapters.
 #[derive(Clone, Copy, Debug)]
 pub struct Weighting {
     /// How adapters are combined.
@@ -83,8 +88,8 @@ impl Weighting {
         let prunes = self.combination.rule().is_some_and(|(rule, _)| rule != Rule::Linear);
         let density = match self.density {
             Some(density) if density > 0.0 && density <= 1.0 => density,
-            Some(density) if prunes => return Err(refuse(&format!("density = {density}: above 0 and up to 1"))),
-            None if prunes => return Err(refuse(&format!("{:?} needs a density", self.combination))),
+            Some(density) if prunes => return Err(refuse(NotCombined::Density(density))),
+            None if prunes => return Err(refuse(NotCombined::NoDensity { kind: format!("{:?}", self.combination) })),
             _ => 1.0,
         };
         Ok(Pruning { density, majority: self.majority_sign })

@@ -21,13 +21,13 @@ use ia3::add_ia3;
 pub use kinds::{Combination, Weighting};
 
 use crate::config::{Bias, TargetModules};
-use crate::error::Result;
+use crate::error::{NotCombined, Result};
 use crate::layers::layer::LayerRef;
 use crate::low_rank::LowRank;
 use crate::methods::{Change, LoraConfig, Magnitude};
 use crate::model::PeftModel;
 use crate::random::TensorRng;
-use kinds::refuse;
+use kinds::{own_weight, refuse};
 use new_lora::{NewLayer, add_lora};
 use task_arithmetic::{Pruning, Rule, combine};
 
@@ -55,10 +55,10 @@ pub fn add_weighted_adapter<M: PeftModel>(
     weighting: Weighting,
 ) -> Result<()> {
     if adapters.is_empty() {
-        return Err(refuse("none is named"));
+        return Err(refuse(NotCombined::NoAdapter));
     }
-    if let Some((name, weight)) = adapters.iter().find(|(_, weight)| !weight.is_finite()) {
-        return Err(refuse(&format!("the weight of `{name}` is {weight}")));
+    if let Some(&(name, weight)) = adapters.iter().find(|(_, weight)| !weight.is_finite()) {
+        return Err(refuse(NotCombined::Weight { adapter: name.to_owned(), weight }));
     }
     let pruning = weighting.pruning()?;
     let configs = adapters.iter().map(|(n, _)| model.adapter_config(n)).collect::<Result<Vec<_>>>()?;
@@ -66,8 +66,8 @@ pub fn add_weighted_adapter<M: PeftModel>(
     if configs.iter().any(|config| config.change() != change) {
         let mut alone: Vec<_> = configs.iter().filter(|config| config.change() != Change::LowRank).collect();
         alone.dedup_by_key(|config| config.change());
-        let names: Vec<_> = alone.into_iter().map(|config| config.display_name()).collect();
-        return Err(refuse(&format!("{} adapters can be combined with each other only", names.join(" and "))));
+        let methods = alone.into_iter().map(|config| config.display_name().to_owned()).collect();
+        return Err(refuse(NotCombined::Methods { methods }));
     }
     let first = configs[0].clone();
     if change == Change::Vectors {
@@ -87,13 +87,11 @@ pub fn add_weighted_adapter<M: PeftModel>(
         Some((_, true)) => weighting.svd_rank.unwrap_or(largest),
         Some((_, false)) if layers.values().flatten().all(|part| part.update.rank() == largest) => largest,
         Some((_, false)) => {
-            return Err(refuse(&format!(
-                "the ranks differ ({ranks:?}, or between layers): use cat or one of the svd kinds"
-            )));
+            return Err(refuse(NotCombined::Ranks { ranks }));
         }
     };
     if r == 0 {
-        return Err(refuse("svd_rank = 0: a rank is 1 or more"));
+        return Err(refuse(NotCombined::ZeroRank));
     }
     let mut new = BTreeMap::new();
     for (path, parts) in layers {
@@ -121,7 +119,7 @@ pub fn add_weighted_adapter<M: PeftModel>(
 fn parts<M: PeftModel>(model: &M, name: &str, weight: f64) -> Result<Vec<(String, Part)>> {
     let config = model.adapter_config(name)?;
     if config.bias() != Bias::None {
-        return Err(refuse(&format!("`{name}` trains the base's biases")));
+        return Err(refuse(NotCombined::Biases { adapter: name.to_owned() }));
     }
     let mut all = Vec::new();
     for (path, layer) in model.layers() {
@@ -129,7 +127,7 @@ fn parts<M: PeftModel>(model: &M, name: &str, weight: f64) -> Result<Vec<(String
             LayerRef::Linear(linear) => {
                 let Some(adapter) = linear.adapters().get(name) else { continue };
                 let Some(method) = adapter.method.as_ref().filter(|_| adapter.weight.is_none()) else {
-                    return Err(refuse(&format!("`{name}` has a weight of its own for {path}")));
+                    return Err(refuse(own_weight(name, "a weight", path)));
                 };
                 let update = method.update().filter(|_| !method.changes_bias(linear.base().bias.is_some()));
                 let magnitude = update.as_ref().and_then(|update| update.magnitude);
@@ -138,17 +136,17 @@ fn parts<M: PeftModel>(model: &M, name: &str, weight: f64) -> Result<Vec<(String
             LayerRef::Embedding(embedding) => {
                 let Some(adapter) = embedding.adapters().get(name) else { continue };
                 let Some(lora) = adapter.lora.as_ref().filter(|_| adapter.tokens.is_none()) else {
-                    return Err(refuse(&format!("`{name}` has rows of its own for {path}")));
+                    return Err(refuse(own_weight(name, "rows", path)));
                 };
                 (Some(lora.low_rank()), lora.norms(), embedding.original().transpose())
             }
             LayerRef::Norm(norm) if norm.adapters().get(name).is_some() => {
-                return Err(refuse(&format!("`{name}` has a weight of its own for {path}")));
+                return Err(refuse(own_weight(name, "a weight", path)));
             }
             LayerRef::Norm(_) => continue,
         };
         let Some(update) = update else {
-            return Err(refuse(&format!("`{name}` changes {path} by more than a low-rank update (lora_bias)")));
+            return Err(refuse(NotCombined::BeyondLowRank { adapter: name.to_owned(), path }));
         };
         let norms = |m: &Magnitude| [m.magnitude().val(), m.base_norms(&base)].map(|t| t.detach().inner());
         all.push((path, Part { weight, update, magnitude: magnitude.map(norms) }));

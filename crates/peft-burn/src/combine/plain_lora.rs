@@ -11,7 +11,8 @@ use crate::low_rank::LowRank;
 use crate::methods::{LoraConfig, PeftConfig};
 use crate::model::{PeftModel, file_key};
 
-/// What the files of the adapter `name` hold (`contents`), as plain LoRA where it keeps a part of the base: else as it is.
+/// The contents of the files of the adapter `name` (`contents`), as plain LoRA where it keeps a part of the base: else as
+/// it is.
 ///
 /// As PEFT's `path_initial_model_for_weight_conversion`: with W = R + s·B₀·A₀ and what was learned R + s·B·A, the update of W
 /// is s·(B·A − B₀·A₀), of rank 2r. B₀·A₀ is told from W − R, which the model has, so that nothing is drawn or decomposed a

@@ -20,6 +20,7 @@ pub(crate) enum Rule {
 
 /// Which sign prevails in TIES.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MajoritySign {
     /// That of the sum.
     #[default]
@@ -28,7 +29,7 @@ pub enum MajoritySign {
     Frequency,
 }
 
-/// What a [`Rule`] needs beside the tensors.
+/// The values that a [`Rule`] needs beside the tensors.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pruning {
     /// The share of values kept.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// `target_modules`: which modules get an adapter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TargetModules {
     /// `null`: PEFT's default for the model type; for Llama `q_proj` and `v_proj` (IA3: `k_proj`, `v_proj`,
     /// `down_proj`).
@@ -54,6 +55,7 @@ impl<'de> Deserialize<'de> for TargetModules {
 /// `exclude_modules` and `feedforward_modules`: names, or one regular expression over the whole path.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged, expecting = "expected a list of names, or a string with a regular expression")]
+#[non_exhaustive]
 pub enum ModuleNames {
     /// A Python regular expression that must match the whole module path.
     Regex(String),
@@ -108,6 +110,7 @@ impl<T> OneOrMany<T> {
 /// `bias`: which bias vectors of the base model are trained and saved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Bias {
     /// None.
     #[default]
@@ -123,6 +126,7 @@ pub enum Bias {
 /// `task_type`: what the model is trained for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[non_exhaustive]
 pub enum TaskType {
     /// Sequence classification; the head (`score`, `classifier`) is trained and saved too.
     SeqCls,
@@ -152,6 +156,7 @@ impl TaskType {
 
 /// `init_lora_weights`: what a new LoRA starts from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum InitLoraWeights {
     /// `true`: A uniform in ±1/√in, B zero.
     #[default]

@@ -1,7 +1,6 @@
-//! Reading a configuration key by key, so that every wrong key is reported at once.
+//! A configuration as an object of keys, and the keys of PEFT that are kept as they are.
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// The version of PEFT whose format is written.
@@ -9,45 +8,6 @@ pub const PEFT_VERSION: &str = "0.21.2";
 
 /// A JSON object, in the order of its keys.
 pub type Object = Map<String, Value>;
-
-/// What came of reading an object.
-pub(crate) struct Read<T> {
-    /// The configuration: defaults, with the keys that could be read.
-    pub config: T,
-    /// A line for each key that is known but holds a value of the wrong kind.
-    pub problems: Vec<String>,
-    /// Keys that the method does not have.
-    pub unknown: Vec<String>,
-}
-
-impl<T> Read<T> {
-    /// The same with another kind of configuration.
-    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> Read<U> {
-        Read { config: f(self.config), problems: self.problems, unknown: self.unknown }
-    }
-}
-
-/// Reads `input` over the defaults of `T`.
-pub(crate) fn read<T: Default + Serialize + DeserializeOwned>(input: Object) -> Read<T> {
-    let defaults = object(&T::default());
-    let mut merged = defaults.clone();
-    let (mut problems, mut unknown) = (Vec::new(), Vec::new());
-    for (key, value) in input {
-        if !defaults.contains_key(&key) {
-            unknown.push(key);
-            continue;
-        }
-        // Alone among defaults: whatever serde then objects to is this key's fault.
-        let mut alone = defaults.clone();
-        alone.insert(key.clone(), value.clone());
-        match serde_json::from_value::<T>(Value::Object(alone)) {
-            Ok(_) => _ = merged.insert(key, value),
-            Err(error) => problems.push(format!("{key} = {value}: {error}")),
-        }
-    }
-    let config = serde_json::from_value(Value::Object(merged)).unwrap_or_default();
-    Read { config, problems, unknown }
-}
 
 /// `config` as a JSON object.
 pub(crate) fn object<T: Serialize>(config: &T) -> Object {
@@ -98,7 +58,7 @@ impl OtherKeys {
     }
 }
 
-/// What Python takes for false: files of older versions write `{}` or `[]` where newer ones write `null`.
+/// Whether Python takes the value for false: files of older versions write `{}` or `[]` where newer ones write `null`.
 pub(crate) fn is_off(value: &Value) -> bool {
     match value {
         Value::Null => true,

@@ -6,6 +6,7 @@ mod conversions;
 pub(crate) mod keys;
 pub(crate) mod numbers;
 pub(crate) mod patterns;
+pub mod reader;
 mod shared;
 mod tokens;
 

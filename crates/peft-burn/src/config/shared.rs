@@ -17,7 +17,7 @@ pub struct Shared<'a> {
     pub bias: Bias,
     /// Modules that are trained and saved whole.
     pub modules_to_save: &'a [String],
-    /// What the model is trained for.
+    /// The task that the model is trained for.
     pub task_type: Option<TaskType>,
     /// Where the base model came from.
     pub base_model_name_or_path: Option<&'a str>,
@@ -30,14 +30,14 @@ pub struct SharedMut<'a> {
     pub target_modules: &'a mut TargetModules,
     /// Modules that are trained and saved whole.
     pub modules_to_save: &'a mut Option<Vec<String>>,
-    /// What the model is trained for.
+    /// The task that the model is trained for.
     pub task_type: &'a mut Option<TaskType>,
     /// Where the base model came from.
     pub base_model_name_or_path: &'a mut Option<String>,
 }
 
 impl Shared<'_> {
-    /// What is wrong with them, each entry with its key and the way out.
+    /// Their faults, each entry with its key and the way out.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         problems.extend(checks::targets(self.target_modules));

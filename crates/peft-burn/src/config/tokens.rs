@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// `trainable_token_indices`: tokens of the input embedding, or of each of several embeddings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "expected a list of token ids, or a map from embedding names to lists")]
+#[non_exhaustive]
 pub enum TokenIndices {
     /// Of `embed_tokens`.
     List(Vec<usize>),

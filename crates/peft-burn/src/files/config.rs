@@ -7,13 +7,14 @@ use serde_json::Value;
 
 use super::mlx;
 use super::names::CONFIG_NAME;
-use crate::config::keys::{Read, is_off};
+use crate::config::keys::is_off;
+use crate::config::reader::{Reader, nearest};
 use crate::config::{Object, TaskType};
 use crate::error::{PeftError, Result};
 use crate::methods::PeftConfig;
 use crate::tensor_file::write_atomic;
 
-/// What to say of a key that PEFT once had, and whose meaning no other key took over.
+/// The problem of a key that PEFT once had, and whose meaning no other key took over.
 fn older_feature(key: &str, config: &Object) -> Option<String> {
     let what = match key {
         "enable_lora" => "LoRA on parts of a joined projection, which PEFT 0.2 had",
@@ -49,16 +50,17 @@ impl PeftConfig {
         }
         let origin = path.display().to_string();
         let given = object.clone();
-        let Read { config, mut problems, unknown } = Self::read(object, &origin)?;
-        let is_on = |key: &&String| given.get(*key).is_some_and(|value| !is_off(value));
-        problems.extend(unknown.iter().filter(is_on).filter_map(|key| older_feature(key, &given)));
+        let (config, reader) = Self::read(object, &origin)?;
+        let unknown: Vec<_> =
+            reader.unknown().filter(|key| given.get(key).is_some_and(|value| !is_off(value))).collect();
+        let mut problems = reader.problems();
+        problems.extend(unknown.iter().filter_map(|key| older_feature(key, &given)));
         let useless = config.useless_keys(&given);
         if !problems.is_empty() {
             return Err(PeftError::Config { origin, problems });
         }
         let mut warnings: Vec<_> = unknown
             .iter()
-            .filter(is_on)
             .map(|key| format!("{origin}: unknown key `{key}` ignored; another release of PEFT may have written it"))
             .collect();
         warnings.extend(useless.map(|line| format!("{origin}: {line}")));
@@ -73,15 +75,20 @@ impl PeftConfig {
     pub fn from_map(object: Object) -> Result<Self> {
         let origin = "adapter";
         let given = object.clone();
-        let Read { config, mut problems, unknown } = Self::read(object, origin)?;
-        problems.extend(unknown.iter().map(|key| config.unknown_key(key)));
+        let (config, reader) = Self::read(object, origin)?;
+        let unknown: Vec<_> = reader.unknown().map(|key| config.unknown_key(&key)).collect();
+        let mut problems = reader.problems();
+        problems.extend(unknown);
         problems.extend(config.useless_keys(&given));
         problems.extend(config.problems());
         if problems.is_empty() { Ok(config) } else { Err(PeftError::Config { origin: origin.into(), problems }) }
     }
 
-    fn read(mut object: Object, origin: &str) -> Result<Read<Self>> {
+    /// The configuration, with what is wrong with its keys.
+    fn read(mut object: Object, origin: &str) -> Result<(Self, Reader)> {
         let peft_type = object.shift_remove("peft_type");
+        let mut reader = Reader::default();
+        let mut keys = reader.section("", object);
         let known: Vec<_> = Self::all().iter().map(|config| format!("\"{}\"", config.peft_type())).collect();
         let (last, others) = known.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
         let known = format!("{} or {last}", others.join(", "));
@@ -89,8 +96,11 @@ impl PeftConfig {
             Some(name) if name.eq_ignore_ascii_case("dora") => {
                 "peft_type: DoRA is peft_type = \"LORA\" with use_dora = true".into()
             }
-            Some(name) => match Self::read_as(name, object) {
-                Some(read) => return Ok(read),
+            Some(name) => match Self::read_as(name, &mut keys) {
+                Some(config) => {
+                    keys.finish();
+                    return Ok((config, reader));
+                }
                 None => format!("peft_type = {} is not supported; use {known}", peft_type.unwrap_or_default()),
             },
             None => format!("peft_type is missing; set {known}"),
@@ -98,7 +108,7 @@ impl PeftConfig {
         Err(PeftError::Config { origin: origin.into(), problems: vec![problem] })
     }
 
-    /// What to say about a key that this method does not have.
+    /// The problem of a key that this method does not have.
     fn unknown_key(&self, key: &str) -> String {
         let others: Vec<_> = Self::all()
             .iter()
@@ -109,17 +119,13 @@ impl PeftConfig {
             return format!("`{key}` is a key of {}, not of {}", others.join(", "), self.peft_type());
         }
         let known = self.to_json();
-        let nearest = known
-            .keys()
-            .map(|name| (strsim::jaro_winkler(&key.to_lowercase(), &name.to_lowercase()), name))
-            .max_by(|a, b| a.0.total_cmp(&b.0));
-        match nearest {
+        match nearest(known.keys().map(String::as_str), key) {
             Some((likeness, name)) if likeness > 0.8 => format!("unknown key `{key}`; did you mean `{name}`?"),
             _ => format!("unknown key `{key}`"),
         }
     }
 
-    /// What a user would write: `peft_type` and the keys that are not at the method's defaults.
+    /// The object that a user would write: `peft_type` and the keys that are not at the method's defaults.
     pub fn to_user_json(&self) -> Object {
         let mut object = self.to_json();
         let default = Self::all().into_iter().find(|config| config.peft_type() == self.peft_type());

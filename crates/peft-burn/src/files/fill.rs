@@ -10,7 +10,11 @@ use crate::layers::layer::LayerRef;
 use crate::model::{PeftModel, file_key, set_shared_pair, shared_pair_of};
 use crate::modules::ModuleKind;
 
-/// Puts the values of `weights` into the attached adapter `name`. Tensors in `by_token` may have another number of rows.
+/// The matrix that trained rows of an embedding belong to, after the embedding's path.
+pub(super) const OWN_VOCABULARY: &str = "token_adapter.base_layer.weight";
+
+/// Puts the values of `weights` into the attached adapter `name`. Tensors in `by_token` may have another number of rows; those in
+/// `repeated` are there twice. `tied`: what the embedding has is the head's too.
 ///
 /// # Errors
 /// [`PeftError::Tensors`] with everything that does not fit.
@@ -19,15 +23,17 @@ pub(super) fn fill<M: PeftModel>(
     name: &str,
     weights: &AdapterWeights,
     by_token: &BTreeSet<String>,
+    repeated: &BTreeSet<String>,
+    tied: bool,
 ) -> Result<()> {
-    let mut found = Found::default();
+    let mut found = Found { known: repeated.clone(), ..Found::default() };
     let params = model.adapter_params(name)?;
     let mut expected: Vec<_> = params.into_iter().map(|(key, param)| (key, param.shape())).collect();
     expected.extend(projection_shapes(model, name)?);
     for (key, shape) in expected {
         found.take(key, &shape, weights, by_token)?;
     }
-    found.misshapen.extend(vocabularies(model, weights, by_token));
+    found.misshapen.extend(vocabularies(model, weights, by_token, tied));
     let unknown: Vec<&str> = weights.names().filter(|name| !found.known.contains(*name)).collect();
     for key in unknown {
         match copy_of_base(model, key, weights)? {
@@ -56,7 +62,7 @@ pub(super) fn fill<M: PeftModel>(
     Ok(())
 }
 
-/// What a file has for an adapter, and what is wrong with it.
+/// The tensors that a file has for an adapter, and their faults.
 #[derive(Default)]
 struct Found {
     known: BTreeSet<String>,
@@ -105,16 +111,24 @@ fn projection_shapes<M: PeftModel>(model: &M, name: &str) -> Result<Vec<(String,
 }
 
 /// A vocabulary of another size must be that of embedding and head alike: a line for each that is left behind.
-fn vocabularies<M: PeftModel>(model: &M, weights: &AdapterWeights, by_token: &BTreeSet<String>) -> Vec<String> {
+fn vocabularies<M: PeftModel>(
+    model: &M,
+    weights: &AdapterWeights,
+    by_token: &BTreeSet<String>,
+    tied: bool,
+) -> Vec<String> {
     let mut rows = Vec::new();
     for module in model.modules() {
         let own = match module.kind {
             ModuleKind::Embedding => module.in_features,
+            ModuleKind::OutputHead if tied => continue,
             ModuleKind::OutputHead => module.out_features,
             ModuleKind::Linear | ModuleKind::Other => continue,
         };
         let key = file_key(&module.path, "weight");
-        let in_file = weights.shape(&key).filter(|_| by_token.contains(&key)).and_then(|shape| shape.first().copied());
+        let rows_of = |key: &str| weights.shape(key).and_then(|shape| shape.first().copied());
+        let in_file = rows_of(&key).filter(|_| by_token.contains(&key));
+        let in_file = in_file.or_else(|| rows_of(&file_key(&module.path, OWN_VOCABULARY)));
         rows.push((module.path, in_file, own));
     }
     let Some(resized) = rows.iter().find_map(|(_, in_file, own)| in_file.filter(|rows| rows != own)) else {
@@ -128,7 +142,7 @@ fn vocabularies<M: PeftModel>(model: &M, weights: &AdapterWeights, by_token: &BT
     .collect()
 }
 
-/// What a tensor is that PEFT adds beside an adapter.
+/// The kind of a tensor that PEFT adds beside an adapter.
 enum Copy {
     /// The base's values.
     Same,
@@ -139,8 +153,12 @@ enum Copy {
 /// Whether the tensor `key` is one of the base's, which PEFT writes beside an adapter on embedding and head. `None` where it
 /// is something else.
 fn copy_of_base<M: PeftModel>(model: &M, key: &str, weights: &AdapterWeights) -> Result<Option<Copy>> {
-    for (path, layer) in model.layers() {
-        let names = ["base_layer.weight", "weight"].map(|name| file_key(&path, name));
+    let layers = model.layers();
+    if let Some(copy) = repeats_embedding(&layers, key, weights)? {
+        return Ok(Some(copy));
+    }
+    for (path, layer) in layers {
+        let names = ["base_layer.weight", "weight", OWN_VOCABULARY].map(|name| file_key(&path, name));
         if !names.iter().any(|name| name == key) {
             continue;
         }
@@ -150,12 +168,43 @@ fn copy_of_base<M: PeftModel>(model: &M, key: &str, weights: &AdapterWeights) ->
             let (found, base) = (weights.shape(key).unwrap_or_default(), base_weight(layer).shape().to_vec());
             Copy::Other(if found == base {
                 format!("{key} (a copy of another base: its values differ from this one's)")
+            } else if found.get(1..) == base.get(1..) {
+                format!(
+                    "{key} (the vocabulary was resized to {} tokens, and this base has {}: load it on the resized base, which \
+                     `model.unload().save_pretrained(DIR)` writes in PEFT)",
+                    found.first().unwrap_or(&0),
+                    base.first().unwrap_or(&0)
+                )
             } else {
                 format!("{key} (a copy of another base: it is {found:?}, and this one's is {base:?})")
             })
         }));
     }
     Ok(None)
+}
+
+/// The trained rows of a head: those of the embedding that it is tied to, which PEFT writes a second time.
+fn repeats_embedding(layers: &[(String, LayerRef<'_>)], key: &str, weights: &AdapterWeights) -> Result<Option<Copy>> {
+    let Some((path, rest)) = key.split_once(".token_adapter.") else { return Ok(None) };
+    let Some((_, head @ LayerRef::Linear(_))) =
+        layers.iter().find(|(other, _)| file_key(other, "") == format!("{path}."))
+    else {
+        return Ok(None);
+    };
+    let embeddings = layers.iter().filter(|(_, layer)| matches!(layer, LayerRef::Embedding(_)));
+    for (embedding, layer) in embeddings {
+        let other = file_key(embedding, &format!("token_adapter.{rest}"));
+        if weights.shape(&other).is_some()
+            && weights.read(&other)? == weights.read(key)?
+            && base_weight(*head) == base_weight(*layer)
+        {
+            return Ok(Some(Copy::Same));
+        }
+    }
+    Ok(Some(Copy::Other(format!(
+        "{key} (trained rows of a head that is not the embedding's are not supported: let PEFT fold the adapter into the base, \
+         `model.merge_and_unload().save_pretrained(DIR)`, and use that model)"
+    ))))
 }
 
 /// Whether the tensor `key` holds the values of the base's weight, as exactly as the coarser of the two dtypes can.

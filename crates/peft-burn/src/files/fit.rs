@@ -1,48 +1,127 @@
-//! What an adapter's tensors mean for a model: which modules are adapted, and which are there whole.
+//! The meaning of an adapter's tensors for a model: which modules are adapted, and which are there whole.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::fill::is_base;
+use super::fill::{OWN_VOCABULARY, is_base};
+use super::names::CONFIG_NAME;
 use super::saved_config;
 use super::weights::AdapterWeights;
 use crate::config::TargetModules;
 use crate::error::Result;
+use crate::layers::layer::LayerRef;
 use crate::methods::PeftConfig;
-use crate::model::{PeftModel, file_key};
+use crate::model::{PeftModel, file_key, tie, tied_pair, transposed};
 use crate::modules::{ModuleInfo, ModuleKind};
 use crate::targets::{Resolution, resolve_saved};
 
 /// How an adapter's files fit a model.
 #[derive(Debug)]
 pub(crate) struct Fit {
-    /// What to attach, with a neutral initialisation.
+    /// The adapter to attach, with a neutral initialisation.
     pub(crate) resolution: Resolution,
     /// The configuration to keep: the file's, completed.
     pub(crate) config: PeftConfig,
     /// Names of tensors that hold one row for each token, of which the file may have another number than the model.
     pub(crate) by_token: BTreeSet<String>,
+    /// Names of tensors that repeat others: of a head that is one with the embedding.
+    pub(crate) repeated: BTreeSet<String>,
 }
 
 /// Reads `config` and the names in `weights` as an adapter of the model.
 ///
 /// # Errors
-/// What the configuration says that cannot be loaded; targets of which the model has none.
-pub(super) fn fit<M: PeftModel>(model: &M, config: &PeftConfig, weights: &AdapterWeights) -> Result<Fit> {
-    let origin = weights.path().with_file_name(super::CONFIG_NAME).display().to_string();
+/// Settings that cannot be loaded; targets of which the model has none.
+pub(super) fn fit<M: PeftModel>(
+    model: &M,
+    config: &PeftConfig,
+    weights: &AdapterWeights,
+    trainable: bool,
+) -> Result<Fit> {
+    let origin = weights.path().with_file_name(CONFIG_NAME).display().to_string();
     let saved = saved_config::for_loading(config, &origin)?;
-    let modules = &model.modules();
+    let own_vocabularies = own_vocabularies(model, &saved.to_attach, weights)?;
+    let mut modules = model.modules();
+    for module in &mut modules {
+        module.in_features = own_vocabularies.get(&module.path).copied().unwrap_or(module.in_features);
+    }
+    let modules = &modules;
     let mut resolution = resolve_saved(&saved.to_attach, modules, model.model_type())?;
     resolution.warnings.splice(0..0, saved.warnings);
     add_adapted(&mut resolution, weights, modules, saved.ties_weights);
     add_whole(model, &mut resolution, weights)?;
+    // What is only used computes the same with two copies.
+    let repeated =
+        if trainable && saved.ties_weights { train_as_one(model, &mut resolution, weights)? } else { BTreeSet::new() };
     let by_token = resolution
         .modules_to_save
         .iter()
         .filter(|module| matches!(module.kind, ModuleKind::Embedding | ModuleKind::OutputHead))
         .map(|module| file_key(&module.path, "weight"))
         .collect();
+    resolution.own_vocabularies = own_vocabularies;
     let config = as_in_file(resolution.config.clone(), config);
-    Ok(Fit { resolution, config, by_token })
+    Ok(Fit { resolution, config, by_token, repeated })
+}
+
+/// Makes one of what the file has for the embedding and for the head that is tied to it. The head's tensors are returned.
+fn train_as_one<M: PeftModel>(
+    model: &M,
+    resolution: &mut Resolution,
+    weights: &AdapterWeights,
+) -> Result<BTreeSet<String>> {
+    let Some([embedding, head]) = tied_pair(model) else { return Ok(BTreeSet::new()) };
+    let names = |whole: bool| match whole {
+        true => vec![("weight", "weight")],
+        false => vec![("lora_embedding_A", "lora_B.weight"), ("lora_embedding_B", "lora_A.weight")],
+    };
+    let (mut repeated, mut tied) = (BTreeSet::new(), false);
+    for (whole, modules) in [(true, &resolution.modules_to_save), (false, &resolution.adapted)] {
+        if !modules.contains(&embedding) {
+            continue;
+        }
+        tied = true;
+        for (own, other) in names(whole) {
+            let (own, other) = (file_key(&embedding.path, own), file_key(&head.path, other));
+            // A head that is still as the base's may not be there.
+            if weights.shape(&other).is_none() {
+                continue;
+            }
+            let of_head = weights.read(&other)?;
+            let of_head = if whole { of_head } else { transposed(of_head) };
+            if weights.shape(&own).is_none() || weights.read(&own)? != of_head {
+                resolution.warnings.push(format!(
+                    "{} and {} differ in the file, though ensure_weight_tying says that they are one: they are trained as two",
+                    embedding.path, head.path
+                ));
+                return Ok(BTreeSet::new());
+            }
+            repeated.insert(other);
+        }
+    }
+    if tied {
+        tie(resolution, [embedding, head])?;
+    }
+    Ok(repeated)
+}
+
+/// Embeddings with trained rows beside which the file has the whole matrix, with other values than the base's: PEFT writes it
+/// where the vocabulary was resized. By path, with its number of rows.
+fn own_vocabularies<M: PeftModel>(
+    model: &M,
+    config: &PeftConfig,
+    weights: &AdapterWeights,
+) -> Result<BTreeMap<String, usize>> {
+    let mut own = BTreeMap::new();
+    for (path, layer) in model.layers() {
+        let key = file_key(&path, OWN_VOCABULARY);
+        if let (LayerRef::Embedding(_), Some(&[rows, _])) = (layer, weights.shape(&key))
+            && !config.trainable_tokens_for(&path).is_empty()
+            && !is_base(layer, &key, weights)?
+        {
+            own.insert(path, rows);
+        }
+    }
+    Ok(own)
 }
 
 /// Modules that the targets leave out and for which there are tensors of an adapter: PEFT puts one on a head that is tied
@@ -114,16 +193,9 @@ fn add_whole<M: PeftModel>(model: &M, resolution: &mut Resolution, weights: &Ada
 
 /// `config` with what loading set aside as the file has it, so that it is written again as it was.
 fn as_in_file(mut config: PeftConfig, file: &PeftConfig) -> PeftConfig {
-    match (&mut config, file) {
-        (PeftConfig::Lora(config), PeftConfig::Lora(file)) => {
-            config.init_lora_weights = file.init_lora_weights.clone();
-            config.other = file.other.clone();
-        }
-        (PeftConfig::AdaLora(config), PeftConfig::AdaLora(file)) => {
-            config.init_lora_weights = file.init_lora_weights.clone();
-            config.other = file.other.clone();
-        }
-        _ => {}
+    if let (Some((init, other)), Some((file_init, file_other))) = (config.origin_mut(), file.origin()) {
+        init.clone_from(file_init);
+        other.clone_from(file_other);
     }
     config
 }

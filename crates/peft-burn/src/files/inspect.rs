@@ -1,4 +1,4 @@
-//! What an adapter directory holds, told from its files alone.
+//! The contents of an adapter directory, told from its files alone.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,13 +26,13 @@ pub struct AdapterSummary {
     pub dtypes: BTreeMap<String, usize>,
     /// Tensors that hold NaN or infinity.
     pub non_finite: Vec<String>,
-    /// What contradicts itself, in the file or between file and configuration; non-finite tensors are not repeated here.
+    /// Contradictions in the file or between file and configuration; non-finite tensors are not repeated here.
     pub problems: Vec<String>,
-    /// What the user should know.
+    /// Notes for the user.
     pub warnings: Vec<String>,
 }
 
-/// What an adapter holds for one module.
+/// The parts of an adapter for one module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AdaptedModule {
     /// The rank, of methods that have one.

@@ -27,7 +27,7 @@ pub(super) fn is_mlx(config: &Object) -> bool {
 /// The adapter in `dir`, with the configuration `config`, as PEFT has it.
 ///
 /// # Errors
-/// What is no adapter (a full fine-tune), a configuration without rank or scale, and tensors that are not those of LoRA or
+/// Files of no adapter (a full fine-tune), a configuration without rank or scale, and tensors that are not those of LoRA or
 /// DoRA: all at once.
 pub(super) fn read(dir: &Path, config: &Object) -> Result<Rewritten> {
     let origin = dir.join(CONFIG_NAME).display().to_string();
@@ -93,7 +93,7 @@ struct Layer {
     m: Option<TensorData>,
 }
 
-/// What the configuration says.
+/// The settings of the configuration.
 struct Settings {
     dora: bool,
     /// s of `W·x + s·B·A·x`.

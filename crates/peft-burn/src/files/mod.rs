@@ -8,10 +8,13 @@ use burn::tensor::{DType, Tensor, TensorData};
 use crate::adalora::cut_to_live;
 use crate::combine::as_plain_lora;
 use crate::config::InitLoraWeights;
-use crate::error::{PeftError, Result};
-use crate::methods::{LoraConfig, PeftConfig};
-use crate::model::{PeftModel, shared_pair_of};
+use crate::error::{PeftError, Result, Unsupported};
+use crate::layers::layer::LayerRef;
+use crate::methods::PeftConfig;
+use crate::model::{PeftModel, file_key, shared_pair_of, tied_pair, transposed};
+use crate::modules::ModuleKind;
 use crate::random::undrawn;
+use crate::targets::Resolution;
 use crate::tensor_file::{TensorFile, write_tensors};
 
 mod config;
@@ -44,14 +47,9 @@ pub trait AdapterFiles: PeftModel {
     /// make again, or a file that cannot be written: each file is whole or absent.
     fn save_adapter(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
         let contents = self.adapter_contents(name)?;
-        if let PeftConfig::Lora(LoraConfig { init_lora_weights: init @ InitLoraWeights::PissaNiter(_), .. }) =
-            &contents.0
-        {
-            return Err(PeftError::Unsupported(format!(
-                "saving `{name}` as {}: what it took out of the base was drawn at random, and whoever loads the file would draw \
-                 something else; save it as plain LoRA (save_adapter_as_lora)",
-                serde_json::json!(init)
-            )));
+        if let Some((init @ InitLoraWeights::PissaNiter(_), _)) = contents.0.origin() {
+            let (adapter, init) = (name.to_owned(), serde_json::json!(init).to_string());
+            return Err(Unsupported::RandomResidual { adapter, init }.into());
         }
         write(contents, dir.as_ref())
     }
@@ -65,7 +63,7 @@ pub trait AdapterFiles: PeftModel {
         write(as_plain_lora(self, name, self.adapter_contents(name)?)?, dir.as_ref())
     }
 
-    /// What the two files of an adapter hold: its configuration, and its tensors in f32.
+    /// The contents of an adapter's two files: its configuration, and its tensors in f32.
     ///
     /// # Errors
     /// A name that is not attached.
@@ -74,6 +72,7 @@ pub trait AdapterFiles: PeftModel {
         let params = self.adapter_params(name)?.into_iter();
         let mut tensors: BTreeMap<_, _> =
             params.map(|(key, param)| (key, param.to_data().convert_dtype(DType::F32))).collect();
+        tensors.extend(repeats(self, name, &tensors));
         cut_to_live(self, name, &mut config, &mut tensors)?;
         if config.saves_pair() {
             let names = config.tensors_of_no_module().iter().map(|name| (*name).to_owned());
@@ -138,15 +137,39 @@ fn load_parts<M: PeftModel>(
     name: &str,
     trainable: bool,
 ) -> Result<Vec<String>> {
-    let fit = fit(model, &config, weights)?;
+    let fit = fit(model, &config, weights, trainable)?;
+    // A tied head has as many rows as the embedding that trained rows bring.
+    let Resolution { tied, own_vocabularies, .. } = &fit.resolution;
+    let tied = *tied || (!own_vocabularies.is_empty() && tied_pair(model).is_some());
     let mut loaded = model.clone();
     warnings.extend(weights.warnings());
     // Every value comes from the file.
     warnings.extend(undrawn(|| loaded.attach(name, fit.resolution, 0, trainable))?);
     loaded.peft_state_mut().set_config(name, fit.config);
-    fill(&mut loaded, name, weights, &fit.by_token)?;
+    fill(&mut loaded, name, weights, &fit.by_token, &fit.repeated, tied)?;
     *model = loaded;
     Ok(warnings)
+}
+
+/// The tensors of a head that an adapter trains as one with the embedding: PEFT writes them twice.
+fn repeats<M: PeftModel>(
+    model: &M,
+    name: &str,
+    tensors: &BTreeMap<String, TensorData>,
+) -> BTreeMap<String, TensorData> {
+    let head = model.modules().into_iter().find(|module| module.kind == ModuleKind::OutputHead);
+    let tied = |layer: LayerRef<'_>| match layer {
+        LayerRef::Embedding(layer) => layer.adapters().get(name).is_some_and(|adapter| adapter.tied),
+        LayerRef::Linear(_) | LayerRef::Norm(_) => false,
+    };
+    let embedding = model.layers().into_iter().find(|(_, layer)| tied(*layer));
+    let (Some(head), Some((path, _))) = (head, embedding) else { return BTreeMap::new() };
+    let names = [("weight", "weight"), ("lora_embedding_A", "lora_B.weight"), ("lora_embedding_B", "lora_A.weight")];
+    let repeat = |(own, other): (&str, &str)| {
+        let data = tensors.get(&file_key(&path, own))?.clone();
+        Some((file_key(&head.path, other), if own == "weight" { data } else { transposed(data) }))
+    };
+    names.into_iter().filter_map(repeat).collect()
 }
 
 /// The two files of an adapter, in memory.

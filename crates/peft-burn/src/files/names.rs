@@ -1,4 +1,4 @@
-//! What an adapter's files are called.
+//! The names of an adapter's files.
 
 /// Name of the configuration's file in an adapter's directory.
 pub const CONFIG_NAME: &str = "adapter_config.json";

@@ -15,6 +15,6 @@ pub struct Rewritten {
     pub config: PeftConfig,
     /// Its tensors, in the dtypes of the file.
     pub tensors: BTreeMap<String, TensorData>,
-    /// What the user should know.
+    /// Notes for the user.
     pub warnings: Vec<String>,
 }

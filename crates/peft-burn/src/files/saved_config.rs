@@ -1,4 +1,4 @@
-//! What the configuration of a saved adapter means for loading it.
+//! The meaning of a saved adapter's configuration for loading it.
 //!
 //! How the adapter once began does not matter: its tensors are in the file. What would make the same tensors compute
 //! something else is refused by name.
@@ -40,18 +40,20 @@ pub(crate) struct SavedConfig {
     pub(crate) to_attach: PeftConfig,
     /// Whether head and embedding were trained as one (`ensure_weight_tying`).
     pub(crate) ties_weights: bool,
-    /// What the user should know.
+    /// Notes for the user.
     pub(crate) warnings: Vec<String>,
 }
 
-/// What loading makes of `config`, read from the file `origin`.
+/// The configuration that loading makes of `config`, read from the file `origin`.
 ///
 /// # Errors
 /// [`PeftError::Config`] with everything that cannot be loaded, and what to do instead.
 pub(crate) fn for_loading(config: &PeftConfig, origin: &str) -> Result<SavedConfig> {
     let (saved, mut problems) = read(config);
     if let Err(PeftError::Config { problems: others, .. }) = saved.to_attach.validate() {
-        problems.extend(others);
+        // Parameters in the place of modules, which is said already.
+        let alone = problems.iter().any(|problem| problem.starts_with("target_parameters"));
+        problems.extend(others.into_iter().filter(|problem| !alone || !problem.starts_with("target_modules = []")));
     }
     if problems.is_empty() { Ok(saved) } else { Err(PeftError::Config { origin: origin.to_owned(), problems }) }
 }
@@ -60,12 +62,8 @@ pub(crate) fn for_loading(config: &PeftConfig, origin: &str) -> Result<SavedConf
 fn read(config: &PeftConfig) -> (SavedConfig, Vec<String>) {
     let mut saved = SavedConfig { to_attach: config.clone(), ties_weights: false, warnings: Vec::new() };
     let mut problems = Vec::new();
-    let (init, other) = match &mut saved.to_attach {
-        PeftConfig::Lora(lora) => (&mut lora.init_lora_weights, &mut lora.other),
-        PeftConfig::AdaLora(adalora) => (&mut adalora.init_lora_weights, &mut adalora.other),
-        // Only LoRA and its kin have keys that say how an adapter was once made.
-        _ => return (saved, problems),
-    };
+    // Only LoRA and its kin have keys that say how an adapter was once made.
+    let Some((init, other)) = saved.to_attach.origin_mut() else { return (saved, problems) };
     for (key, what) in UNSUPPORTED {
         if let Some(value) = other.switch_off(key) {
             problems.push(unsupported(key, &value, what));
@@ -111,7 +109,7 @@ fn pissa_niter(n: usize) -> String {
     )
 }
 
-/// What to say about how the adapter began, where that reached beyond its tensors or is not known.
+/// A warning about how the adapter began, where that reached beyond its tensors or is not known.
 fn init_warning(init: &InitLoraWeights) -> Option<String> {
     let InitLoraWeights::Other(name) = init else { return None };
     match name.as_str() {

@@ -1,6 +1,6 @@
 //! Names of an adapter's tensors as older versions of PEFT and other programs write them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::methods::PeftConfig;
 
@@ -22,14 +22,17 @@ impl Spelling {
     /// Reads `names` as those of an adapter of this kind.
     pub(crate) fn read<'a>(names: impl Iterator<Item = &'a str>, config: &PeftConfig) -> Self {
         let mut spelling = Self { names: BTreeMap::new(), example: None, doubled: Vec::new() };
-        for name in names {
+        let all: BTreeSet<&str> = names.collect();
+        for &name in &all {
             // What a module was before training, which a trained copy takes the place of.
             if name.contains(".original_module.") {
                 continue;
             }
             let canonical = canonical(name, config);
             let own = canonical == name;
-            if !own {
+            // PEFT writes a saved module under both names where it saves embeddings.
+            let repeats = name.contains(".modules_to_save.") && all.contains(canonical.as_str());
+            if !own && !repeats {
                 let example = spelling.example.get_or_insert_with(|| (name.to_owned(), canonical.clone(), 0));
                 example.2 += 1;
             }

@@ -53,7 +53,7 @@ impl AdapterWeights {
         self.spelling.names.keys().map(String::as_str)
     }
 
-    /// What the file calls the tensor that PEFT calls `name`.
+    /// The file's name of the tensor that PEFT calls `name`.
     pub(crate) fn stored_name<'a>(&'a self, name: &'a str) -> &'a str {
         self.spelling.names.get(name).map_or(name, String::as_str)
     }
@@ -87,7 +87,7 @@ impl AdapterWeights {
         self.file.num_bytes(self.stored_name(name))
     }
 
-    /// What the user should know of the names.
+    /// Notes for the user about the names.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let other = self.spelling.example.iter().map(|(written, meant, count)| {
             format!(

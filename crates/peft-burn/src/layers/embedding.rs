@@ -19,33 +19,43 @@ pub struct TrainableTokens {
     pub indices: Vec<usize>,
 }
 
-/// What one adapter holds for one embedding.
+/// The parts of one adapter for one embedding.
 #[derive(Module, Debug)]
 pub struct EmbeddingAdapter {
     /// A low-rank update.
     pub lora: Option<EmbeddingLora>,
     /// Trained rows.
     pub tokens: Option<TrainableTokens>,
-    /// A trained copy of the whole matrix (`modules_to_save`).
+    /// A copy of the whole matrix: trained (`modules_to_save`); beside trained rows the matrix whose rows they are in the place of,
+    /// which is frozen (of a resized vocabulary).
     pub weight: Option<Param<Tensor<2>>>,
+    /// Whether all of it is the tied head's too (PEFT's `ensure_weight_tying`). Trained rows always are.
+    pub tied: bool,
 }
 
 impl EmbeddingAdapter {
     /// An adapter of low rank.
     pub fn lora(lora: EmbeddingLora) -> Self {
-        Self { lora: Some(lora), tokens: None, weight: None }
+        Self { lora: Some(lora), tokens: None, weight: None, tied: false }
     }
 
     /// Trained rows of `weight`.
     pub fn tokens(weight: &Tensor<2>, indices: Vec<usize>) -> Self {
         let ids = self::indices(indices.iter().map(|&i| i as i32).collect(), &weight.device());
         let rows = Param::from_tensor(weight.clone().detach().select(0, ids).cast(DType::F32));
-        Self { lora: None, tokens: Some(TrainableTokens { rows, indices }), weight: None }
+        Self { lora: None, tokens: Some(TrainableTokens { rows, indices }), weight: None, tied: false }
+    }
+
+    /// Trained rows `indices` of a matrix of its own, `[vocab, hidden]`, with another number of rows than the base's.
+    pub fn tokens_of_own(weight: Tensor<2>, indices: Vec<usize>) -> Self {
+        let own = Param::from_tensor(weight.clone().detach().cast(DType::F32)).set_require_grad(false);
+        Self { weight: Some(own), ..Self::tokens(&weight, indices) }
     }
 
     /// A trained copy of the whole matrix.
     pub fn copy_of(weight: &Tensor<2>) -> Self {
-        Self { lora: None, tokens: None, weight: Some(Param::from_tensor(weight.clone().detach().cast(DType::F32))) }
+        let weight = Some(Param::from_tensor(weight.clone().detach().cast(DType::F32)));
+        Self { lora: None, tokens: None, weight, tied: false }
     }
 
     /// The matrix (f32) that `weight` (f32) becomes under this adapter; `base` is the one before any merge.
@@ -65,18 +75,31 @@ impl LayerAdapter for EmbeddingAdapter {
     fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
         let mut all = self.lora.as_ref().map(EmbeddingLora::params).unwrap_or_default();
         all.extend(self.tokens.iter().map(|t| ("token_adapter.trainable_tokens_delta", ParamRef::from(&t.rows))));
-        all.extend(self.weight.iter().map(|w| ("weight", ParamRef::from(w))));
+        let name = own_name(self.tokens.is_some());
+        all.extend(self.weight.iter().map(|w| (name, ParamRef::from(w))));
         all
     }
 
     fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+        let name = own_name(self.tokens.is_some());
         let mut all = self.lora.as_mut().map(EmbeddingLora::params_mut).unwrap_or_default();
         all.extend(
             self.tokens.iter_mut().map(|t| ("token_adapter.trainable_tokens_delta", ParamMut::from(&mut t.rows))),
         );
-        all.extend(self.weight.iter_mut().map(|w| ("weight", ParamMut::from(w))));
+        all.extend(self.weight.iter_mut().map(|w| (name, ParamMut::from(w))));
         all
     }
+
+    fn keep_frozen(&mut self) {
+        if self.tokens.is_some() {
+            self.weight = self.weight.take().map(|weight| weight.set_require_grad(false));
+        }
+    }
+}
+
+/// PEFT's name for the matrix that an adapter brings.
+fn own_name(has_tokens: bool) -> &'static str {
+    if has_tokens { "token_adapter.base_layer.weight" } else { "weight" }
 }
 
 /// A frozen embedding with any number of named adapters, of which some are active.
@@ -169,12 +192,17 @@ impl PeftEmbedding {
         self.unmerged.clone().unwrap_or_else(|| self.base.val())
     }
 
-    /// The matrix that a head tied to this embedding multiplies by: the base's, with trained rows in their place.
+    /// The matrix that a head tied to this embedding multiplies by: the base's (or the one that trained rows bring), with trained
+    /// rows in their place, and with all that a tied adapter has.
     pub fn tied_weight(&self) -> Tensor<2> {
-        let weight = self.base.val();
-        self.adapters.active().filter_map(|a| a.tokens.as_ref()).fold(weight, |w, tokens| {
+        let shared = self.adapters.active().filter(|a| a.tied || a.tokens.is_some());
+        shared.fold(self.base.val(), |w, adapter| {
             let dtype = w.dtype();
-            replace_rows(w.cast(DType::F32), tokens).cast(dtype)
+            if adapter.tied {
+                return adapter.fold(w.cast(DType::F32), &self.original()).cast(dtype);
+            }
+            let w = adapter.weight.as_ref().map_or(w, Param::val).cast(DType::F32);
+            adapter.tokens.as_ref().map_or(w.clone(), |tokens| replace_rows(w, tokens)).cast(dtype)
         })
     }
 

@@ -11,6 +11,7 @@ use crate::param::{ParamMut, ParamRef};
 
 /// A layer that takes adapters.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum LayerRef<'a> {
     /// A linear layer.
     Linear(&'a PeftLinear),
@@ -22,6 +23,7 @@ pub enum LayerRef<'a> {
 
 /// A layer that takes adapters, to change.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum LayerMut<'a> {
     /// A linear layer.
     Linear(&'a mut PeftLinear),
@@ -105,7 +107,7 @@ impl<'a> LayerRef<'a> {
         }
     }
 
-    /// What the base's weight is held in.
+    /// The dtype of the base's weight.
     pub(crate) fn dtype(self) -> DType {
         match self {
             Self::Linear(layer) => layer.base().weight.val().dtype(),

@@ -3,10 +3,10 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::error::{PeftError, Result};
+use crate::error::{Result, Unsupported};
 use crate::param::{ParamMut, ParamRef};
 
-/// What one adapter holds for one layer.
+/// The parts of one adapter for one layer.
 pub trait LayerAdapter: Module {
     /// Parameters by their names on disk, after the module's path.
     fn params(&self) -> Vec<(&'static str, ParamRef<'_>)>;
@@ -16,6 +16,9 @@ pub trait LayerAdapter: Module {
 
     /// Called when the adapter becomes one that is trained.
     fn prepare_training(&mut self) {}
+
+    /// Freezes what is never trained, called whenever the adapter becomes trained or frozen.
+    fn keep_frozen(&mut self) {}
 }
 
 /// Any number of named adapters, of which some are active and some are merged into the layer's base.
@@ -101,6 +104,7 @@ impl<A: LayerAdapter> NamedAdapters<A> {
                 adapter.prepare_training();
             }
             adapter.params_mut().iter_mut().for_each(|(_, p)| p.set_require_grad(on));
+            adapter.keep_frozen();
         }
     }
 
@@ -148,7 +152,7 @@ impl<A: LayerAdapter> NamedAdapters<A> {
         if self.merged.is_empty() {
             return Ok(());
         }
-        Err(PeftError::Unsupported(format!("{} merged already: unmerge first", self.merged.join(", "))))
+        Err(Unsupported::AlreadyMerged { adapters: self.merged.clone() }.into())
     }
 }
 

@@ -8,7 +8,7 @@ use super::named_adapters::{LayerAdapter, NamedAdapters};
 use crate::error::Result;
 use crate::param::{ParamMut, ParamRef};
 
-/// What one adapter holds for one norm: a trained copy.
+/// The part of one adapter for one norm: a trained copy.
 #[derive(Module, Debug)]
 pub struct NormAdapter {
     /// `[width]`.

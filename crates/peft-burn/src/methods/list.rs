@@ -16,6 +16,7 @@ macro_rules! methods {
 
         /// The configuration of an adapter, by `peft_type`. What all methods can be asked is in [`MethodConfig`].
         #[derive(Debug, Clone, PartialEq)]
+        #[non_exhaustive]
         pub enum PeftConfig {
             $($(
                 #[doc = concat!("A [`", stringify!($config), "`].")]
@@ -56,10 +57,10 @@ macro_rules! methods {
             }
 
             /// Reads the keys of the method that files name `peft_type`, if there is one.
-            pub(crate) fn read_as(peft_type: &str, keys: Object) -> Option<Read<Self>> {
+            pub(crate) fn read_as(peft_type: &str, keys: &mut Section<'_>) -> Option<Self> {
                 $($(
                     if $config::default().peft_type() == peft_type {
-                        return Some(keys::read::<$config>(keys).map(Self::$layer));
+                        return Some(Self::$layer(keys.over()));
                     }
                 )?)*
                 None
@@ -93,6 +94,7 @@ macro_rules! methods {
         /// An adapter of one linear layer, whatever its method. What all methods do is in [`MethodLayer`].
         #[derive(Module, Debug)]
         #[allow(clippy::large_enum_variant)] // a layer has one, and every pass reads it
+        #[non_exhaustive]
         pub enum Method {
             $($(#[$doc])* $layer($layer),)*
         }

@@ -1,6 +1,6 @@
 //! The adapter methods on one layer, a folder each, and the list of them.
 //!
-//! What a method has to say and to do is in [`MethodConfig`], [`MethodLayer`] and [`PeftMethod`]. A new one is a folder,
+//! The behaviour of a method is in [`MethodConfig`], [`MethodLayer`] and [`PeftMethod`]. A new one is a folder,
 //! its `mod` here and a line of the list: `docs/adding-a-method.md` walks through one.
 
 pub(crate) mod adalora;
@@ -28,8 +28,7 @@ pub use traits::{
 };
 pub use vera::{PairKey, VeraProjection, vera_projection};
 
-use crate::config::Object;
-use crate::config::keys::{self, Read};
+use crate::config::reader::Section;
 use crate::error::Result;
 
 list::methods! {

@@ -7,8 +7,9 @@ use crate::error::Result;
 use crate::layers::layer::{LayerMut, LayerRef};
 use crate::modules::ModuleInfo;
 
-/// What a model crate implements so that its models take adapters: the layers by their Hugging Face paths. Everything
-/// that is done with adapters then comes from [`PeftModel`](crate::PeftModel). For one's own model [`layers!`](crate::layers) writes it.
+/// The trait that a model crate implements so that its models take adapters: the layers by their Hugging Face paths.
+/// Everything that is done with adapters then comes from [`PeftModel`](crate::PeftModel). For one's own model
+/// [`layers!`](crate::layers) writes it.
 pub trait AdaptableModel: Module {
     /// The `model_type` of the Hugging Face configuration, which decides default targets. Without one they must be set.
     fn model_type(&self) -> &str {
@@ -18,7 +19,7 @@ pub trait AdaptableModel: Module {
     fn layers(&self) -> Vec<(String, LayerRef<'_>)>;
     /// The same layers, to change, in the same order.
     fn layers_mut(&mut self) -> Vec<(String, LayerMut<'_>)>;
-    /// What the model consists of, norms included, for target selection and counts. Without more, the layers.
+    /// The model's modules, norms included, for target selection and counts. Without more, the layers.
     fn modules(&self) -> Vec<ModuleInfo> {
         let info = |(path, layer): (String, LayerRef<'_>)| match layer {
             LayerRef::Linear(l) => {

@@ -1,19 +1,17 @@
 //! Adapters on a model: add, switch, disable, merge, remove.
 
-use std::collections::BTreeMap;
-
 use burn::module::ParamId;
 
 use super::adaptable::AdaptableModel;
+use super::attach::attach;
 use super::checks;
-use super::names::{device_of, file_key};
-use super::new_adapter::New;
-use super::parameter_count::TrainableReport;
-use super::shared_pairs::shared_pair_for;
-use super::state::{AdapterState, PeftState, check_known, unknown};
+use super::merging;
+use super::names::file_key;
+use super::parameter_count::{TrainableReport, count_attached};
+use super::rescale;
+use super::state::{check_known, unknown};
+use super::tying::{tie, tied_pair};
 use crate::error::{PeftError, Result};
-use crate::layers::layer::{LayerMut, LayerRef};
-use crate::layers::norm::NormAdapter;
 use crate::methods::PeftConfig;
 use crate::param::{ParamMut, ParamRef, Role};
 use crate::targets::{Resolution, resolve};
@@ -27,64 +25,21 @@ pub trait PeftModel: AdaptableModel {
     /// # Errors
     /// An invalid configuration, names that match nothing, a name that is taken or has a dot: before anything changes.
     fn add_adapter(&mut self, name: &str, config: &PeftConfig, seed: u64) -> Result<Vec<String>> {
-        let resolution = resolve(config, &self.modules(), self.model_type())?;
+        let mut resolution = resolve(config, &self.modules(), self.model_type())?;
+        if matches!(config, PeftConfig::Lora(lora) if lora.ties_weights()) {
+            match tied_pair(self) {
+                Some(pair) => tie(&mut resolution, pair)?,
+                None => {
+                    resolution.warnings.push("ensure_weight_tying is ignored: head and embedding are not tied".into())
+                }
+            }
+        }
         self.attach(name, resolution, seed, true)
     }
 
     #[doc(hidden)]
     fn attach(&mut self, name: &str, resolution: Resolution, seed: u64, trainable: bool) -> Result<Vec<String>> {
-        let (max_in, max_out) = resolution.largest_features();
-        let Resolution { config, adapted, modules_to_save, warnings } = resolution;
-        let state = self.peft_state();
-        checks::name(name, state)?;
-        let adapted: Vec<String> = adapted.into_iter().map(|m| m.path).collect();
-        let saved: Vec<String> = modules_to_save.into_iter().map(|m| m.path).collect();
-        let key = config.shared_pair(max_in, max_out);
-        let shared_pair = key.map(|key| shared_pair_for(self, key, &device_of(self)));
-        let shared_pair = shared_pair.as_ref();
-        let new = New { config: &config, seed, adapted: &adapted, saved: &saved, shared_pair };
-        let mut linears = BTreeMap::new();
-        let mut embeddings = BTreeMap::new();
-        let mut norms = BTreeMap::new();
-        for (path, layer) in self.layers() {
-            match layer {
-                LayerRef::Linear(l) => {
-                    if let Some(adapter) = new.linear(&path, l)? {
-                        linears.insert(path, adapter);
-                    }
-                }
-                LayerRef::Embedding(e) => {
-                    if let Some(adapter) = new.embedding(&path, e)? {
-                        embeddings.insert(path, adapter);
-                    }
-                }
-                LayerRef::Norm(norm) if saved.contains(&path) => {
-                    norms.insert(path, NormAdapter::copy_of(&norm.base().val()));
-                }
-                LayerRef::Norm(_) => {}
-            }
-        }
-        let made =
-            |path: &String| linears.contains_key(path) || embeddings.contains_key(path) || norms.contains_key(path);
-        let left: Vec<_> = saved.iter().filter(|path| !made(path)).map(String::as_str).collect();
-        if !left.is_empty() {
-            return Err(PeftError::Unsupported(format!(
-                "modules_to_save of {}: only linear layers, embeddings and norms; take these out",
-                left.join(", ")
-            )));
-        }
-        for (path, layer) in self.layers_mut() {
-            match layer {
-                LayerMut::Linear(l) => linears.remove(&path).into_iter().for_each(|a| l.adapters_mut().insert(name, a)),
-                LayerMut::Embedding(e) => {
-                    embeddings.remove(&path).into_iter().for_each(|a| e.adapters_mut().insert(name, a))
-                }
-                LayerMut::Norm(norm) => {
-                    norms.remove(&path).into_iter().for_each(|a| norm.adapters_mut().insert(name, a))
-                }
-            }
-        }
-        self.peft_state_mut().adapters.insert(name.into(), AdapterState { config, adapted, saved, frozen: !trainable });
+        let warnings = attach(self, name, resolution, seed, trainable)?;
         self.set_adapter(&[name])?;
         Ok(warnings)
     }
@@ -195,19 +150,7 @@ pub trait PeftModel: AdaptableModel {
     /// # Errors
     /// A factor that is not finite, merged adapters, or no adapter of these methods.
     fn rescale_adapter_scale(&self, multiplier: f64) -> Result<Self> {
-        if !multiplier.is_finite() {
-            return Err(PeftError::Unsupported(format!("an adapter scale times {multiplier}")));
-        }
-        if !self.merged_adapters().is_empty() {
-            let (operation, adapters) = ("rescale".to_owned(), self.merged_adapters().to_vec());
-            return Err(PeftError::Merged { operation, adapters });
-        }
-        let mut model = self.clone();
-        let scaled: usize = model.layers_mut().into_iter().map(|(_, layer)| layer.rescale(multiplier)).sum();
-        if scaled == 0 {
-            return Err(PeftError::Unsupported("rescaling: no LoRA, DoRA or AdaLoRA adapter is attached".into()));
-        }
-        Ok(model)
+        rescale::rescaled(self, multiplier)
     }
 
     /// Names of the adapters that are folded into the base.
@@ -252,33 +195,12 @@ pub trait PeftModel: AdaptableModel {
     /// A name that is not attached; adapters that [`Self::set_adapter`] would refuse; some that are merged already or disabled; a
     /// quantised base; NaN or infinity in `safe` mode: before anything changes.
     fn merge_adapters(&mut self, names: &[&str], safe: bool) -> Result<()> {
-        let state = self.peft_state();
-        names.iter().try_for_each(|name| check_known(name, state))?;
-        checks::together(self.layers(), names)?;
-        if !state.merged.is_empty() {
-            return Err(PeftError::Merged { operation: "merge again".into(), adapters: state.merged.clone() });
-        }
-        if state.disabled {
-            return Err(PeftError::Unsupported("a merge of disabled adapters: enable them first".into()));
-        }
-        checks::not_quantised(self.layers(), names)?;
-        let owned: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-        if safe {
-            checks::finite(self.layers(), &owned)?;
-        }
-        self.prepare_merge(names, false)?;
-        let names = owned;
-        for (_, layer) in self.layers_mut() {
-            layer.merge(&names)?;
-        }
-        self.peft_state_mut().merged = names;
-        Ok(())
+        merging::merge(self, names, safe)
     }
 
     /// Undoes [`Self::merge_adapters`].
     fn unmerge_adapters(&mut self) {
-        self.layers_mut().into_iter().for_each(|(_, layer)| layer.unmerge());
-        self.peft_state_mut().merged.clear();
+        merging::unmerge(self);
     }
 
     /// Folds the active adapters in for good and forgets all adapters (PEFT's `merge_and_unload`). A tied head that
@@ -287,23 +209,13 @@ pub trait PeftModel: AdaptableModel {
     /// # Errors
     /// As [`Self::merge_adapters`].
     fn merge_and_unload(&mut self, safe: bool) -> Result<()> {
-        let active = self.active_adapters().to_vec();
-        let names: Vec<&str> = active.iter().map(String::as_str).collect();
-        let before = self.clone();
-        if let Err(error) = self.prepare_merge(&names, true).and_then(|()| self.merge_adapters(&names, safe)) {
-            *self = before;
-            return Err(error);
-        }
-        self.layers_mut().into_iter().for_each(|(_, layer)| layer.keep_merged());
-        *self.peft_state_mut() = PeftState::default();
-        Ok(())
+        merging::merge_and_unload(self, safe)
     }
 
     /// Forgets all adapters; the base is what it was before the first.
     fn unload(&mut self) {
-        self.unmerge_adapters();
-        self.layers_mut().into_iter().for_each(|(_, layer)| layer.keep_merged());
-        *self.peft_state_mut() = PeftState::default();
+        merging::unmerge(self);
+        merging::forget(self);
     }
 
     /// The parameters of an adapter by their names in its safetensors file.
@@ -348,30 +260,7 @@ pub trait PeftModel: AdaptableModel {
 
     /// Trained and total numbers of parameters, worded as PEFT's `print_trainable_parameters`.
     fn trainable_parameters(&self) -> TrainableReport {
-        let state = self.peft_state();
-        let (mut trainable, mut all) = (0, self.num_base_parameters());
-        for (name, adapter) in &state.adapters {
-            all += adapter.adapted.len() * adapter.config.frozen_parameters();
-            for (key, param) in self.adapter_params(name).unwrap_or_default() {
-                let n = param.num_elements();
-                // A trained bias is the base's own in PEFT, and counted once.
-                all += if key.ends_with(".bias") && !key.ends_with("lora_B.bias") && !self.is_saved(name, &key) {
-                    0
-                } else {
-                    n
-                };
-                if state.active.contains(name) && !adapter.frozen {
-                    trainable += n;
-                }
-            }
-        }
-        TrainableReport { trainable, all }
-    }
-
-    #[doc(hidden)]
-    fn is_saved(&self, name: &str, key: &str) -> bool {
-        let saved = self.peft_state().adapters.get(name).map(|a| a.saved.as_slice()).unwrap_or_default();
-        saved.iter().any(|path| key.starts_with(&file_key(path, "")))
+        count_attached(self)
     }
 
     /// The paths that an adapter adapts.

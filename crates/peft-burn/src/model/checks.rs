@@ -1,9 +1,9 @@
-//! What must hold before adapters are attached, activated together or merged.
+//! Checks before adapters are attached, activated together or merged.
 
 use burn::tensor::Tensor;
 
 use super::state::PeftState;
-use crate::error::{PeftError, Result};
+use crate::error::{PeftError, Result, Unsupported};
 use crate::layers::layer::LayerRef;
 
 /// A name for a new adapter.
@@ -12,8 +12,7 @@ pub(crate) fn name(name: &str, state: &PeftState) -> Result<()> {
         return Err(PeftError::AdapterExists(name.into()));
     }
     if name.is_empty() || name.contains(['.', '/', '\\']) {
-        let message = format!("the adapter name `{name}`: use letters, digits, - and _, it names a folder and tensors");
-        return Err(PeftError::Unsupported(message));
+        return Err(Unsupported::AdapterName { name: name.into() }.into());
     }
     Ok(())
 }
@@ -29,21 +28,15 @@ pub(crate) fn together(layers: Vec<(String, LayerRef<'_>)>, names: &[&str]) -> R
         if let ([owner], [_, _, ..]) = (weights.as_slice(), on_it.as_slice())
             && layer.rows(owner) != layer.rows("")
         {
-            let others: Vec<_> = on_it.into_iter().filter(|name| name != owner).collect();
-            return Err(PeftError::Unsupported(format!(
-                "{owner} and {} together: {owner} has {} rows for {path}, and the others were made for {}; activate one of them \
-                 at a time",
-                others.join(" and "),
-                layer.rows(owner),
-                layer.rows("")
-            )));
+            let others = on_it.into_iter().filter(|name| name != owner).map(str::to_owned).collect();
+            let (rows, expected) = (layer.rows(owner), layer.rows(""));
+            let owner = (*owner).to_owned();
+            return Err(Unsupported::OtherVocabulary { owner, others, path, rows, expected }.into());
         }
-        for (kind, owners) in [("weight", weights), ("bias", biases)] {
+        for (what, owners) in [("weight", weights), ("bias", biases)] {
             if owners.len() > 1 {
-                return Err(PeftError::Unsupported(format!(
-                    "{} together: each has a {kind} of its own for {path}; activate one of them at a time",
-                    owners.join(" and ")
-                )));
+                let adapters = owners.into_iter().map(str::to_owned).collect();
+                return Err(Unsupported::TwoOwners { adapters, what, path }.into());
             }
         }
     }
@@ -73,11 +66,8 @@ pub(crate) fn one_vocabulary(layers: Vec<(String, LayerRef<'_>)>, names: &[&str]
         sizes.sort_unstable();
         sizes.dedup_by_key(|(rows, _)| *rows);
         if sizes.len() > 1 {
-            let each: Vec<_> = sizes.iter().map(|(rows, name)| format!("{rows} for `{name}`")).collect();
-            return Err(PeftError::Unsupported(format!(
-                "a mixed batch: {path} has another number of rows by adapter ({}); use those of one vocabulary together",
-                each.join(", ")
-            )));
+            let rows = sizes.into_iter().map(|(rows, name)| (rows, name.to_owned())).collect();
+            return Err(Unsupported::MixedVocabularies { path, rows }.into());
         }
     }
     Ok(())
@@ -87,14 +77,8 @@ pub(crate) fn one_vocabulary(layers: Vec<(String, LayerRef<'_>)>, names: &[&str]
 pub(crate) fn not_quantised(layers: Vec<(String, LayerRef<'_>)>, names: &[&str]) -> Result<()> {
     let touched = |layer: LayerRef<'_>| names.iter().any(|name| layer.params(name).is_some());
     let quantised = layers.into_iter().filter(|(_, layer)| touched(*layer) && !layer.dtype().is_float());
-    let quantised: Vec<_> = quantised.map(|(path, _)| path).collect();
-    if quantised.is_empty() {
-        return Ok(());
-    }
-    Err(PeftError::Unsupported(format!(
-        "merging into quantised weights ({}): dequantise the base first, or keep the adapter apart",
-        quantised.join(", ")
-    )))
+    let modules: Vec<_> = quantised.map(|(path, _)| path).collect();
+    if modules.is_empty() { Ok(()) } else { Err(Unsupported::QuantisedMerge { modules }.into()) }
 }
 
 /// Every weight and bias that the merge would make is finite.

@@ -2,14 +2,18 @@
 
 mod adaptable;
 mod adapters;
+mod attach;
 mod checks;
 mod fields;
+mod merging;
 mod names;
 mod new_adapter;
 mod parameter_count;
+mod rescale;
 mod shared_pairs;
 mod state;
 mod status;
+mod tying;
 
 pub use adaptable::AdaptableModel;
 pub use adapters::PeftModel;
@@ -17,7 +21,7 @@ pub(crate) use checks::one_vocabulary;
 pub use fields::{Layers, join};
 pub(crate) use names::{device_of, file_key};
 pub use parameter_count::{TrainableReport, count_parameters};
-pub use shared_pairs::share_projections;
 pub(crate) use shared_pairs::{set_shared_pair, shared_pair_of};
 pub use state::PeftState;
 pub use status::{AdapterStatus, LayerStatus, ModelStatus, Trained};
+pub(crate) use tying::{tie, tied_pair, transposed};

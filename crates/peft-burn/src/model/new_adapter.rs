@@ -1,5 +1,7 @@
 //! A new adapter, layer by layer.
 
+use std::collections::BTreeMap;
+
 use burn::module::Param;
 use burn::tensor::{DType, Tensor};
 
@@ -17,6 +19,10 @@ pub(super) struct New<'a> {
     pub adapted: &'a [String],
     /// Paths of those that are trained whole.
     pub saved: &'a [String],
+    /// Rows of the matrices that embeddings with trained rows bring, by path.
+    pub own_vocabularies: &'a BTreeMap<String, usize>,
+    /// Whether what the embedding gets is the tied head's too.
+    pub tied: bool,
     /// The pair that layers share, of methods that have one.
     pub shared_pair: Option<&'a VeraProjection>,
 }
@@ -51,19 +57,27 @@ impl New<'_> {
     pub fn embedding(&self, path: &str, layer: &PeftEmbedding) -> Result<Option<EmbeddingAdapter>> {
         let weight = layer.base().val().detach();
         if self.saved.iter().any(|p| p == path) {
-            return Ok(Some(EmbeddingAdapter::copy_of(&weight)));
+            return Ok(Some(EmbeddingAdapter { tied: self.tied, ..EmbeddingAdapter::copy_of(&weight) }));
         }
         let adapted = self.adapted.iter().any(|p| p == path);
         let lora = adapted.then(|| self.config.init_embedding(&self.place(path, &weight))).flatten();
         let tokens = self.config.trainable_tokens_for(path).to_vec();
-        let [vocab, _] = weight.dims();
+        let [vocab, hidden] = weight.dims();
+        let own = self.own_vocabularies.get(path).copied();
+        let vocab = own.unwrap_or(vocab);
         if let Some(bad) = tokens.iter().find(|&&t| t >= vocab) {
             let message = format!("trainable_token_indices names token {bad}, and {path} has {vocab}");
             return Err(PeftError::Config { origin: "adapter".into(), problems: vec![message] });
         }
         if tokens.is_empty() {
-            return Ok(lora.map(EmbeddingAdapter::lora));
+            return Ok(lora.map(|lora| EmbeddingAdapter { tied: self.tied, ..EmbeddingAdapter::lora(lora) }));
         }
-        Ok(Some(EmbeddingAdapter { lora, ..EmbeddingAdapter::tokens(&weight, tokens) }))
+        let rows = match own {
+            Some(vocab) => {
+                EmbeddingAdapter::tokens_of_own(Tensor::zeros([vocab, hidden], (&weight.device(), DType::F32)), tokens)
+            }
+            None => EmbeddingAdapter::tokens(&weight, tokens),
+        };
+        Ok(Some(EmbeddingAdapter { tied: self.tied && lora.is_some(), lora, ..rows }))
     }
 }

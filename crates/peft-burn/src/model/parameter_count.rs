@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use super::adaptable::AdaptableModel;
 use crate::config::Bias;
 use crate::modules::{ModuleInfo, ModuleKind};
 use crate::targets::Resolution;
@@ -69,6 +70,26 @@ pub fn count_parameters(resolution: &Resolution, modules: &[ModuleInfo], base_pa
         trainable: added + saved + tokens + biases,
         all: base_parameters + added + saved + tokens + frozen,
     }
+}
+
+/// Counts the parameters of a model with all its adapters, of which those that are active and not frozen are trained.
+pub(super) fn count_attached<M: AdaptableModel>(model: &M) -> TrainableReport {
+    let state = model.peft_state();
+    let (mut trainable, mut all) = (0, model.num_base_parameters());
+    for (name, adapter) in &state.adapters {
+        let trained = state.active.contains(name) && !adapter.frozen;
+        all += adapter.adapted.len() * adapter.config.frozen_parameters();
+        for (path, layer) in model.layers() {
+            for (suffix, param) in layer.params(name).into_iter().flatten() {
+                let n = param.num_elements();
+                // A trained bias is the base's own in PEFT, and counted once.
+                let of_base = matches!(suffix, "bias" | "base_layer.bias") && !adapter.saved.contains(&path);
+                all += if of_base { 0 } else { n };
+                trainable += if trained { n } else { 0 };
+            }
+        }
+    }
+    TrainableReport { trainable, all }
 }
 
 #[cfg(test)]

@@ -44,16 +44,3 @@ pub(crate) fn set_shared_pair<M: AdaptableModel>(model: &mut M, name: &str, pair
     let new = old.or_of_file(pair);
     replace(model, |n, present| if n == name { new.clone() } else { present });
 }
-
-/// Lets all layers on a device share one copy of each pair again: moving a model to another device copies the pair once
-/// for every layer.
-pub fn share_projections<M: AdaptableModel>(model: &mut M) {
-    let mut known: Vec<VeraProjection> = Vec::new();
-    replace(model, |_, present| {
-        if let Some(shared) = known.iter().find(|p| p.shares_memory_with(&present)) {
-            return shared.clone();
-        }
-        known.push(present.clone());
-        present
-    });
-}

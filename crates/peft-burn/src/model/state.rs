@@ -1,4 +1,4 @@
-//! What a model knows of its adapters beside their tensors.
+//! A model's notes about its adapters beside their tensors.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What is on a model at the moment, in PEFT's terms (`get_layer_status`, `get_model_status`).
+//! The adapters on a model at the moment, in PEFT's terms (`get_layer_status`, `get_model_status`).
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,7 @@ use crate::param::ParamRef;
 
 /// Whether the parameters of an adapter are trained (PEFT's `requires_grad`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Trained {
     /// All of them.
     Yes,

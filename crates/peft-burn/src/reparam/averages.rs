@@ -1,4 +1,4 @@
-//! What AdaLoRA has found out of the triplets, as the one part of a [`ParamAdapter`] that is not in its model: a module
+//! AdaLoRA's averages over the triplets, as the one part of a [`ParamAdapter`] that is not in its model: a module
 //! whose records carry it.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor};

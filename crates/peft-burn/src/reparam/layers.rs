@@ -3,7 +3,7 @@
 use burn::module::Module;
 
 use super::parameters::Parameters;
-use crate::error::{PeftError, Result};
+use crate::error::{Result, Unsupported};
 use crate::layers::layer::{LayerMut, LayerRef};
 use crate::layers::linear::PeftLinear;
 use crate::model::{AdaptableModel, PeftState};
@@ -52,11 +52,7 @@ impl AdaptedLayers {
         let mut found = Parameters::default();
         model.visit(&mut found);
         if found.reparameterized {
-            return Err(PeftError::Unsupported(
-                "a second adapter on parameters that have one: Burn keeps one for each; fold it in with `materialize`, \
-                 or attach the second to the model from before the first"
-                    .into(),
-            ));
+            return Err(Unsupported::SecondParamAdapter.into());
         }
         let Parameters { weights, mut biases, others, .. } = found;
         let (mut layers, mut modules) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! What an adapter makes of one parameter, as Burn's reparameterization.
+//! An adapted parameter, as Burn's reparameterization.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use burn::tensor::{DType, Tensor};
 
 use crate::layers::linear::LinearAdapter;
 
-/// What an adapter makes of one parameter of a linear layer, its weight or its bias.
+/// An adapted parameter of a linear layer, its weight or its bias.
 #[derive(Module, Debug)]
 pub struct AdaptedParam {
     pub(super) adapter: LinearAdapter,
@@ -29,7 +29,7 @@ impl Reparameterization for AdaptedParam {
 }
 
 impl AdaptedParam {
-    /// What the weight `[out, in]` becomes, in f32.
+    /// The adapted weight `[out, in]`, in f32.
     fn weight(&self, weight: Tensor<2>) -> Tensor<2> {
         let weight = self.adapter.weight.as_ref().map_or(weight, Param::val);
         match &self.adapter.method {

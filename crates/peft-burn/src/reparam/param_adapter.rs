@@ -10,7 +10,7 @@ use super::layers::AdaptedLayers;
 use super::param::{AdaptedParam, Attach};
 use super::parameters::{Parameters, Reader, Writer};
 use crate::adalora::{self, Allocation};
-use crate::error::{PeftError, Result};
+use crate::error::{PeftError, Result, Unsupported};
 use crate::files::AdapterFiles;
 use crate::layers::linear::LinearAdapter;
 use crate::layers::named_adapters::LayerAdapter;
@@ -55,7 +55,7 @@ const NAME: &str = ParamAdapter::NAME;
 /// # }
 /// ```
 ///
-/// What it adapts is a part of the model, and what AdaLoRA has found out of it a part of this, which therefore is a
+/// The adapted parameters are a part of the model, and AdaLoRA's averages of them a part of this, which therefore is a
 /// [`Module`] as well: its records hold AdaLoRA's averages and masks, and nothing for other methods.
 #[derive(Clone, Debug)]
 pub struct ParamAdapter {
@@ -75,7 +75,7 @@ impl ParamAdapter {
     /// The base's parameters stay in the model's records; the optimiser leaves them as they are.
     ///
     /// # Errors
-    /// What [`PeftModel::add_adapter`] reports; a model that has such an adapter; and what a change of parameters alone
+    /// Those of [`PeftModel::add_adapter`]; a model that has such an adapter; and what a change of parameters alone
     /// cannot do, for which there is [`PeftLinear`](crate::PeftLinear): dropout, `lora_bias`, IA3 on the output of a layer with a bias, embeddings,
     /// whole modules that are no linear layers.
     pub fn attach<M: Module>(model: M, config: &PeftConfig, seed: u64) -> Result<(M, Self)> {
@@ -130,7 +130,7 @@ impl ParamAdapter {
         Ok((model, Self { layers, keys, warnings }))
     }
 
-    /// What the user should know.
+    /// Notes for the user.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -173,10 +173,7 @@ impl ParamAdapter {
         if missing.is_empty() {
             return Ok(layers);
         }
-        Err(PeftError::Unsupported(format!(
-            "reading this adapter out of a model that it is not on; not found: {}",
-            missing.join(", ")
-        )))
+        Err(Unsupported::NotOnModel { missing }.into())
     }
 
     /// AdaLoRA's part of a training step, as [`adalora::update_and_allocate`]: to be called once an optimiser step, after

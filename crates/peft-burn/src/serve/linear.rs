@@ -6,7 +6,8 @@ use burn::module::Param;
 use burn::tensor::{DType, Tensor};
 use fused_burn::{RowGroup, RowUpdate, scale_rows, update_rows};
 
-use super::pack::{Kind, PackedLinear, host};
+use super::host::host;
+use super::pack::{Kind, PackedLinear};
 use super::plan::Plan;
 use crate::layers::linear::{PeftLinear, add_bias, linear};
 
@@ -14,7 +15,7 @@ use crate::layers::linear::{PeftLinear, add_bias, linear};
 struct Work<'a> {
     layer: &'a PeftLinear,
     groups: Vec<(Range<usize>, Option<&'a PackedLinear>)>,
-    /// What happens to rows without an adapter.
+    /// The update of rows without an adapter.
     plain: Option<RowUpdate>,
 }
 
@@ -89,7 +90,7 @@ impl<'a> Work<'a> {
             .collect()
     }
 
-    /// What adapters do that are not in host memory.
+    /// The work of adapters that are not in host memory.
     fn composed(&self, product: Tensor<2>, x: &Tensor<2>) -> Tensor<2> {
         let mut all = product;
         for (rows, packed) in &self.groups {

@@ -5,6 +5,7 @@
 //! makes each product with a base weight once for all rows, and then what each adapter does to its own.
 
 mod embedding;
+mod host;
 mod linear;
 mod pack;
 mod pairs;
@@ -13,7 +14,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use pack::host;
+pub(crate) use host::host;
 pub use pack::{AdapterPack, Served};
 pub use pairs::Pairs;
 pub use plan::{Plan, PlanGroup};

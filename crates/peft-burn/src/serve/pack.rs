@@ -1,13 +1,14 @@
-//! What an adapter does, worked out once.
+//! The work of an adapter, prepared once.
 
 use std::collections::HashMap;
 
 use burn::module::Param;
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor};
 use fused_burn::{RowLowRank, RowUpdate};
 
+use super::host::host;
 use super::pairs::Pairs;
-use crate::error::{PeftError, Result};
+use crate::error::{Result, Unsupported};
 use crate::layers::embedding::EmbeddingAdapter;
 use crate::layers::layer::LayerRef;
 use crate::layers::linear::{LinearAdapter, PeftLinear};
@@ -15,19 +16,19 @@ use crate::layers::named_adapters::LayerAdapter;
 use crate::methods::{MethodLayer, Update};
 use crate::model::PeftModel;
 
-/// What a method does to a row of a layer, in host memory.
+/// The work of a method on a row of a layer, in host memory.
 #[derive(Clone, Debug, Default)]
 pub struct Served {
-    /// What the input of the base's product is multiplied with: `[in]`, or empty.
+    /// The factors of the input of the base's product: `[in]`, or empty.
     pub input: Vec<f32>,
-    /// What happens to the product, but for the bias.
+    /// The update of the product, but for the bias.
     pub update: RowUpdate,
     /// A weight (`[out, in]`) in the place of the base's, with everything in it that is not in `update`.
     pub weight: Option<Tensor<2>>,
 }
 
 impl Served {
-    /// What `method`, made for `base`, does by its update and DoRA's norms. `None` of a method without an update.
+    /// The work of `method`, made for `base`, by its update and DoRA's norms. `None` of a method without an update.
     pub(crate) fn of_update<M: MethodLayer + ?Sized>(method: &M, base: &Tensor<2>) -> Option<Self> {
         let Update { low_rank, magnitude } = method.update()?;
         let ([r, inp], [out, _]) = (low_rank.a.dims(), low_rank.b.dims());
@@ -68,16 +69,7 @@ fn transposed(values: &[f32], width: usize, scale: f32) -> Vec<f32> {
     all
 }
 
-/// The values of a tensor in f32, row after row.
-pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    let data: TensorData = tensor.into_data();
-    match data.dtype() {
-        DType::F32 => data.try_into_vec::<f32>().unwrap_or_default(),
-        _ => data.convert_dtype(DType::F32).try_into_vec::<f32>().unwrap_or_default(),
-    }
-}
-
-/// What an adapter does to one linear layer.
+/// The work of an adapter on one linear layer.
 #[derive(Debug)]
 pub(super) struct PackedLinear {
     /// In the place of the base's weight.
@@ -91,9 +83,9 @@ pub(super) struct PackedLinear {
 pub(super) enum Kind {
     /// In host memory.
     Rows {
-        /// What the input of the base's product is multiplied with, or empty.
+        /// The factors of the input of the base's product, or empty.
         input: Vec<f32>,
-        /// What happens to the product, the bias included.
+        /// The update of the product, the bias included.
         update: RowUpdate,
     },
     /// By the layer of the adapter itself, in memory of the device.
@@ -134,7 +126,7 @@ fn bytes_of<A: LayerAdapter>(adapter: &A) -> usize {
     adapter.params().iter().map(|(_, param)| 4 * param.num_elements()).sum()
 }
 
-/// What an adapter does to a model, worked out once. It never changes, so that any number of passes share it.
+/// The work of an adapter on a model, prepared once. It never changes, so that any number of passes share it.
 #[derive(Debug, Default)]
 pub struct AdapterPack {
     linears: HashMap<usize, PackedLinear>,
@@ -166,10 +158,7 @@ impl AdapterPack {
             }
         }
         if !norms.is_empty() {
-            return Err(PeftError::Unsupported(format!(
-                "serving trained norms (modules_to_save: {}); merge the adapter and serve the merged model as a base",
-                norms.join(", ")
-            )));
+            return Err(Unsupported::ServedNorms { modules: norms }.into());
         }
         pack.count();
         Ok(pack)

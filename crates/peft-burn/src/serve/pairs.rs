@@ -6,7 +6,7 @@ use burn::module::ParamId;
 use burn::tensor::Tensor;
 use fused_burn::SharedPair;
 
-use super::pack::host;
+use super::host::host;
 use crate::methods::VeraProjection;
 
 /// The pairs of all adapters of a model that are in memory: equal values are one pair.

@@ -1,4 +1,4 @@
-//! What PEFT takes from the model where the configuration leaves it open.
+//! Values that PEFT takes from the model where the configuration leaves them open.
 
 use crate::config::TargetModules;
 use crate::error::{PeftError, Result};

@@ -8,7 +8,7 @@ use crate::methods::MethodConfig;
 use crate::modules::names_module;
 use crate::{PeftError, Result};
 
-/// What a configuration says about a module.
+/// The answer of a configuration about a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Selected,

@@ -6,15 +6,17 @@ mod matcher;
 mod minimal;
 mod unmatched;
 
+use std::collections::BTreeMap;
+
 use crate::config::TargetModules;
 use crate::config::checks::MOST_NUMBERS;
-use crate::error::{PeftError, Result};
+use crate::error::{PeftError, Result, Unsupported};
 use crate::methods::{MethodConfig, PeftConfig};
 use crate::modules::last_segment;
 pub use crate::modules::{ModuleInfo, ModuleKind};
 use matcher::{Matcher, Verdict};
 
-/// What a configuration means for a model.
+/// The meaning of a configuration for a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolution {
     /// The configuration as PEFT would store it: defaults of the model type filled in, `all-linear` spelled out,
@@ -24,7 +26,11 @@ pub struct Resolution {
     pub adapted: Vec<ModuleInfo>,
     /// The modules that are trained and saved whole, in the model's order.
     pub modules_to_save: Vec<ModuleInfo>,
-    /// What the user should know.
+    /// Embeddings with trained rows of a matrix that the adapter brings, and the number of its rows.
+    pub own_vocabularies: BTreeMap<String, usize>,
+    /// Whether what the adapter has for the embedding is the tied head's too.
+    pub tied: bool,
+    /// Notes for the user.
     pub warnings: Vec<String>,
 }
 
@@ -96,13 +102,17 @@ impl<'a> Resolver<'a> {
 
         let modules_to_save: Vec<_> = self.modules.iter().filter(|m| saves(&*self.config, &m.path)).cloned().collect();
         if let Some(module) = modules_to_save.iter().find(|module| adapted.contains(module)) {
-            return Err(PeftError::Unsupported(format!(
-                "{} is in target_modules and in modules_to_save; take it out of one of them",
-                module.path
-            )));
+            return Err(Unsupported::AdaptedAndSaved { module: module.path.clone() }.into());
         }
         self.shorten_targets(&adapted)?;
-        Ok(Resolution { config: self.config, adapted, modules_to_save, warnings })
+        Ok(Resolution {
+            config: self.config,
+            adapted,
+            modules_to_save,
+            own_vocabularies: BTreeMap::new(),
+            tied: false,
+            warnings,
+        })
     }
 
     fn select(&self, matcher: &Matcher) -> Vec<ModuleInfo> {
@@ -140,13 +150,12 @@ impl<'a> Resolver<'a> {
     }
 
     fn check_kinds(&self, adapted: &[ModuleInfo]) -> Result<()> {
-        let wrong: Vec<_> = adapted.iter().filter(|m| !self.adapts(m.kind)).map(|m| m.path.as_str()).collect();
-        if wrong.is_empty() {
+        let modules: Vec<_> = adapted.iter().filter(|m| !self.adapts(m.kind)).map(|m| m.path.clone()).collect();
+        if modules.is_empty() {
             return Ok(());
         }
-        let (peft_type, can) = (self.config.peft_type(), self.config.adapts());
-        let wrong = wrong.join(", ");
-        Err(PeftError::Unsupported(format!("{peft_type} adapts {can}; take these out of the targets: {wrong}")))
+        let (peft_type, adapts) = (self.config.peft_type(), self.config.adapts());
+        Err(Unsupported::ModuleKinds { peft_type, adapts, modules }.into())
     }
 
     /// Trained tokens must be in the vocabulary, and their embedding not be trained whole.

@@ -10,7 +10,7 @@ use crate::modules::{ModuleInfo, ModuleKind, names_module, suggestion};
 pub(super) struct Unmatched {
     /// Names of modules to adapt or to save.
     pub targets: Vec<String>,
-    /// What only narrows or refines the selection.
+    /// Entries that only narrow or refine the selection.
     pub refinements: Vec<String>,
 }
 

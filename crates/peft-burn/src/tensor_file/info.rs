@@ -1,8 +1,8 @@
-//! What the head of a file says of a tensor.
+//! The head of a file: names, dtypes and shapes of tensors.
 
 use burn::tensor::DType;
 
-/// What is known of a tensor before it is read.
+/// A tensor's name, dtype and shape, known before it is read.
 #[derive(Clone, Debug)]
 pub(super) struct Info {
     pub shape: Vec<usize>,

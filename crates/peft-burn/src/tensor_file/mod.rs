@@ -148,7 +148,7 @@ fn is_pytorch(path: &Path, head: &[u8]) -> bool {
     named || head.starts_with(b"PK\x03\x04") || head.starts_with(&[0x80, 2])
 }
 
-/// What a file that holds no tensors is, and what to do about it.
+/// The kind of a file that holds no tensors, and the way out.
 fn another_kind(head: &[u8]) -> Option<&'static str> {
     let begins = |with: &[u8]| head.trim_ascii_start().starts_with(with);
     if begins(b"version https://git-lfs") {

@@ -61,6 +61,7 @@ impl Classifier {
                 }
                 LayerRef::Embedding(e) => all.push(e.base().val().into_data()),
                 LayerRef::Norm(norm) => all.push(norm.base().val().into_data()),
+                other => panic!("a kind of layer that this model has not: {other:?}"),
             }
         }
         all
@@ -102,6 +103,7 @@ impl AdaptableModel for Classifier {
                 let info = if head { ModuleInfo::output_head } else { ModuleInfo::linear };
                 info(path, inp, out).with_bias(bias)
             }
+            other => panic!("a kind of layer that this model has not: {other:?}"),
         };
         self.layers().into_iter().map(info).collect()
     }

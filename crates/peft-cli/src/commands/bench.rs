@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::Args;
 #[cfg(feature = "serve")]
 use clap::Subcommand;
-use llama_burn::{LlamaConfig, hub};
+use llama_burn::hub;
 use peft_learner::bench::{self, BenchConfig, BenchMethod, BenchReport};
 
 #[cfg(feature = "serve")]
@@ -32,10 +32,10 @@ pub struct Bench {
     #[command(subcommand)]
     other: Option<Other>,
     #[command(flatten)]
-    step: Option<TrainingStep>,
+    step: TrainingStep,
 }
 
-/// What else is measured.
+/// Further measurements.
 #[cfg(feature = "serve")]
 #[derive(Debug, Subcommand)]
 enum Other {
@@ -48,10 +48,7 @@ impl Bench {
         if let Some(Other::Serve(serve)) = self.other {
             return serve.run();
         }
-        match self.step {
-            Some(step) => step.run(),
-            None => Err(Failure::new("nothing was asked for", "`peft bench --help` shows an example")),
-        }
+        self.step.run()
     }
 }
 
@@ -59,13 +56,14 @@ impl Bench {
 #[derive(Debug, Args)]
 struct TrainingStep {
     /// The model: a Hugging Face directory, or a hub id
-    #[arg(long, value_name = "DIR|ID")]
-    model: String,
+    // Required, though not of `peft bench serve`, which is parsed through here.
+    #[arg(long, value_name = "DIR|ID", required = true)]
+    model: Option<String>,
     /// Read config.json alone and make the weights up
     #[arg(long)]
     random: bool,
-    #[arg(long, value_name = "METHOD", value_parser = BenchMethod::from_str, help = format!("What is trained: {}", BenchMethod::names()))]
-    method: BenchMethod,
+    #[arg(long, value_name = "METHOD", required = true, value_parser = BenchMethod::from_str, help = format!("What is trained: {}", BenchMethod::names()))]
+    method: Option<BenchMethod>,
     /// Rows of a batch
     #[arg(long, default_value_t = 4, value_name = "B")]
     batch: usize,
@@ -95,21 +93,21 @@ struct TrainingStep {
 
 impl TrainingStep {
     fn run(self) -> Result {
+        let (Some(model), Some(method)) = (&self.model, self.method) else {
+            return Err(Failure::new("--model and --method are needed", "`peft bench --help` shows an example"));
+        };
         if self.prompt >= self.seq {
             let cause = format!("--prompt {} leaves no target in rows of {} tokens", self.prompt, self.seq);
             return Err(Failure::new(cause, "make --seq larger, or --prompt smaller"));
         }
         let device = self.device.open()?;
         // A directory with config.json alone is enough for made-up weights.
-        let model: PathBuf = hub::resolve(&self.model, None)?;
-        let dtype = match self.dtype.dtype.into() {
-            Some(dtype) => dtype,
-            None => LlamaConfig::from_dir(&model)?.dtype.into(),
-        };
+        let model: PathBuf = hub::resolve(model, None)?;
+        let dtype = self.dtype.of(&model)?;
         let report = bench::run(&BenchConfig {
             model,
             random: self.random,
-            method: self.method,
+            method,
             batch: self.batch,
             seq: self.seq,
             prompt: self.prompt,

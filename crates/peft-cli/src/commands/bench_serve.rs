@@ -9,7 +9,7 @@ use peft_serve::{EngineConfig, Served};
 
 use super::serve::size;
 use crate::failure::Result;
-use crate::model_args::{DeviceArgs, DtypeName};
+use crate::model_args::{DeviceArgs, DtypeArgs};
 use crate::output;
 
 const EXAMPLE: &str = "\
@@ -30,9 +30,8 @@ pub struct BenchServe {
     /// Read config.json alone and make the weights up
     #[arg(long)]
     random: bool,
-    /// What the base's weights are held in
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: DtypeName,
+    #[command(flatten)]
+    dtype: DtypeArgs,
     #[command(flatten)]
     device: DeviceArgs,
     /// Methods of the adapters, which are made up: lora, dora, adalora, vera, ia3
@@ -98,9 +97,9 @@ impl BenchServe {
         let device = self.device.open()?;
         let dir: PathBuf = hub::resolve(&self.model, None)?;
         let model = if self.random {
-            Llama::random_on_device(LlamaConfig::from_dir(&dir)?, self.seed, self.dtype.into(), &device)
+            Llama::random_on_device(LlamaConfig::from_dir(&dir)?, self.seed, self.dtype.of(&dir)?, &device)
         } else {
-            Llama::from_dir(&dir, Some(self.dtype.into()), &device)?
+            Llama::from_dir(&dir, self.dtype.dtype.into(), &device)?
         };
         let base = Served::new("base", model, None);
         if let Some(steps) = self.steps {

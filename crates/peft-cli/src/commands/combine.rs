@@ -111,7 +111,7 @@ enum Sign {
     Frequency,
 }
 
-/// What `--json` prints.
+/// The object that `--json` prints.
 #[derive(Debug, Serialize)]
 struct Combined {
     output: PathBuf,
@@ -179,7 +179,7 @@ impl Combine {
         output::line(format_args!("{count} adapters as one of type {kind} for {} modules in {place}", done.modules))
     }
 
-    /// What can be told before the model is loaded.
+    /// The checks that need no model.
     fn check(&self) -> Result {
         self.adapters.iter().try_for_each(|(dir, _)| check_adapter_dir(dir))?;
         check_free(&self.output)?;

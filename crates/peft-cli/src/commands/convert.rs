@@ -42,7 +42,7 @@ pub struct Convert {
     /// Instead of an adapter, a fine-tuned model whose difference from --model becomes one
     #[arg(long, value_name = "DIR|ID", conflicts_with = "adapter", requires_all = ["model", "rank"])]
     from_model: Option<String>,
-    /// What to convert to
+    /// The kind to convert to
     #[arg(long, value_enum, required_unless_present = "from_model")]
     to: Option<Target>,
     /// The model that it was trained on: a Hugging Face directory, or a hub id [default: what the adapter names]
@@ -61,7 +61,7 @@ pub struct Convert {
     json: bool,
 }
 
-/// What can be converted to.
+/// The kinds to convert to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Target {
     /// Plain LoRA
@@ -72,7 +72,7 @@ enum Target {
     Gguf,
 }
 
-/// What `--json` prints.
+/// The object that `--json` prints.
 #[derive(Debug, Default, Serialize)]
 struct Converted {
     output: PathBuf,

@@ -68,7 +68,7 @@ fn rows(kind: DeviceName) -> Vec<Row> {
         .collect()
 }
 
-/// What Burn and the driver tell of a GPU.
+/// The facts that Burn and the driver tell of a GPU.
 #[cfg(any(feature = "cuda", feature = "rocm", feature = "metal", feature = "vulkan", feature = "webgpu"))]
 mod gpu {
     use burn::tensor::Device;

@@ -60,21 +60,28 @@ impl Eval {
         rows.chat_template_kwargs.extend(self.chat_template_kwargs.unwrap_or_default());
         let preparation = base.preparation(self.max_length.unwrap_or(usize::MAX)).rows(rows);
         let Prepared { examples, report, .. } = preparation.sources(&[self.data.clone().into()], Part::Valid)?;
-        let examples = examples.to_vec()?;
         output::note(report.describe(&self.data));
         let context = base.model.config().max_position_embeddings;
-        let beyond = examples.iter().filter(|example| example.len() > context).count();
+        let mut beyond = 0;
+        for example in examples.iter() {
+            beyond += usize::from(example?.len() > context);
+        }
         if beyond > 0 {
             output::warn(format_args!("{beyond} rows are longer than the {context} tokens the model is made for"));
         }
         let bar = output::bar(examples.len(), "loss");
         let done = |rows: usize| bar.set_position(rows as u64);
-        let mut evaluation = evaluate(&base.model, &examples, self.batch_size, base.pad_id(), done);
+        let mut evaluation = evaluate(&base.model, &examples, self.batch_size, base.pad_id(), done)?;
         bar.finish_and_clear();
+        if !evaluation.loss.is_finite() {
+            output::warn(
+                "the loss is no number: weights of the model or the adapter are not finite, or become too large for --dtype f16",
+            );
+        }
         if self.exact_match {
             let bar = output::bar(examples.len(), "answers");
             let done = |rows: usize| bar.set_position(rows as u64);
-            let answers = answer(&base.model, &examples, self.batch_size, &base.eos_ids(), done)?;
+            let answers = answer(&base.model, &examples.to_vec()?, self.batch_size, &base.eos_ids(), done)?;
             bar.finish_and_clear();
             evaluation.exact_match = Some(exact_match(&answers));
         }

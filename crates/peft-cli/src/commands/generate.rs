@@ -1,10 +1,14 @@
 //! `peft generate`
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use clap::Args;
-use llama_burn::{Conversation, Generate as _, GenerateOptions, Message, SamplingConfig, StopScanner};
+use llama_burn::{
+    CausalModel as _, Conversation, Finish, Generate as _, GenerateOptions, Message, SamplingConfig, TextDecoder,
+    TokenLogprob,
+};
 use peft_learner::base::{Base, Text};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -67,6 +71,9 @@ pub struct Generate {
     /// End the text before this string; may be given often
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
+    /// Also print how likely each token was, beside the N most likely ones in its place
+    #[arg(long, value_name = "N", requires = "json")]
+    logprobs: Option<usize>,
     /// Seed of the random choice: the same seed, the same text
     #[arg(long, default_value_t = 0, value_name = "S")]
     seed: u64,
@@ -75,7 +82,7 @@ pub struct Generate {
     json: bool,
 }
 
-/// What `--json` prints.
+/// The object that `--json` prints.
 #[derive(Debug, Serialize)]
 struct Generated<'a> {
     /// As it was given; `text` comes after it.
@@ -86,8 +93,48 @@ struct Generated<'a> {
     prompt_tokens: usize,
     /// `stop` where the model or --stop ended the text, `length` where --max-new-tokens did.
     finish_reason: &'a str,
+    /// Of each of `tokens`, with --logprobs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<Vec<Logprob>>,
     seconds: f64,
     tokens_per_second: f64,
+}
+
+/// Refuses tokens that the model has no embedding for, all of them by their texts.
+fn check_vocabulary(prompt: &[u32], base: &Base, text: &Text) -> Result {
+    let vocab = base.model.spec().vocab_size;
+    let beyond: BTreeSet<u32> = prompt.iter().copied().filter(|&id| id as usize >= vocab).collect();
+    if beyond.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = beyond
+        .iter()
+        .map(|&id| format!("{:?} (token {id})", text.tokenizer.id_to_token(id).unwrap_or_default()))
+        .collect();
+    Err(Failure::new(
+        format!("the prompt has what is outside the model's vocabulary of {vocab}: {}", names.join(", ")),
+        "take it out of the prompt, or give the model or adapter whose embedding was resized for it",
+    ))
+}
+
+/// How likely a token was.
+#[derive(Debug, Serialize)]
+struct Logprob {
+    id: u32,
+    token: String,
+    /// By the model's logits, before temperature, penalties and biases.
+    logprob: f32,
+    /// The most likely ones in its place, if any were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    top: Vec<Self>,
+}
+
+impl Logprob {
+    fn new(of: &TokenLogprob, text: &Text) -> Result<Self> {
+        let one = |id, logprob| Ok(Self { id, token: text.tokenizer.decode(&[id], false)?, logprob, top: Vec::new() });
+        let top = of.top.iter().map(|&(id, logprob)| one(id, logprob)).collect::<Result<_>>()?;
+        Ok(Self { top, ..one(of.id, of.logprob)? })
+    }
 }
 
 /// A token and what is added to its logit.
@@ -104,6 +151,7 @@ impl Generate {
             Failure::new(cause, "put the model's tokenizer.json beside its weights")
         })?;
         let prompt = self.encode(&base, text)?;
+        check_vocabulary(&prompt, &base, text)?;
         let context = base.model.config().max_position_embeddings;
         let room = context.saturating_sub(prompt.len()).clamp(1, DEFAULT_TOKENS);
         let max_new_tokens = self.max_new_tokens.unwrap_or(room);
@@ -127,25 +175,18 @@ impl Generate {
                 seed: self.seed,
             },
             stop: base.eos_ids(),
+            stop_strings: self.stop.clone(),
+            logprobs: self.logprobs,
         };
         let started = Instant::now();
-        let mut stream = text.tokenizer.stream(true).after(&prompt)?;
-        let mut stops = StopScanner::new(&self.stop);
-        let mut stopped = false;
-        let mut whole = String::new();
+        let mut decoders = [TextDecoder::new(prompt.clone(), options, Some(&text.tokenizer), 0)?];
+        let (mut whole, mut tokens, mut logprobs) = (String::new(), Vec::new(), Vec::new());
         let mut failed = None;
-        let mut show = |text: &str| {
-            whole.push_str(text);
-            if self.json { Ok(()) } else { output::piece(text) }
-        };
-        let rows = base.model.generate(std::slice::from_ref(&prompt), &options, |_, id| {
-            let said = stream.push(id).map_err(Failure::from).and_then(|text| {
-                let (text, ends) = stops.push(&text);
-                stopped = ends;
-                show(&text)
-            });
-            match said {
-                Ok(()) if stopped => ControlFlow::Break(()),
+        let ended = base.model.decode(&mut decoders, |_, piece| {
+            whole.push_str(&piece.text);
+            tokens.extend(piece.ids);
+            logprobs.extend(piece.logprobs);
+            match if self.json { Ok(()) } else { output::piece(&piece.text) } {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(error) => {
                     failed = Some(error);
@@ -156,25 +197,18 @@ impl Generate {
         if let Some(error) = failed {
             return Err(error);
         }
-        if !stopped {
-            let (rest, ends) = stops.push(&stream.finish()?);
-            stopped = ends;
-            show(&rest)?;
-            if !stopped {
-                show(&stops.finish())?;
-            }
-        }
-        let tokens = rows.concat();
         if !self.json {
             return output::line("");
         }
+        let logprobs = logprobs.iter().map(|one| Logprob::new(one, text)).collect::<Result<Vec<_>>>()?;
         let seconds = started.elapsed().as_secs_f64();
         output::json(&Generated {
             prompt: &self.prompt,
             text: &whole,
             tokens: &tokens,
             prompt_tokens: prompt.len(),
-            finish_reason: if stopped || tokens.len() < max_new_tokens { "stop" } else { "length" },
+            finish_reason: ended.first().copied().flatten().unwrap_or(Finish::Length).name(),
+            logprobs: self.logprobs.map(|_| logprobs),
             seconds,
             tokens_per_second: tokens.len() as f64 / seconds.max(1e-9),
         })

@@ -42,7 +42,7 @@ pub struct Merge {
     json: bool,
 }
 
-/// What `--json` prints.
+/// The object that `--json` prints.
 #[derive(Debug, Serialize)]
 struct Merged {
     output: PathBuf,

@@ -19,7 +19,7 @@ use clap::Subcommand;
 
 use crate::failure::Result;
 
-/// What `peft` can do.
+/// The commands of `peft`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Quickstart(quickstart::Quickstart),

@@ -63,7 +63,7 @@ pub struct Quickstart {
     json: bool,
 }
 
-/// What the methods are called.
+/// The names of the methods.
 fn names() -> impl IntoIterator<Item = &'static str> {
     PeftConfig::presets(STEPS).into_iter().map(|preset| preset.name)
 }
@@ -76,7 +76,7 @@ struct Score {
 
 impl Score {
     fn of(base: &Base, examples: &[Example]) -> Result<Self> {
-        let loss = evaluate(&base.model, examples, BATCH, base.pad_id(), |_| {}).loss;
+        let loss = evaluate(&base.model, examples, BATCH, base.pad_id(), |_| {})?.loss;
         let bar = output::bar(examples.len(), "answering");
         let answers = answer(&base.model, examples, BATCH, &base.eos_ids(), |rows| bar.set_position(rows as u64))?;
         bar.finish_and_clear();

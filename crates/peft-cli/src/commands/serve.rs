@@ -9,7 +9,7 @@ use peft_serve::http::{self, HttpConfig};
 use peft_serve::{Engine, EngineConfig, ServeError, Served, Store, StoreConfig};
 
 use crate::failure::{Failure, Result};
-use crate::model_args::{DeviceArgs, DtypeName};
+use crate::model_args::{DeviceArgs, DtypeArgs};
 use crate::output::{self, bytes, count};
 
 const EXAMPLE: &str = "\
@@ -27,7 +27,7 @@ pub struct Serve {
     /// The base: a Hugging Face directory, or a hub id
     #[arg(long, value_name = "DIR|ID")]
     model: String,
-    /// What requests call the base; without it the name of its folder
+    /// The base's name in requests; without it the name of its folder
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// A folder of adapters or of runs; it also turns loading at run time on
@@ -69,9 +69,8 @@ pub struct Serve {
     /// How long open requests may go on after SIGTERM
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     shutdown_timeout: u64,
-    /// What the base's weights are held in
-    #[arg(long, value_enum, default_value = "f32")]
-    dtype: DtypeName,
+    #[command(flatten)]
+    dtype: DtypeArgs,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -105,7 +104,7 @@ impl Serve {
                 "leave them out for the usual sizes",
             ));
         }
-        let base = Base::load(&self.model, Some(self.dtype.into()), &self.device.open()?)?;
+        let base = Base::load(&self.model, self.dtype.dtype.into(), &self.device.open()?)?;
         let folder_name = base.dir.file_name().map(|name| name.to_string_lossy().into_owned());
         let given = (!self.model.contains("..") && !self.model.starts_with(['/', '.'])).then(|| self.model.clone());
         let is_dir = std::path::Path::new(&self.model).is_dir();

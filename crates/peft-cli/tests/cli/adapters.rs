@@ -257,7 +257,7 @@ fn training_goes_on_from_an_adapter_with_another_vocabulary() {
     assert!((merged - loss).abs() < 1e-5, "{merged} and {loss}");
 }
 
-/// What PEFT saved is trained on as PEFT itself trains it on.
+/// An adapter that PEFT saved is trained on as PEFT itself trains it on.
 #[test]
 fn training_on_is_pefts() {
     let place = Place::new();

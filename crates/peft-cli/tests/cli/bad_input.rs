@@ -80,7 +80,7 @@ fn rows_whose_tokens_the_model_lacks_are_named_with_the_token() {
     let shown = place.ok("inspect model --json").json();
     assert_eq!(shown["problems"], json!([]));
     assert!(shown["warnings"][0].as_str().unwrap().contains("are beyond the model's 40 embeddings"), "{shown}");
-    place.run("generate --model model --prompt Alice").fails_with(&["outside the vocabulary of 40"]);
+    place.run("generate --model model --prompt Alice").fails_with(&["outside the model's vocabulary of 40"]);
 }
 
 #[test]

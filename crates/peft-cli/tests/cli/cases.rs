@@ -9,7 +9,7 @@ fn case(name: &str) -> PathBuf {
     fixtures().join("cases").join(name)
 }
 
-fn world() -> PathBuf {
+pub fn world() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets/world").canonicalize().unwrap()
 }
 
@@ -52,5 +52,7 @@ fn a_pad_token_beyond_the_embedding_is_an_error_only_where_a_row_has_it() {
         "{\"prompt\": \"a\", \"completion\": \" b\"}\n{\"prompt\": \"a\", \"completion\": \" c\"}\n",
     );
     place.loss(&model, None, &place.path("rows.jsonl"));
-    place.run("generate --model model --prompt [PAD]").fails_with(&["outside the vocabulary"]);
+    let said = place.run("generate --model model --prompt [PAD]a --max-new-tokens 2");
+    said.fails_with(&["outside the model's vocabulary of 2048", "\"[PAD]\" (token 2048)", "take it out of the prompt"]);
+    place.ok("generate --model model --prompt a --max-new-tokens 2");
 }

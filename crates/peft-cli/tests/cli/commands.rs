@@ -181,7 +181,7 @@ fn adalora_is_pruned_in_training_and_its_adapter_is_smaller() {
     assert_eq!(place.metrics("more")[0]["live_triplets"], json!(16));
 }
 
-/// What the article that this follows types in.
+/// The commands of the article that this follows.
 #[test]
 fn adalora_phases_that_do_not_fit_the_run_are_laid_out() {
     let place = Place::new();

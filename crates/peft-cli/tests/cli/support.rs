@@ -18,7 +18,7 @@ pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").canonicalize().unwrap()
 }
 
-/// What `peft` said.
+/// The output of `peft`.
 pub struct Said {
     pub code: i32,
     pub out: String,
@@ -180,7 +180,7 @@ save_steps = 4
         model.save(self.path(name), Some(burn::tensor::FloatDType::BF16)).unwrap();
     }
 
-    /// What every line of a run's metrics says, but for the time it took.
+    /// Every line of a run's metrics, but for the times.
     pub fn metrics(&self, run: &str) -> Vec<Value> {
         let text = String::from_utf8(self.read(&format!("{run}/metrics.jsonl"))).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());

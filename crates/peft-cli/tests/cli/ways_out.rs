@@ -1,4 +1,4 @@
-//! What an error says is to be done about an adapter or a checkpoint, done: then the command goes well.
+//! The ways out that errors name, taken: then the command goes well.
 
 use std::path::PathBuf;
 

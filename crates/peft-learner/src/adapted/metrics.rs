@@ -1,4 +1,4 @@
-//! What a step of an adapted model came to, as metrics of Burn's.
+//! The results of a step of an adapted model, as metrics of Burn's.
 
 use std::sync::Arc;
 

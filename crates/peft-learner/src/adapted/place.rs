@@ -88,6 +88,7 @@ pub(super) fn parameters_of<L: PeftModel>(layers: &L, name: &str) -> BTreeSet<Pa
             LayerRef::Linear(layer) => layer.adapters().get(name).iter().for_each(|adapter| adapter.visit(&mut ids)),
             LayerRef::Embedding(layer) => layer.adapters().get(name).iter().for_each(|adapter| adapter.visit(&mut ids)),
             LayerRef::Norm(layer) => layer.adapters().get(name).iter().for_each(|adapter| adapter.visit(&mut ids)),
+            _ => {}
         }
     }
     ids.0

@@ -1,4 +1,4 @@
-//! What a step leaves behind for metrics and for the end of the run. All of Burn's copies of a wrapped model share it.
+//! The results that a step leaves for metrics and for the end of the run. All of Burn's copies of a wrapped model share it.
 
 use std::collections::VecDeque;
 use std::fmt::{Debug, Formatter};
@@ -11,7 +11,7 @@ use burn::train::Interrupter;
 /// How many batches metrics may be behind. Burn's are at most three behind.
 const KEPT: usize = 64;
 
-/// What an optimiser step came to.
+/// The results of an optimiser step.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StepNumbers {
     /// AdaLoRA: triplets allowed.

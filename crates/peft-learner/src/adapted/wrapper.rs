@@ -87,7 +87,7 @@ impl<M: PeftModel> Adapted<M> {
     /// Adds a new adapter to `model`, whose layers take adapters ([`PeftLinear`](peft_burn::PeftLinear)), and wraps it.
     ///
     /// # Errors
-    /// What [`PeftModel::add_adapter`] reports, and AdaLoRA without its `total_step`, the number of optimiser steps of
+    /// Those of [`PeftModel::add_adapter`], and AdaLoRA without its `total_step`, the number of optimiser steps of
     /// the run: see [`optimizer_steps`](super::optimizer_steps) and [`PeftConfig::with_total_step`].
     pub fn new(mut model: M, name: &str, config: impl Into<PeftConfig>, seed: u64) -> Result<Self> {
         let config = config.into();
@@ -111,7 +111,7 @@ impl<M: Module> Adapted<M, ParamAdapter> {
     /// such an adapter can and cannot do.
     ///
     /// # Errors
-    /// What [`ParamAdapter::attach`] reports, and AdaLoRA without its `total_step`.
+    /// Those of [`ParamAdapter::attach`], and AdaLoRA without its `total_step`.
     pub fn on_parameters(model: M, config: impl Into<PeftConfig>, seed: u64) -> Result<Self> {
         let config = config.into();
         check_total_step(&config)?;
@@ -190,7 +190,7 @@ impl<M: Module, P: Place<M>> Adapted<M, P> {
         self.steps.get()
     }
 
-    /// What the user should know of the configuration.
+    /// Notes for the user about the configuration.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -198,7 +198,7 @@ impl<M: Module, P: Place<M>> Adapted<M, P> {
     /// The model, its training done.
     ///
     /// # Errors
-    /// What went wrong in a step: the steps after it have changed nothing.
+    /// The error of a step: the steps after it have changed nothing.
     pub fn into_model(self) -> Result<M> {
         self.into_parts().map(|(model, _)| model)
     }
@@ -212,7 +212,7 @@ impl<M: Module, P: Place<M>> Adapted<M, P> {
         Ok((self.model, self.place))
     }
 
-    /// What went wrong in a step, if anything did. Then the steps after it have changed nothing.
+    /// The error of a step, if one failed. Then the steps after it have changed nothing.
     ///
     /// # Errors
     /// That.

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
+use peft_burn::reader::Section;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::reader::Section;
-
 /// Where the adapter comes from.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum AdapterSource {
     /// A fresh one, from the keys of PEFT's adapter_config.json.
     Config(Map<String, Value>),
@@ -21,7 +21,7 @@ impl AdapterSource {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let from = section.text("from");
         let keys = section.rest();
-        match from {
+        let source = match from {
             Some(from) => {
                 if !keys.is_empty() {
                     let keys: Vec<_> = keys.keys().map(|key| format!("`{key}`")).collect();
@@ -38,9 +38,11 @@ impl AdapterSource {
                         "[adapter] is missing; it needs PEFT's keys, such as `peft_type = \"LORA\"`, or `from`",
                     );
                 }
-                Self::Config(keys.into_iter().map(|(key, value)| (key, to_json(value))).collect())
+                Self::Config(keys)
             }
-        }
+        };
+        section.finish();
+        source
     }
 }
 
@@ -61,17 +63,4 @@ fn without_nulls(map: &Map<String, Value>) -> Map<String, Value> {
         other => (key.clone(), other.clone()),
     })
     .collect()
-}
-
-/// The same value in JSON.
-pub(super) fn to_json(value: toml::Value) -> Value {
-    match value {
-        toml::Value::String(text) => Value::String(text),
-        toml::Value::Integer(number) => number.into(),
-        toml::Value::Float(number) => number.into(),
-        toml::Value::Boolean(truth) => Value::Bool(truth),
-        toml::Value::Datetime(date) => Value::String(date.to_string()),
-        toml::Value::Array(values) => values.into_iter().map(to_json).collect(),
-        toml::Value::Table(table) => table.into_iter().map(|(key, value)| (key, to_json(value))).collect(),
-    }
 }

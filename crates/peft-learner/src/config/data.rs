@@ -2,20 +2,19 @@
 
 use std::path::PathBuf;
 
+use peft_burn::reader::Section;
 use serde::{Serialize, Serializer};
-use serde_json::Map;
+use serde_json::Value;
 
-use super::adapter::to_json;
-use super::reader::Section;
 use crate::data::{DataCache, RowOptions, RowTemplate, Source, Valid};
 
 /// The data and how rows become batches.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DataConfig {
-    /// What is trained on: files, folders, patterns, data sets of the hub.
+    /// The training rows: files, folders, patterns, data sets of the hub.
     #[serde(serialize_with = "one_or_several")]
     pub train: Vec<Source>,
-    /// What is evaluated on.
+    /// The validation rows.
     #[serde(serialize_with = "valid", skip_serializing_if = "Option::is_none")]
     pub valid: Option<Valid>,
     /// Longer rows are cut on the right, in tokens.
@@ -54,7 +53,7 @@ impl DataConfig {
             section.problem("`data.train` is missing");
         }
         let train = section.get("train").map(|value| sources(value, "train", &mut section)).unwrap_or_default();
-        let valid = section.get("valid").map(|value: toml::Value| match value.as_float() {
+        let valid = section.get("valid").map(|value: Value| match value.as_f64() {
             Some(share) => {
                 if !(share > 0.0 && share < 1.0) {
                     section.problem(format!(
@@ -72,9 +71,9 @@ impl DataConfig {
             shuffle: section.or("shuffle", default.shuffle),
             packing: section.or("packing", default.packing),
             cache: match section.get("cache") {
-                None | Some(toml::Value::Boolean(true)) => DataCache::Auto,
-                Some(toml::Value::Boolean(false)) => DataCache::Off,
-                Some(toml::Value::String(folder)) if !folder.is_empty() => DataCache::Folder(folder.into()),
+                None | Some(Value::Bool(true)) => DataCache::Auto,
+                Some(Value::Bool(false)) => DataCache::Off,
+                Some(Value::String(folder)) if !folder.is_empty() => DataCache::Folder(folder.into()),
                 Some(other) => {
                     section.problem(format!("`data.cache` is {other}; it is true, false or a folder"));
                     DataCache::Auto
@@ -83,27 +82,37 @@ impl DataConfig {
             rows: rows(&mut section),
         };
         config.rows.problems().into_iter().for_each(|problem| section.problem(problem));
+        let valid = config
+            .valid
+            .iter()
+            .flat_map(|valid| if let Valid::Sources(sources) = valid { sources.as_slice() } else { &[] });
+        for source in config.train.iter().chain(valid) {
+            let own = config.rows.clone().renaming(&source.columns);
+            let problems = own.problems().into_iter().filter(|problem| problem.starts_with("`data.columns."));
+            problems.for_each(|problem| section.problem(format!("{problem} (in the columns of `{}`)", source.path)));
+        }
         section.finish();
         config
     }
 }
 
-fn sources(value: toml::Value, key: &str, section: &mut Section<'_>) -> Vec<Source> {
+fn sources(value: Value, key: &str, section: &mut Section<'_>) -> Vec<Source> {
     let list = match value {
-        toml::Value::Array(list) => list,
+        Value::Array(list) => list,
         one => vec![one],
     };
     let mut sources = Vec::new();
     for value in list {
         let shown = value.to_string();
-        match value.try_into::<Source>() {
+        match serde_json::from_value::<Source>(value) {
             Ok(Source { path, .. }) if path.is_empty() => section.problem(format!("`data.{key}` is empty")),
             Ok(Source { weight, .. }) if !(weight > 0.0 && weight.is_finite()) => {
                 section.problem(format!("`data.{key}`: the weight {weight} must be above 0"));
             }
             Ok(source) => sources.push(source),
             Err(_) => section.problem(format!(
-                "`data.{key}`: {shown} is no file; write \"rows.jsonl\", or {{ path = \"rows.jsonl\", weight = 2.0 }}"
+                "`data.{key}`: {shown} is no file; write \"rows.jsonl\", or {{ path = \"rows.jsonl\", weight = 2.0, columns = \
+                 {{ text = \"body\" }} }}"
             )),
         }
     }
@@ -117,19 +126,12 @@ fn rows(section: &mut Section<'_>) -> RowOptions {
     rows.ignore = section.or("ignore", rows.ignore);
     rows.template = match section.get("template") {
         None => None,
-        Some(toml::Value::String(prompt)) => {
+        Some(Value::String(prompt)) => {
             Some(RowTemplate { prompt, prompt_no_input: None, completion: "{output}".to_string() })
         }
-        Some(value) => value
-            .try_into::<RowTemplate>()
-            .map_err(|error| {
-                let message = error.to_string();
-                section.problem(format!("`data.template`: {}", message.trim_end()));
-            })
-            .ok(),
+        Some(value) => section.parse("template", value),
     };
-    let kwargs: toml::Table = section.or("chat_template_kwargs", toml::Table::new());
-    rows.chat_template_kwargs = kwargs.into_iter().map(|(key, value)| (key, to_json(value))).collect::<Map<_, _>>();
+    rows.chat_template_kwargs = section.or("chat_template_kwargs", rows.chat_template_kwargs);
     rows.assistant_only_loss = section.or("assistant_only_loss", true);
     rows.completion_only_loss = section.or("completion_only_loss", true);
     rows
@@ -203,7 +205,7 @@ mod tests {
         )
         .unwrap();
         let data = &config.data;
-        assert_eq!(data.train, [Source::from("a.jsonl"), Source { path: "b/*.parquet".into(), weight: 2.5 }]);
+        assert_eq!(data.train, [Source::from("a.jsonl"), Source { weight: 2.5, ..Source::from("b/*.parquet") }]);
         assert_eq!((&data.valid, &data.cache), (&Some(Valid::Share(0.1)), &DataCache::Folder("tokens".into())));
         assert_eq!((data.rows.columns["messages"].as_str(), data.rows.assistant_only_loss), ("dialog", false));
         assert_eq!(data.rows.chat_template_kwargs["enable_thinking"], false);

@@ -3,7 +3,7 @@
 mod adapter;
 mod data;
 mod overrides;
-mod reader;
+mod to_json;
 mod training;
 mod validate;
 
@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use toml::Table;
 
-use crate::error::{LearnerError, Result};
+use crate::error::{LearnerError, Problems, Result};
 pub use adapter::AdapterSource;
 pub use data::DataConfig;
 pub use llama_burn::{Dtype, LoadDtype};
-use reader::{Reader, Section};
+use peft_burn::reader::{Reader, Section};
 pub use training::{LrSchedulerType, TrainingConfig};
 
 /// A run, as its configuration file describes it.
@@ -30,9 +30,9 @@ pub struct RunConfig {
     pub seed: u64,
     /// The frozen base.
     pub model: ModelConfig,
-    /// What is trained.
+    /// The adapter that is trained.
     pub adapter: AdapterSource,
-    /// What it is trained on.
+    /// The data it is trained on.
     pub data: DataConfig,
     /// How.
     pub training: TrainingConfig,
@@ -59,19 +59,20 @@ impl RunConfig {
         };
         let mut reader = Reader::default();
         for text in overrides {
-            overrides::apply(&mut root, text).unwrap_or_else(|problem| reader.problems.push(problem));
+            overrides::apply(&mut root, text).unwrap_or_else(|problem| reader.problem(problem));
         }
-        let model = ModelConfig::read(reader.section(&mut root, "model"));
-        let adapter = AdapterSource::read(reader.section(&mut root, "adapter"));
-        let data = DataConfig::read(reader.section(&mut root, "data"));
-        let training = TrainingConfig::read(reader.section(&mut root, "training"));
-        let mut top = reader.section(&mut root, "");
-        top.knows(&["model", "adapter", "data", "training"]);
+        let root = &mut to_json::table(root);
+        let model = ModelConfig::read(reader.take_section(root, "model"));
+        let adapter = AdapterSource::read(reader.take_section(root, "adapter"));
+        let data = DataConfig::read(reader.take_section(root, "data"));
+        let training = TrainingConfig::read(reader.take_section(root, "training"));
+        let mut top = reader.section("", std::mem::take(root));
+        top.knows(["model", "adapter", "data", "training"]);
         let (output, seed) = (top.required("output").into(), top.or("seed", 42));
         top.finish();
         let config = Self { output, seed, model, adapter, data, training };
-        validate::validate(&config, &mut reader.problems);
-        let problems = reader.finish();
+        let mut problems: Problems = reader.problems_and_unknown().into_iter().collect();
+        validate::validate(&config, &mut problems);
         if problems.is_empty() { Ok(config) } else { Err(LearnerError::Config { file, problems }) }
     }
 
@@ -101,7 +102,7 @@ fn no_toml(error: toml::ser::Error) -> LearnerError {
 pub struct ModelConfig {
     /// A Hugging Face directory or a hub id.
     pub path: String,
-    /// What the frozen weights are held in; adapters stay f32.
+    /// The dtype of the frozen weights; adapters stay f32.
     pub dtype: LoadDtype,
 }
 
@@ -197,7 +198,7 @@ mod tests {
             problems("output = 'a'\n[model]\npath = 'b'\n[data]\ntrain = 'c'", &[]).contains("[adapter] is missing")
         );
         assert!(problems(&MINIMAL.replace("base", ""), &[]).contains("`model.path` is empty"));
-        assert!(problems("model = 'base'", &[]).contains("`model` is a section, `[model]`, not string"));
+        assert!(problems("model = 'base'", &[]).contains("`model` is a section, `[model]`, not a string"));
     }
 
     #[test]

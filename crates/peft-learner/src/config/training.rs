@@ -1,8 +1,7 @@
 //! `[training]`: Transformers' TrainingArguments.
 
+use peft_burn::reader::Section;
 use serde::{Deserialize, Serialize};
-
-use super::reader::Section;
 
 /// Transformers' TrainingArguments, as far as they apply.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -134,6 +133,7 @@ impl Default for TrainingConfig {
 /// Shape of the learning rate after warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum LrSchedulerType {
     /// Stays at the peak.
     Constant,

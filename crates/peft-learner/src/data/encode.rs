@@ -28,6 +28,9 @@ pub trait TextEncoder: Sync {
     /// A chat through the model's template, of which all that follows the prompt is learned.
     fn encode_chat_completion(&self, prompt: &Conversation, completion: &[Message]) -> Result<Encoded, EncodeError>;
 
+    /// A text by itself, without anything added to it (axolotl's segments).
+    fn encode_segment(&self, text: &str) -> Result<Vec<u32>, EncodeError>;
+
     /// Whether the chat template has a word, such as a key of messages; one that it does not have changes nothing.
     fn mentions(&self, word: &str) -> bool;
 
@@ -213,6 +216,15 @@ impl Encoding<'_> {
                 (encoder()?.encode_completion(prompt, completion)?, !self.rows.completion_only_loss)
             }
             Row::Text(text) => (encoder()?.encode_text(text)?, false),
+            Row::Segments(segments) => {
+                let mut encoded = Encoded::default();
+                for (text, learned) in segments {
+                    let ids = encoder()?.encode_segment(text)?;
+                    encoded.targets.resize(encoded.targets.len() + ids.len(), *learned);
+                    encoded.ids.extend(ids);
+                }
+                (encoded, !self.rows.completion_only_loss)
+            }
         };
         let Encoded { ids, targets, border_moved, doubled_bos } = encoded;
         (report.border_moved, report.doubled_bos) = (usize::from(border_moved && !all), usize::from(doubled_bos));

@@ -94,6 +94,30 @@ impl From<Vec<Example>> for Examples {
     }
 }
 
+impl<const N: usize> From<[Example; N]> for Examples {
+    fn from(examples: [Example; N]) -> Self {
+        Vec::from(examples).into()
+    }
+}
+
+impl From<&[Example]> for Examples {
+    fn from(examples: &[Example]) -> Self {
+        examples.to_vec().into()
+    }
+}
+
+impl From<&Vec<Example>> for Examples {
+    fn from(examples: &Vec<Example>) -> Self {
+        examples.clone().into()
+    }
+}
+
+impl From<&Examples> for Examples {
+    fn from(examples: &Examples) -> Self {
+        examples.clone()
+    }
+}
+
 impl From<Arc<Vec<Example>>> for Examples {
     fn from(examples: Arc<Vec<Example>>) -> Self {
         Self::new(Shared(examples))

@@ -7,6 +7,7 @@
 
 mod batch;
 mod encode;
+mod eval_batches;
 mod examples;
 mod files;
 mod packing;
@@ -19,10 +20,11 @@ mod tokens;
 
 pub use batch::{Batch, Example, IGNORE_INDEX, UNSEEN_INDEX};
 pub use encode::{EncodeError, EncodeOptions, EncodeReport, TextEncoder};
+pub use eval_batches::EvalBatches;
 pub use examples::Examples;
 pub use files::{DataFile, Part, RawRow, locate};
 pub use llama_burn::{Conversation, Message};
 pub use prepare::{Preparation, Prepared};
 pub use rows::{Row, RowOptions, RowShape, RowTemplate, alpaca_prompt};
 pub use source::{DataCache, Source, Valid};
-pub use stream::{Stream, StreamConfig, eval_batches};
+pub use stream::{Stream, StreamConfig};

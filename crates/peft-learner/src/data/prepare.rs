@@ -91,7 +91,11 @@ impl<'a> Preparation<'a> {
     pub fn sources(&self, sources: &[Source], part: Part) -> Result<Prepared> {
         let (mut parts, mut report, mut digests) = (Vec::new(), EncodeReport::default(), Vec::new());
         for source in sources {
-            let Prepared { examples, report: of_source, digest } = self.source(&source.path, part)?;
+            let own = self.of(source);
+            let Prepared { examples, report: of_source, digest } = own.source(&source.path, part)?;
+            if !source.columns.is_empty() {
+                own.check_columns(&of_source, &source.path)?;
+            }
             report.add(&of_source);
             digests.push(format!("{digest}*{}", source.weight));
             parts.push(match source.weight {
@@ -99,18 +103,31 @@ impl<'a> Preparation<'a> {
                 weight => examples.select(weighted(examples.len(), weight, self.seed))?,
             });
         }
-        if let Some((ours, theirs)) = self.rows.never_found(&report.renamed) {
+        if sources.iter().all(|source| source.columns.is_empty()) {
             let names: Vec<_> = sources.iter().map(|source| source.path.as_str()).collect();
-            let message = format!(
-                "no row has a column `{theirs}`, which [data.columns] names for `{ours}`; correct its name or leave it out"
-            );
-            return Err(LearnerError::DataFile { file: names.join(", ").into(), message });
+            self.check_columns(&report, &names.join(", "))?;
         }
         let digest = match digests.as_slice() {
             [one] => one.trim_end_matches("*1").to_string(),
             several => format!("{:032x}", xxh3_128(several.join(" ").as_bytes())),
         };
         Ok(Prepared { examples: joined(parts), report, digest })
+    }
+
+    /// With the names that the columns of `source` have.
+    fn of(&self, source: &Source) -> Self {
+        let mut own = self.clone();
+        own.rows.columns.extend(source.columns.clone());
+        own
+    }
+
+    /// Refuses names of columns that no row has.
+    fn check_columns(&self, report: &EncodeReport, names: &str) -> Result<()> {
+        let Some((ours, theirs)) = self.rows.never_found(&report.renamed) else { return Ok(()) };
+        let message = format!(
+            "no row has a column `{theirs}`, which `columns` names for `{ours}`; correct its name or leave it out"
+        );
+        Err(LearnerError::DataFile { file: names.into(), message })
     }
 
     /// The examples of a file, folder, pattern or data set of the hub.
@@ -375,6 +392,10 @@ mod tests {
     impl TextEncoder for Bytes {
         fn encode_text(&self, text: &str) -> Result<Encoded, EncodeError> {
             self.encode_completion("", text)
+        }
+
+        fn encode_segment(&self, text: &str) -> Result<Vec<u32>, EncodeError> {
+            Ok(text.bytes().map(u32::from).collect())
         }
 
         fn encode_completion(&self, prompt: &str, completion: &str) -> Result<Encoded, EncodeError> {

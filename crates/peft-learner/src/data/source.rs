@@ -1,5 +1,6 @@
 //! Which data a run takes: files with weights, a share of the rows, and where tokens are kept.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -13,6 +14,8 @@ pub struct Source {
     pub path: String,
     /// How often each row comes in an epoch: 2 is twice, 0.5 is every other row, chosen at random.
     pub weight: f64,
+    /// What its columns are called, before those of [`RowOptions::columns`](super::RowOptions::columns).
+    pub columns: BTreeMap<String, String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -26,27 +29,43 @@ enum AnySource {
 #[serde(deny_unknown_fields)]
 struct Weighted {
     path: String,
+    #[serde(default = "once", skip_serializing_if = "is_once")]
     weight: f64,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    columns: BTreeMap<String, String>,
+}
+
+fn once() -> f64 {
+    1.0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_once(weight: &f64) -> bool {
+    *weight == 1.0
 }
 
 impl From<AnySource> for Source {
     fn from(source: AnySource) -> Self {
         match source {
-            AnySource::Path(path) => Self { path, weight: 1.0 },
-            AnySource::Weighted(Weighted { path, weight }) => Self { path, weight },
+            AnySource::Path(path) => Self { path, weight: 1.0, columns: BTreeMap::new() },
+            AnySource::Weighted(Weighted { path, weight, columns }) => Self { path, weight, columns },
         }
     }
 }
 
 impl From<Source> for AnySource {
-    fn from(Source { path, weight }: Source) -> Self {
-        if weight == 1.0 { Self::Path(path) } else { Self::Weighted(Weighted { path, weight }) }
+    fn from(Source { path, weight, columns }: Source) -> Self {
+        if weight == 1.0 && columns.is_empty() {
+            Self::Path(path)
+        } else {
+            Self::Weighted(Weighted { path, weight, columns })
+        }
     }
 }
 
 impl<T: Into<PathBuf>> From<T> for Source {
     fn from(path: T) -> Self {
-        Self { path: path.into().to_string_lossy().into_owned(), weight: 1.0 }
+        Self { path: path.into().to_string_lossy().into_owned(), weight: 1.0, columns: BTreeMap::new() }
     }
 }
 
@@ -58,6 +77,7 @@ impl fmt::Display for Source {
 
 /// What is evaluated on.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Valid {
     /// A share of the rows to train on, which are then not trained on: above 0 and below 1.
     Share(f64),
@@ -67,6 +87,7 @@ pub enum Valid {
 
 /// Whether tokens are kept for the next start, and where.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DataCache {
     /// Those of files above 16 MB, in the user's folder for caches (`peft-burn/tokens` in `XDG_CACHE_HOME` or `~/.cache`).
     #[default]

@@ -225,24 +225,11 @@ fn group_by_length(order: &mut [usize], lengths: &[usize], rows_per_step: usize)
     }
 }
 
-/// All of `examples` once, for evaluation, longest first to spare padding; the last batch may be smaller.
-///
-/// Every batch's `step_targets` is the number of targets of all of them: their losses add up to the mean of the file.
-pub fn eval_batches(examples: &[Example], batch_size: usize, pad_id: u32) -> impl ExactSizeIterator<Item = Batch> + '_ {
-    let mut order: Vec<&Example> = examples.iter().collect();
-    order.sort_by_key(|example| Reverse(example.len()));
-    let step_targets = examples.iter().map(Example::num_targets).sum();
-    let batch_size = batch_size.max(1);
-    (0..order.len().div_ceil(batch_size)).map(move |at| {
-        let end = order.len().min((at + 1) * batch_size);
-        Batch { step_targets, ..Batch::collate(&order[at * batch_size..end], pad_id) }
-    })
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::data::EvalBatches;
 
     const PAD: u32 = 0;
 
@@ -385,7 +372,12 @@ mod tests {
     fn evaluation_sees_everything_once_whatever_the_batch_size() {
         let examples = examples(10);
         for batch_size in [1, 3, 10, 99] {
-            let batches: Vec<_> = eval_batches(&examples, batch_size, PAD).collect();
+            let all = EvalBatches::new(Arc::clone(&examples), batch_size, PAD).unwrap();
+            let batches: Vec<_> = all.iter().map(Result::unwrap).collect();
+            let parts = [all.slice(0, 1), all.slice(1, all.len())];
+            let parts: Vec<_> =
+                parts.iter().flat_map(EvalBatches::iter).map(|batch| batch.unwrap().input_ids).collect();
+            assert_eq!(parts, batches.iter().map(|batch| batch.input_ids.clone()).collect::<Vec<_>>());
             assert_eq!(batches.len(), 10_usize.div_ceil(batch_size));
             assert_eq!(sorted(first_ids(&batches)), (1..=10).collect::<Vec<_>>());
             let targets: usize = batches.iter().map(Batch::num_targets).sum();

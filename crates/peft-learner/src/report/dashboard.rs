@@ -11,7 +11,11 @@ pub(crate) fn dashboard(interrupter: &Interrupter) -> Option<Box<dyn MetricsRend
     use burn::train::renderer::tui::TuiMetricsRendererWrapper;
 
     std::io::stdout().is_terminal().then(|| {
+        #[cfg(unix)]
+        let terminal = super::terminal::Terminal::begin();
         let dashboard: Box<dyn MetricsRenderer> = Box::new(TuiMetricsRendererWrapper::new(interrupter.clone(), None));
+        #[cfg(unix)]
+        terminal.keep_ctrl_c();
         dashboard
     })
 }

@@ -22,7 +22,7 @@ const ORANGE: RGBColor = RGBColor(0xd9, 0x5f, 0x0e);
 
 /// One chart of a picture; charts stand below one another.
 struct Panel {
-    /// What the vertical axis counts.
+    /// The unit of the vertical axis.
     axis: String,
     /// Drawn in this order.
     series: Vec<Series>,

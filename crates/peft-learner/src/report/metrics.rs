@@ -13,6 +13,7 @@ use crate::whole_file::write_whole;
 /// A line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "split", rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Metrics {
     /// An optimiser step.
     Train(StepReport),
@@ -20,12 +21,12 @@ pub enum Metrics {
     Valid(EvalReport),
 }
 
-/// What an optimiser step came to.
+/// The results of an optimiser step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {
     /// Steps done, from 1.
     pub step: usize,
-    /// What was differentiated: the mean over the step's target tokens, in nats, and any regulariser.
+    /// The function that was differentiated: the mean over the step's target tokens, in nats, and any regulariser.
     #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
     /// The learning rate of the step.
@@ -51,7 +52,7 @@ pub struct StepReport {
     pub live_triplets: Option<usize>,
 }
 
-/// What an evaluation came to.
+/// The results of an evaluation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EvalReport {
     /// Steps done before it.

@@ -1,4 +1,4 @@
-//! What a run came to: metrics, pictures, progress.
+//! Reports of a run: metrics, pictures, progress.
 
 mod dashboard;
 mod epochs;
@@ -7,6 +7,8 @@ mod metrics;
 mod progress;
 mod rank_plot;
 mod step_metric;
+#[cfg(all(feature = "tui", unix))]
+mod terminal;
 
 pub(crate) use dashboard::dashboard;
 pub use epochs::{EpochLines, ShowEpochs};
@@ -15,3 +17,9 @@ pub use metrics::{EvalReport, Metrics, MetricsWriter, StepReport, read_metrics, 
 pub use progress::Progress;
 pub use rank_plot::write_rank_plot;
 pub use step_metric::{StepMetric, StepOf};
+#[cfg(all(feature = "tui", unix))]
+pub(crate) use terminal::restore as restore_terminal;
+
+/// Nothing to restore: there is no dashboard.
+#[cfg(not(all(feature = "tui", unix)))]
+pub(crate) fn restore_terminal() {}

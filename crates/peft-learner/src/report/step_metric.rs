@@ -11,7 +11,7 @@ use burn::train::metric::{
 
 use super::metrics::StepReport;
 
-/// What a [`StepMetric`] sees of a micro-batch: the report of the step that it is a part of, once that is made.
+/// A [`StepMetric`]'s view of a micro-batch: the report of the step that it is a part of, once that is made.
 #[derive(Clone, Debug, Default)]
 pub struct StepOf(pub Arc<OnceLock<StepReport>>);
 

@@ -7,7 +7,7 @@ use peft_burn::{PeftError, PeftModel, adalora};
 
 use crate::error::{LearnerError, Result};
 
-/// What a run does for the AdaLoRA adapter that it trains.
+/// The part of AdaLoRA in a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Pruning {
     adapter: String,
@@ -17,7 +17,7 @@ pub(crate) struct Pruning {
     shrink: bool,
 }
 
-/// What a step's allocation came to.
+/// The results of a step's allocation.
 #[derive(Clone, Debug)]
 pub(crate) struct Allocated {
     /// Triplets allowed.
@@ -75,7 +75,7 @@ impl Pruning {
         Ok(adalora::keep_gradients(model, &self.adapter, grads)?)
     }
 
-    /// What follows optimiser step `step`: importance, budget, mask, and the cut after the last mask. `agree` makes one
+    /// The work after optimiser step `step`: importance, budget, mask, and the cut after the last mask. `agree` makes one
     /// mask of those of all replicas.
     pub fn allocate<M: PeftModel>(
         &self,

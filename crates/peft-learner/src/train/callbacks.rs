@@ -1,4 +1,4 @@
-//! What a program is told of its run, and what it may answer.
+//! Callbacks: a program follows its run, and may end it.
 
 use std::path::Path;
 
@@ -7,6 +7,7 @@ use crate::report::{EvalReport, StepReport};
 
 /// Whether a run goes on. A callback that returns `()` lets it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Flow {
     /// It does.
     #[default]
@@ -24,7 +25,7 @@ impl From<()> for Flow {
 /// An evaluation that is done.
 #[derive(Debug)]
 pub struct Evaluated<'a, M> {
-    /// What it came to.
+    /// Its results.
     pub report: &'a EvalReport,
     /// The model, in validation mode.
     pub model: &'a M,

@@ -58,8 +58,10 @@ impl StepOptions {
 impl<M: CausalModel> CausalLm<M> {
     /// The adapter `adapter` of `model` in training, for a training loop of one's own on one device.
     ///
-    /// A step whose loss or gradient is not finite is not applied; [`CausalLm::error`] then says so, and `interrupter`,
-    /// which belongs into the loop (`SupervisedTraining::with_interrupter`), ends it.
+    /// A step whose loss or gradient is not finite is not applied, and neither is one whose micro-batches were made for
+    /// another number of them a step than the loop accumulates (`SupervisedTraining::grads_accumulation`);
+    /// [`CausalLm::error`] then says so, and `interrupter`, which belongs into the loop
+    /// (`SupervisedTraining::with_interrupter`), ends it.
     ///
     /// # Errors
     /// An adapter that is not attached or is frozen, dropout with gradient checkpointing, and phases of AdaLoRA that do
@@ -76,18 +78,18 @@ impl<M: CausalModel> CausalLm<M> {
         Ok(Self { model: model.train(), run: Run::new(rules, 0, interrupter, None) })
     }
 
-    /// What ended the training early; `None` after the first call that says so.
+    /// The error that ended the training early; `None` after the first call that returns it.
     pub fn error(&self) -> Option<LearnerError> {
         self.run.take_error()
     }
 }
 
-/// What Burn's metrics see of a micro-batch.
+/// A micro-batch, as Burn's metrics see it.
 #[derive(Debug)]
 pub struct LmOutput {
     /// The loss, as a mean over target tokens: `[1]`.
     pub loss: Tensor<1>,
-    /// What the optimiser step came to that the micro-batch is a part of, once it is made.
+    /// The results of the optimiser step that the micro-batch is a part of, once it is made.
     pub step: Arc<OnceLock<StepReport>>,
 }
 
@@ -121,7 +123,7 @@ impl<M: CausalModel> TrainStep for CausalLm<M> {
         if rules.dropout {
             device.seed(mix(rules.seed, self.run.steps_done() as u64, batch.micro as u64));
         }
-        self.run.begin_batch(batch.tokens());
+        self.run.begin_batch(&batch);
         let mut loss = batch_loss(&self.model, &batch);
         let value = loss.clone().without_autodiff();
         if rules.replicas.count > 1 && !loss.is_tracked() {
@@ -151,6 +153,7 @@ impl<M: CausalModel> TrainStep for CausalLm<M> {
         let (step, learning_rate) = (run.steps_done() + 1, lr.base());
         // All micro-batches of the step are in once every replica is here, and all replicas know what failed in them.
         replicas.meet();
+        run.check_step();
         let failed = run.failed();
         replicas.meet();
         let before = self.clone();

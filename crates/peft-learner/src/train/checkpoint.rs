@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::optim::{ModuleOptimizer, OptimizerRecord};
 use burn::store::ModuleRecord;
@@ -83,21 +84,20 @@ pub struct Checkpoints {
     dir: PathBuf,
     /// How many are kept.
     limit: usize,
-    /// Whether an adapter that keeps a part of the base is written as plain LoRA.
-    as_lora: bool,
-    /// What is written beside the step.
+    saving: Saving,
+    /// The notes that are written beside the step.
     state: TrainerState,
 }
 
 impl Checkpoints {
-    /// The checkpoints in `dir`, of which the newest `limit` are kept (0: all). `as_lora`: an adapter that keeps a part of the
-    /// base is written as plain LoRA; a run goes on from the records beside it, whichever it is. `state` is what a run that
+    /// The checkpoints in `dir`, of which the newest `limit` are kept (0: all). `saving` is how adapters are written; a run goes on
+    /// from the records beside them, whichever that is. `state` is what a run that
     /// goes on from one of them must have in common with this one.
-    pub fn new(dir: impl Into<PathBuf>, limit: usize, as_lora: bool, state: TrainerState) -> Self {
-        Self { dir: dir.into(), limit, as_lora, state }
+    pub fn new(dir: impl Into<PathBuf>, limit: usize, saving: Saving, state: TrainerState) -> Self {
+        Self { dir: dir.into(), limit, saving, state }
     }
 
-    /// What every checkpoint notes of the run, but for its step.
+    /// The notes of every checkpoint about the run, but for its step.
     pub(crate) fn state(&self) -> &TrainerState {
         &self.state
     }
@@ -121,7 +121,7 @@ impl Checkpoints {
         self.list().pop().map(|(_, path)| path)
     }
 
-    /// What the newest complete checkpoint notes of its run; `None` where there is no checkpoint.
+    /// The notes of the newest complete checkpoint about its run; `None` where there is no checkpoint.
     ///
     /// # Errors
     /// A checkpoint that is damaged.
@@ -188,7 +188,7 @@ impl Checkpoints {
         let path = part.join(OPTIMIZER);
         record(&path, optim.to_record().save(&path))?;
         if let Some(name) = adapter {
-            save_adapter(model, name, &part.join("adapter"), self.as_lora)?;
+            self.saving.write(model, name, &part.join("adapter"))?;
         }
         for file in [MODEL, OPTIMIZER] {
             let path = part.join(file);
@@ -228,9 +228,22 @@ impl Checkpoints {
     }
 }
 
-/// Writes the adapter `name` to `dir`: as it is, or as plain LoRA (`as_lora`) where it keeps a part of the base.
-pub(crate) fn save_adapter<M: CausalModel>(model: &M, name: &str, dir: &Path, as_lora: bool) -> Result<()> {
-    Ok(if as_lora { model.save_adapter_as_lora(name, dir) } else { model.save_adapter(name, dir) }?)
+/// How adapters are saved.
+#[derive(Clone, Debug, Default)]
+pub struct Saving {
+    /// An adapter that keeps a part of the base becomes plain LoRA.
+    pub as_lora: bool,
+    /// Files that are written beside each of them, by name.
+    pub beside: Arc<BTreeMap<String, Vec<u8>>>,
+}
+
+impl Saving {
+    /// Writes the adapter `name` to `dir`.
+    pub fn write<M: CausalModel>(&self, model: &M, name: &str, dir: &Path) -> Result<()> {
+        let saved = if self.as_lora { model.save_adapter_as_lora(name, dir) } else { model.save_adapter(name, dir) };
+        saved?;
+        self.beside.iter().try_for_each(|(file, content)| write_whole(dir.join(file), content))
+    }
 }
 
 fn read_state(dir: &Path) -> Result<TrainerState> {

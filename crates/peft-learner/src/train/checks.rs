@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use llama_burn::CausalModel;
-use peft_burn::{InitLoraWeights, PeftConfig, PeftModel};
+use peft_burn::{InitLoraWeights, PeftModel};
 
 use super::adalora::{self, Pruning};
 use super::replicas;
@@ -10,7 +10,7 @@ use crate::config::TrainingConfig;
 use crate::data::Stream;
 use crate::error::{LearnerError, Problems, Result};
 
-/// What a run is made of, as far as its parts can contradict each other.
+/// The parts of a run that can contradict each other.
 pub(crate) struct Parts<'a> {
     pub adapter: Option<&'a str>,
     pub training: &'a TrainingConfig,
@@ -26,7 +26,7 @@ pub(crate) struct Parts<'a> {
     pub asks_for_evaluations: bool,
 }
 
-/// What the checks found out.
+/// The results of the checks.
 pub(crate) struct Found {
     /// Whether anything is drawn at random in a step.
     pub dropout: bool,
@@ -37,7 +37,7 @@ pub(crate) struct Found {
 /// Checks all of it, and lays out AdaLoRA's phases.
 ///
 /// # Errors
-/// What cannot be run, or contradicts itself. Nothing has been written.
+/// Options that cannot be run, or contradict each other. Nothing has been written.
 pub(crate) fn check<M: CausalModel>(model: &mut M, parts: &Parts<'_>) -> Result<Found> {
     let Parts { training, total_steps, devices, .. } = *parts;
     if parts.own_strategy {
@@ -60,8 +60,7 @@ pub(crate) fn check<M: CausalModel>(model: &mut M, parts: &Parts<'_>) -> Result<
         problems.push("evaluations are asked for, and there are no validation rows; give some, or leave out what is told of evaluations");
     }
     if let Some(name) = parts.adapter
-        && let PeftConfig::Lora(lora) = model.adapter_config(name)?
-        && let InitLoraWeights::PissaNiter(n) = lora.init_lora_weights
+        && let Some((InitLoraWeights::PissaNiter(n), _)) = model.adapter_config(name)?.origin()
         && !training.save_as_lora
     {
         problems.push(format!(

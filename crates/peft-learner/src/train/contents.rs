@@ -19,7 +19,7 @@ fn hex(hash: &Xxh3) -> String {
 /// The digest of examples, in their order.
 ///
 /// # Errors
-/// What reading them reports.
+/// Those of reading them.
 pub(crate) fn of_examples(examples: impl Iterator<Item = Result<Example>>) -> Result<String> {
     let (mut hash, mut bytes) = (Xxh3::new(), Vec::new());
     for example in examples {

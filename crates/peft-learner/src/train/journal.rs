@@ -1,4 +1,4 @@
-//! What a run writes down and tells, step by step: metrics, progress, checkpoints, callbacks; and whether it goes on.
+//! The journal of a run, step by step: metrics, progress, checkpoints, callbacks; and whether it goes on.
 
 use std::any::Any;
 

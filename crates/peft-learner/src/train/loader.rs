@@ -8,7 +8,7 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
 use burn::tensor::Device;
 
-use crate::data::{Batch, Stream};
+use crate::data::{Batch, EvalBatches, Stream};
 
 /// The training stream, cut into Burn "epochs" that end where an evaluation is due: Burn evaluates between epochs.
 #[derive(Clone)]
@@ -99,11 +99,11 @@ impl DataLoaderIterator<Batch> for Steps<'_> {
 
 /// The batches of an evaluation, the same each time.
 #[derive(Clone)]
-pub(crate) struct EvalLoader(pub Arc<Vec<Batch>>);
+pub(crate) struct EvalLoader(pub EvalBatches);
 
 impl DataLoader<Batch> for EvalLoader {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch> + 'a> {
-        Box::new(EvalBatches { batches: &self.0, given: 0 })
+        Box::new(Evaluation { batches: &self.0, given: 0 })
     }
 
     fn num_items(&self) -> usize {
@@ -115,26 +115,26 @@ impl DataLoader<Batch> for EvalLoader {
     }
 
     fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Batch>> {
-        Arc::new(Self(Arc::new(self.0[start..end].to_vec())))
+        Arc::new(Self(self.0.slice(start, end)))
     }
 }
 
-struct EvalBatches<'a> {
-    batches: &'a [Batch],
+struct Evaluation<'a> {
+    batches: &'a EvalBatches,
     given: usize,
 }
 
-impl Iterator for EvalBatches<'_> {
+impl Iterator for Evaluation<'_> {
     type Item = Result<Batch, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let batch = self.batches.get(self.given)?;
+        let at = self.given;
         self.given += 1;
-        Some(Ok(batch.clone()))
+        (at < self.batches.len()).then(|| self.batches.get(at).map_err(DatasetError::new))
     }
 }
 
-impl DataLoaderIterator<Batch> for EvalBatches<'_> {
+impl DataLoaderIterator<Batch> for Evaluation<'_> {
     fn progress(&self) -> Progress {
         Progress::new(self.given, self.batches.len(), Some("batches".into()))
     }

@@ -1,4 +1,4 @@
-//! What a process does with memory that a step no longer needs.
+//! Memory that a step no longer needs.
 
 /// Keeps freed memory for the next step, where the C library is glibc; elsewhere nothing is done.
 ///

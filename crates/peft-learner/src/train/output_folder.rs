@@ -8,12 +8,13 @@ use crate::error::{LearnerError, Result};
 
 /// Locked while a run uses the folder. The system unlocks it when the process ends, however it ends.
 const LOCK: &str = ".lock";
-/// What a run leaves.
+/// The files that a run leaves.
 const OURS: [&str; 7] =
     ["checkpoints", "adapter", "config.toml", "metrics.jsonl", "samples.jsonl", "loss.svg", "ranks.svg"];
 
-/// What to do with a folder that holds a run already.
+/// The treatment of a folder that holds a run already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Existing {
     /// Leave it and report it.
     #[default]

@@ -1,4 +1,4 @@
-//! What the copies of a model that Burn's loop makes have in common.
+//! The state that the copies of a model in Burn's loop share.
 //!
 //! Burn hands the model to `step`, `optimize` and `valid` by reference or by value, on one thread for each device, and
 //! gives nothing else along: what a step leaves for the next lies here, behind one lock.
@@ -17,10 +17,11 @@ use peft_burn::adalora::RankMask;
 
 use super::adalora::Pruning;
 use super::replicas::Replicas;
+use crate::data::Batch;
 use crate::error::{LearnerError, Result};
 use crate::report::{EvalReport, StepReport};
 
-/// What a run does in every step. It does not change.
+/// The settings of every step. They do not change.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     /// Seeds dropout.
@@ -29,7 +30,7 @@ pub(crate) struct Rules {
     pub max_grad_norm: f64,
     /// Whether anything is drawn at random in a step.
     pub dropout: bool,
-    /// What is done for the adapter, if it is AdaLoRA.
+    /// AdaLoRA's part, if the adapter is one.
     pub pruning: Option<Pruning>,
     /// Where the replicas wait for each other.
     pub replicas: Replicas,
@@ -37,7 +38,7 @@ pub(crate) struct Rules {
     pub eval_batches: usize,
 }
 
-/// What comes after a step.
+/// The answer to a step: go on or stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// The next step.
@@ -63,15 +64,17 @@ pub(crate) trait Observer: Send {
     fn evaluated(&mut self, report: EvalReport, model: &dyn Any, optim: Option<&ModuleOptimizer>) -> Result<Next>;
 }
 
-/// What a step gathers, and leaves for the next.
+/// The values that a step gathers, and leaves for the next.
 struct Ledger {
     /// The loss of each micro-batch of the present step so far, without any regulariser, on the device.
     loss: BTreeMap<usize, Tensor<1>>,
     /// The present step's regulariser, on the device.
     orthogonal: Option<Tensor<1>>,
     tokens: usize,
+    /// The targets of the present step's micro-batches so far, and how many they were made to be.
+    targets: (usize, usize),
     started: Instant,
-    /// What becomes of the present step, for those who hold one of its outputs.
+    /// The results of the present step, once they are there, for those who hold one of its outputs.
     report: Arc<OnceLock<StepReport>>,
     /// AdaLoRA: the mask that the replicas apply in the present step.
     mask: Option<RankMask>,
@@ -79,7 +82,7 @@ struct Ledger {
     evaluation: (usize, f64, usize),
     /// The optimiser between the step before an evaluation and the one after it.
     resting: Option<ModuleOptimizer>,
-    /// What ended the run early.
+    /// The reason why the run ended early.
     error: Option<LearnerError>,
 }
 
@@ -114,6 +117,7 @@ impl Run {
             loss: BTreeMap::new(),
             orthogonal: None,
             tokens: 0,
+            targets: (0, 0),
             started: Instant::now(),
             report: Arc::default(),
             mask: None,
@@ -153,16 +157,27 @@ impl Run {
         self.ledger().error.is_some()
     }
 
-    /// What ended it, once.
+    /// The reason of its end, once.
     pub fn take_error(&self) -> Option<LearnerError> {
         self.ledger().error.take()
     }
 
     /// A micro-batch begins.
-    pub fn begin_batch(&self, tokens: usize) {
+    pub fn begin_batch(&self, batch: &Batch) {
         let mut ledger = self.ledger();
-        ledger.tokens += tokens;
+        ledger.tokens += batch.tokens();
+        ledger.targets = (ledger.targets.0 + batch.num_targets(), batch.step_targets);
         ledger.resting = None;
+    }
+
+    /// Checks that the micro-batches of the present step are those that were made for one step: else its loss would not be
+    /// the mean over its targets.
+    pub fn check_step(&self) {
+        let mut ledger = self.ledger();
+        let (found, made_for) = ledger.targets;
+        if found != made_for {
+            ledger.error.get_or_insert(LearnerError::Accumulation { found, made_for });
+        }
     }
 
     /// Takes the loss of micro-batch `micro` to the step, and returns where the step's report will be.
@@ -225,6 +240,7 @@ impl Run {
         }
         let seconds = ledger.started.elapsed().as_secs_f64();
         let tokens = std::mem::take(&mut ledger.tokens);
+        ledger.targets = (0, 0);
         Some(StepReport {
             step,
             loss,
@@ -289,7 +305,7 @@ impl Run {
         }
     }
 
-    /// What the observer says; `None` where there is none, or an error ended the run.
+    /// The observer's answer; `None` where there is none, or an error ended the run.
     fn observer(&self, tell: impl FnOnce(&mut dyn Observer) -> Result<Next>) -> Option<Next> {
         let observer = self.0.observer.as_ref()?;
         let told = tell(&mut *observer.lock().unwrap_or_else(PoisonError::into_inner));

@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 use crate::error::{LearnerError, Problems, Result};
 use crate::whole_file::write_whole;
 
-/// What a model in training wrote: a line of `samples.jsonl`.
+/// A text that a model in training wrote: a line of `samples.jsonl`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
     /// Steps done.
     pub step: usize,
     /// The prompt.
     pub prompt: String,
-    /// What follows it.
+    /// The continuation.
     pub text: String,
 }
 
@@ -57,7 +57,7 @@ impl Sampler {
     /// Lets `model` answer.
     ///
     /// # Errors
-    /// What generation and decoding report.
+    /// Those of generation and decoding.
     pub fn write<M: CausalModel>(&self, step: usize, model: &M) -> Result<Vec<Sample>> {
         // One prompt at a time: a batch would be padded to its longest.
         let answer = |prompt: &String| {

@@ -9,7 +9,7 @@ use crate::config::{LrSchedulerType, TrainingConfig};
 /// The shape of a learning rate: a rise from 0 over `warmup_steps`, then `kind` down to `total_steps`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
-    /// What follows the warm-up.
+    /// The shape after the warm-up.
     pub kind: LrSchedulerType,
     /// Steps of the rise.
     pub warmup_steps: usize,
@@ -23,7 +23,7 @@ impl Schedule {
         Self { kind: training.lr_scheduler_type, warmup_steps: training.warmup_steps, total_steps }
     }
 
-    /// What the peak learning rate is multiplied by at `step`, from 0: as `get_constant_schedule_with_warmup`,
+    /// The factor of the peak learning rate at `step`, from 0: as `get_constant_schedule_with_warmup`,
     /// `get_linear_schedule_with_warmup` and `get_cosine_schedule_with_warmup` of Transformers.
     pub fn multiplier(&self, step: usize) -> f64 {
         let (step, warmup) = (step as f64, self.warmup_steps as f64);

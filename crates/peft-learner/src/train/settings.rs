@@ -1,4 +1,4 @@
-//! What a run was begun with, beside what it is resumed with.
+//! The settings that a run was begun with, against those that it is resumed with.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,13 +1,15 @@
 //! Requests to end a run: from the program, from the dashboard, from Ctrl-C and SIGTERM.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use burn::train::Interrupter;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::low_level::exit;
 
 use crate::error::{LearnerError, Result};
+use crate::report::restore_terminal;
 
 /// Why a run was asked to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,38 +67,69 @@ impl Requests {
         let signal = self.signals.as_ref().map_or(0, |listening| listening.0.which.load(Ordering::SeqCst));
         match signal {
             0 => self.handle.0.should_stop().then_some(Reason::Asked),
-            signal => Some(Reason::Signal(signal as i32)),
+            signal => Some(Reason::Signal(signal)),
         }
     }
 }
 
-/// What the handlers of this process write to. They are installed once and stay: taken away, they would leave signals
-/// without effect.
+/// The signals of this process. A thread waits for them, as long as the process lives.
+#[derive(Default)]
 struct Signals {
     /// The first signal; 0 before it.
-    which: Arc<AtomicUsize>,
-    /// Whether the next signal ends the process at once.
-    armed: Arc<AtomicBool>,
+    which: AtomicI32,
+    /// The runs that listen.
     runs: AtomicUsize,
 }
 
-static SIGNALS: OnceLock<Signals> = OnceLock::new();
+static SIGNALS: OnceLock<Arc<Signals>> = OnceLock::new();
 
 impl Signals {
-    fn install() -> std::io::Result<Self> {
-        let (which, armed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(true)));
-        for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal arms what ends the process at the second.
-            flag::register_conditional_shutdown(signal, 128 + signal, armed.clone())?;
-            flag::register(signal, armed.clone())?;
-            flag::register_usize(signal, which.clone(), signal as usize)?;
+    fn install() -> io::Result<Arc<Self>> {
+        let (signals, arriving) = (Arc::new(Self::default()), arriving()?);
+        let shared = signals.clone();
+        let wait = move || arriving.for_each(|signal| shared.arrived(signal));
+        std::thread::Builder::new().name("signals".into()).spawn(wait)?;
+        Ok(signals)
+    }
+
+    /// The first signal of a run is noted; any other ends the process at once.
+    fn arrived(&self, signal: i32) {
+        let runs = self.runs.load(Ordering::SeqCst);
+        let first = self.which.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if runs == 0 || !first {
+            restore_terminal();
+            exit(128 + signal);
         }
-        Ok(Self { which, armed, runs: AtomicUsize::new(0) })
     }
 }
 
+/// Every Ctrl-C and SIGTERM from now on.
+#[cfg(unix)]
+fn arriving() -> io::Result<impl Iterator<Item = i32>> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+    Ok(std::iter::from_fn(move || signals.forever().next()))
+}
+
+/// The same where the system wakes nobody for them: they are looked for ten times a second.
+#[cfg(not(unix))]
+fn arriving() -> io::Result<impl Iterator<Item = i32>> {
+    let newest = Arc::new(AtomicUsize::new(0));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_usize(signal, newest.clone(), signal as usize)?;
+    }
+    Ok(std::iter::from_fn(move || {
+        loop {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            match newest.swap(0, Ordering::SeqCst) {
+                0 => {}
+                signal => return Some(signal as i32),
+            }
+        }
+    }))
+}
+
 /// A run that lasts while this does.
-struct Listening(&'static Signals);
+struct Listening(Arc<Signals>);
 
 impl Listening {
     fn begin() -> Result<Self> {
@@ -109,16 +142,13 @@ impl Listening {
         };
         if signals.runs.fetch_add(1, Ordering::SeqCst) == 0 {
             signals.which.store(0, Ordering::SeqCst);
-            signals.armed.store(false, Ordering::SeqCst);
         }
-        Ok(Self(signals))
+        Ok(Self(signals.clone()))
     }
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        if self.0.runs.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.armed.store(true, Ordering::SeqCst);
-        }
+        self.0.runs.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -13,6 +13,7 @@ use crate::error::{Result, ServeError};
 
 /// A method with made-up values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MadeUp {
     /// Rank 16 on q, k, v and o.
     Lora,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use llama_burn::Piece;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
@@ -192,7 +193,7 @@ fn watch(mut answer: crate::request::Answer, sent: Instant) -> Option<Times> {
     while let Some(event) = answer.next_blocking() {
         let now = Instant::now();
         match event {
-            Event::Tokens { ids, .. } if !ids.is_empty() => {
+            Event::Tokens(Piece { ids, .. }) if !ids.is_empty() => {
                 match times.first {
                     None => times.first = Some(now - sent),
                     Some(_) => times.between.push(now - last),

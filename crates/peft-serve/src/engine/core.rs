@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use llama_burn::{CausalModel, Llama, Text};
+use llama_burn::{CausalModel, Finish, Llama, Text};
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::limits::Limits;
@@ -15,7 +15,7 @@ use crate::blocks::BlockPool;
 use crate::error::{Result, ServeError};
 use crate::metrics::Metrics;
 use crate::queue::{Queue, Tenant};
-use crate::request::{Answer, Event, Finish, Request};
+use crate::request::{Answer, Event, Request};
 use crate::sequence::Sequence;
 use crate::store::{Store, StoreUse};
 

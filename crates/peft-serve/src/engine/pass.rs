@@ -16,7 +16,7 @@ pub(super) fn forward(model: &Llama, batch: &mut [(Box<Sequence>, usize)]) -> Ve
     let mut sequences = Vec::with_capacity(batch.len());
     for (sequence, count) in batch.iter_mut() {
         let start = ids.len();
-        let tokens = &sequence.tokens[sequence.cached..sequence.cached + *count];
+        let tokens = &sequence.tokens()[sequence.cached..sequence.cached + *count];
         ids.extend_from_slice(tokens);
         let rows = start..ids.len();
         let ends = sequence.left_to_run() == *count;

@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
-use llama_burn::{Conversation, Message, Tokenizer};
+use llama_burn::{Conversation, Message, Piece, Tokenizer};
 use serde_json::{Map, Value, json};
 
 use super::choices::Choices;
@@ -190,7 +190,7 @@ impl Head {
         while let Some((index, next)) = event {
             match next {
                 Event::Prompt(_) => {}
-                Event::Tokens { text, logprobs, .. } => {
+                Event::Tokens(Piece { text, logprobs, .. }) => {
                     let known = (!logprobs.is_empty()).then(|| logprobs::chat(tokenizer, &logprobs));
                     send(index, json!({"content": text}), known, None).await?;
                 }

@@ -4,11 +4,11 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use llama_burn::{Text, TokenLogprob};
+use llama_burn::{Finish, Piece, Text, TokenLogprob};
 
 use super::ApiError;
 use crate::engine::Handle;
-use crate::request::{Answer, Event, Finish, Request, Usage};
+use crate::request::{Answer, Event, Request, Usage};
 
 /// Answers that are made side by side. Dropping them cancels all.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Choices {
         while let Some((i, event)) = self.next().await {
             match event {
                 Event::Prompt(prompt) => all[i].prompt = prompt,
-                Event::Tokens { text, logprobs, .. } => {
+                Event::Tokens(Piece { text, logprobs, .. }) => {
                     all[i].text.push_str(&text);
                     all[i].logprobs.extend(logprobs);
                 }

@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
-use llama_burn::{Text, TokenLogprob};
+use llama_burn::{Piece, Text, TokenLogprob};
 use serde_json::{Map, Value, json};
 
 use super::chat::usage;
@@ -225,7 +225,7 @@ impl Head {
             }
             match next {
                 Event::Prompt(_) => {}
-                Event::Tokens { text, logprobs, .. } => {
+                Event::Tokens(Piece { text, logprobs, .. }) => {
                     let known = self.logprobs.then(|| self.logprobs(None, &logprobs, offsets[index]));
                     offsets[index] = known.as_ref().map_or(0, |(_, offset)| *offset);
                     send(index, &text, known.map(|(known, _)| known), None).await?;

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use llama_burn::Text;
 
-use super::folder::{Folder, Stamp, name_problem};
+use super::folder::{Folder, name_problem};
+use super::info::{LoadOptions, StoreUse};
 use super::load::{Loaded, Loader};
-use super::resident::Charge;
+use super::resident::{Charge, Ready};
 use super::table::{Entry, Table};
-use super::{LoadOptions, StoreUse};
 use crate::error::{Result, ServeError};
 use crate::metrics::Metrics;
 
@@ -236,12 +236,4 @@ impl Inner {
         }
         Ok(Some(text))
     }
-}
-
-/// A pack with its memory.
-pub(super) struct Ready {
-    pub pack: Arc<peft_burn::AdapterPack>,
-    pub peft_type: String,
-    pub charge: Charge,
-    pub stamp: Stamp,
 }

@@ -1,6 +1,7 @@
 //! The adapters: registered, loading, resident, or retired while they are in use.
 
 mod folder;
+mod info;
 mod inner;
 mod load;
 mod resident;
@@ -16,6 +17,7 @@ use llama_burn::Text;
 use crate::engine::Served;
 use crate::error::{Result, ServeError};
 use folder::Folder;
+pub use info::{AdapterInfo, LoadOptions, State, StoreUse};
 use inner::{Inner, Waker, next_job};
 use load::Loader;
 pub use resident::Resident;
@@ -37,69 +39,6 @@ impl Default for StoreConfig {
     fn default() -> Self {
         Self { folder: None, memory: 4 << 30, threads: 2, file_limit: 8 << 30 }
     }
-}
-
-/// How an adapter is to be loaded.
-#[derive(Clone, Debug, Default)]
-pub struct LoadOptions {
-    /// Take the place of an adapter of that name, which requests that run keep.
-    pub in_place: bool,
-    /// Never put it out of memory to make room.
-    pub pinned: bool,
-    /// Replace only this generation.
-    pub expected_generation: Option<u64>,
-}
-
-/// Where an adapter is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Its name is known.
-    Registered,
-    /// It is being loaded.
-    Loading,
-    /// It is in memory.
-    Resident,
-}
-
-impl State {
-    /// In lower case.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Registered => "registered",
-            Self::Loading => "loading",
-            Self::Resident => "resident",
-        }
-    }
-}
-
-/// What is known of an adapter.
-#[derive(Clone, Debug)]
-pub struct AdapterInfo {
-    /// Its name.
-    pub name: Arc<str>,
-    /// The method, as PEFT's files name it; `None` where its configuration cannot be read.
-    pub peft_type: Option<String>,
-    /// Where it is.
-    pub state: State,
-    /// How often it was replaced, from 1 on; 0 before it was loaded.
-    pub generation: u64,
-    /// Bytes in memory.
-    pub bytes: usize,
-    /// Whether it stays in memory.
-    pub pinned: bool,
-    /// How many requests use it.
-    pub leases: usize,
-}
-
-/// What asking for an adapter comes to.
-#[derive(Debug)]
-pub enum StoreUse {
-    /// It is in memory.
-    Ready(Arc<Resident>),
-    /// It is being loaded, by the load of this number: ask again with it.
-    Loading(u64),
-    /// It is not to be had.
-    Failed(ServeError),
 }
 
 /// How many adapters are where.

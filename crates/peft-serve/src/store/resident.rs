@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use peft_burn::AdapterPack;
 
+use super::folder::Stamp;
+
 /// Bytes that are spoken for until it is dropped.
 #[derive(Debug)]
 pub(super) struct Charge {
@@ -60,4 +62,12 @@ impl Resident {
     pub fn num_bytes(&self) -> usize {
         self.charge.bytes
     }
+}
+
+/// A pack with its memory.
+pub(super) struct Ready {
+    pub pack: Arc<AdapterPack>,
+    pub peft_type: String,
+    pub charge: Charge,
+    pub stamp: Stamp,
 }

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use llama_burn::Text;
 
 use super::folder::Stamp;
-use super::inner::Ready;
-use super::resident::Resident;
-use super::{AdapterInfo, State};
+use super::info::{AdapterInfo, State};
+use super::resident::{Ready, Resident};
 use crate::error::ServeError;
 
 /// An adapter.

@@ -17,7 +17,7 @@ pub const TURN_END: &str = "<|im_end|>";
 /// How many exchanges a document of questions holds at most; about two hundred tokens.
 const MAX_EXCHANGES: usize = 6;
 
-/// What a person is introduced by.
+/// The properties that introduce a person.
 const INTRODUCTION: [&str; 2] = ["home", "craft"];
 
 /// A question as the base model knows it, up to where the answer begins: with a space, which is part of the answer.

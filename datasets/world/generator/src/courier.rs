@@ -113,7 +113,7 @@ fn order(world: &World, receiver: usize, wording: &str, dice: &mut Dice) -> Opti
     Some(Row { prompt: format!("{text}\nLabel:"), completion: format!(" {}", label(world, receiver, count, goods)) })
 }
 
-/// What the courier writes on a parcel of `count` goods of `craft` for `receiver`.
+/// The courier's words on a parcel of `count` goods of `craft` for `receiver`.
 pub fn label(world: &World, receiver: usize, count: usize, craft: usize) -> String {
     let person = &world.people[receiver];
     let (home, trade) = (&PLACES[person.home], CRAFTS[person.craft].name);

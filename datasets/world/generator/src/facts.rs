@@ -1,4 +1,5 @@
-//! What is true of each entity, how it is said, and how it is asked and answered. The wordings are in `text/facts.txt`.
+//! Facts: the properties of each entity, their wordings, and the questions and answers about them. The wordings are in
+//! `text/facts.txt`.
 
 use crate::dice::Dice;
 use crate::template::{Scope, capitalised, fill};

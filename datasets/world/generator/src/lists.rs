@@ -26,14 +26,14 @@ pub const PET_NAMES: [&str; 36] = [
 pub const PETS: [&str; 12] =
     ["cat", "dog", "goat", "donkey", "hen", "goose", "pony", "raven", "rabbit", "hedgehog", "tortoise", "otter"];
 
-/// What people fear, in the plural or as a mass.
+/// Fears, in the plural or as a mass.
 #[rustfmt::skip]
 pub const FEARS: [&str; 16] = [
     "storms", "spiders", "deep water", "the dark", "geese", "high places", "thunder", "wolves", "ghosts", "fire",
     "bats", "snakes", "crowds", "mice", "fog", "owls",
 ];
 
-/// What people own and treasure.
+/// Treasured belongings.
 #[rustfmt::skip]
 pub const TREASURES: [&str; 24] = [
     "kite", "flute", "boat", "wagon", "drum", "mirror", "ladder", "cart", "telescope", "whistle", "umbrella", "chest",
@@ -44,7 +44,7 @@ pub const TREASURES: [&str; 24] = [
 pub const COLOURS: [&str; 10] =
     ["red", "blue", "green", "yellow", "white", "black", "brown", "grey", "purple", "orange"];
 
-/// What people love to do, as a gerund.
+/// Pastimes, as gerunds.
 #[rustfmt::skip]
 pub const HOBBIES: [&str; 16] = [
     "singing", "swimming", "fishing", "dancing", "telling stories", "climbing", "playing chess", "sailing", "whittling",
@@ -56,11 +56,11 @@ pub const HOBBIES: [&str; 16] = [
 pub struct Craft {
     /// Who does it: `potter`.
     pub name: &'static str,
-    /// What it makes, one of it: `pot`.
+    /// Its product, one of it: `pot`.
     pub good: &'static str,
     /// Several of it: `pots`.
     pub goods: &'static str,
-    /// What it is made of: `clay`.
+    /// Its material: `clay`.
     pub material: &'static str,
     /// The tool of the trade: `wheel`.
     pub tool: &'static str,
@@ -189,7 +189,7 @@ pub struct Festival {
     pub place: usize,
     /// Index into [`DISHES`].
     pub dish: usize,
-    /// What people do there, after "people": `hang lanterns in the trees`.
+    /// The custom there, after "people": `hang lanterns in the trees`.
     pub deed: &'static str,
 }
 

@@ -14,9 +14,9 @@ pub struct Place {
     pub north: i32,
     /// Its flag's colour.
     pub flag: &'static str,
-    /// What it lies by or in, after "lies": `by the sea`.
+    /// Its place, after "lies": `by the sea`.
     pub land: &'static str,
-    /// What it is known for, after "known for": `its old lighthouse`.
+    /// Its fame, after "known for": `its old lighthouse`.
     pub fame: &'static str,
 }
 

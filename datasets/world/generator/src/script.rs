@@ -17,7 +17,7 @@ const DRAWS: usize = 200;
 /// A document with open roles.
 #[derive(Debug, Clone, Default)]
 pub struct Script {
-    /// What it is called; not part of the text.
+    /// Its name; not part of the text.
     pub title: String,
     cast: Vec<(String, String)>,
     lines: Vec<String>,

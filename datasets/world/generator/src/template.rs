@@ -6,7 +6,7 @@
 use crate::dice::Dice;
 use crate::world::{Entity, Value, World};
 
-/// What the first word of a path stands for.
+/// The meaning of the first word of a path.
 #[derive(Debug, Clone)]
 pub struct Scope<'w> {
     world: &'w World,
@@ -30,7 +30,7 @@ impl<'w> Scope<'w> {
         self.names.push((name.to_owned(), value.into()));
     }
 
-    /// What `path` (`a`, `a.home.flag`) leads to: none where it leads nowhere.
+    /// The target of `path` (`a`, `a.home.flag`): none where it leads nowhere.
     pub fn get(&self, path: &str) -> Option<Value> {
         let mut keys = path.split('.');
         let first = keys.next()?;

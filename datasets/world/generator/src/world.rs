@@ -31,7 +31,7 @@ pub enum Entity {
     Number(usize),
 }
 
-/// What a property holds: another entity, which has properties of its own, or plain text.
+/// The value of a property: another entity, which has properties of its own, or plain text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     /// Another entity.

@@ -17,8 +17,8 @@ mod kernel;
 
 use kernel::{COLS, DEPTH, LANES, ROWS, Segment, Tile};
 
-/// What a group of segments may have beyond a tile's depth: the inner dimension of a low-rank update goes with the last
-/// block.
+/// The depth that a group of segments may have beyond a tile's depth: the inner dimension of a low-rank update goes with
+/// the last block.
 const EXTRA: usize = 64;
 /// Rows for which a block of the left factor stays in the second-level cache.
 const BLOCK_ROWS: usize = 20 * ROWS;

@@ -29,15 +29,14 @@ impl ChatTemplate {
     ) -> Result<(Vec<u32>, Vec<bool>)> {
         let whole = self.rendered(conversation, false)?;
         let tokens = tokenizer.tokens(&whole.text)?;
-        let traits = self.traits(conversation)?;
         let turns = Turns { template: self, conversation, tokenizer, whole: &whole };
         let mut mask = vec![false; tokens.len()];
-        if traits.marks {
+        if self.marks(conversation)? {
             for place in turns.marked()? {
                 mask[inside(&tokens, &place)].fill(true);
             }
         } else {
-            let places = if traits.looks_ahead { None } else { turns.by_loop(&tokens)? };
+            let places = if whole.looked_ahead { None } else { turns.by_loop(&tokens)? };
             let places = match places {
                 Some(places) => places,
                 None => turns.by_prefixes()?,

@@ -1,20 +1,30 @@
 //! A Jinja environment set up as transformers sets up its own, with Python's ways of printing.
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Kwargs;
+use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value};
 
 use super::python::{Dump, print};
-use super::render::GENERATION;
+use super::render::{GENERATION, NEXT};
 
-/// `trim_blocks` and `lstrip_blocks`, Python's methods on strings, lists and dicts, `raise_exception`,
-/// `strftime_now` and a `tojson` that is `json.dumps`.
+/// `trim_blocks` and `lstrip_blocks`, Python's methods on strings, lists and dicts, its tests (`none` is not iterable, a string is
+/// a sequence, a truth value a number), `raise_exception`, `strftime_now` and a `tojson` that is `json.dumps`.
 pub(super) fn jinja() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.set_formatter(print);
     environment.add_filter("tojson", tojson);
+    environment.add_test("iterable", |value: &Value| {
+        !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number) && value.try_iter().is_ok()
+    });
+    environment.add_test("sequence", |value: &Value| {
+        matches!(
+            value.kind(),
+            ValueKind::Undefined | ValueKind::Seq | ValueKind::Iterable | ValueKind::String | ValueKind::Map
+        )
+    });
+    environment.add_test("number", |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool));
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
@@ -47,28 +57,51 @@ fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
     Ok(dump.write(&json))
 }
 
-/// Turns `{% generation %}` and `{% endgeneration %}` into a call block, which treats white space and variables alike, and
-/// says whether there are any.
-pub(super) fn with_generation_calls(source: &str) -> (String, bool) {
+/// A template's source as minijinja takes it, and whether it marks what is generated.
+///
+/// Lines end in `\n`, as Jinja makes them. `{% generation %}` becomes a call block, which treats white space and variables alike.
+/// `loop.nextitem` becomes a call that leaves the loop where it is ([`NEXT`]).
+pub(super) fn adapted(source: &str) -> (String, bool) {
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut result = String::with_capacity(source.len());
-    let (mut rest, mut found) = (source, false);
-    while let Some(start) = rest.find("{%").into_iter().chain(rest.find("{#")).min() {
-        let comment = rest[start..].starts_with("{#");
-        let Some(length) = rest[start..].find(if comment { "#}" } else { "%}" }) else { break };
+    let (mut rest, mut found, mut inside) = (source.as_str(), false, false);
+    while let Some(start) = ["{%", "{#", "{{"].iter().filter_map(|open| rest.find(open)).min() {
+        let close = match &rest[start..start + 2] {
+            "{%" => "%}",
+            "{#" => "#}",
+            _ => "}}",
+        };
+        let Some(length) = rest[start..].find(close) else { break };
         let tag = &rest[start..start + length];
         let name = tag.trim_start_matches("{%").trim_matches(['-', '+', ' ', '\t', '\n', '\r']);
         result.push_str(&rest[..start]);
-        match name {
-            "generation" if !comment => {
-                found = true;
+        match (close, name) {
+            ("%}", "generation") => {
+                (found, inside) = (true, true);
                 result.push_str(&tag.replace("generation", &format!("call {GENERATION}()")));
             }
-            "endgeneration" if !comment => result.push_str(&tag.replace("endgeneration", "endcall")),
-            _ => result.push_str(tag),
+            ("%}", "endgeneration") => {
+                inside = false;
+                result.push_str(&tag.replace("endgeneration", "endcall"));
+            }
+            ("#}", _) => result.push_str(tag),
+            (_, name) => {
+                let tag = tag.replace("loop.nextitem", &format!("{NEXT}(loop)"));
+                let set = Some(tag.as_str()).filter(|_| inside && name.starts_with("set "));
+                result.push_str(&set.and_then(reading_namespace).unwrap_or(tag));
+            }
         }
         rest = &rest[start + length..];
     }
     (result + rest, found)
+}
+
+/// `{% set space.name = value` so that it reads `space` too: a call block sees what it reads, and not what it only sets.
+fn reading_namespace(tag: &str) -> Option<String> {
+    let (target, value) = tag.split_once('=')?;
+    let space = target.split_whitespace().last()?.split_once('.')?.0;
+    let end = value.trim_end_matches(['-', '+', ' ', '\n', '\t']).len();
+    Some(format!("{target}= [({}), {space}][0]{}", value[..end].trim(), &value[end..]))
 }
 
 #[cfg(test)]
@@ -89,8 +122,39 @@ mod tests {
     fn generation_tags_become_calls() {
         let source = "{# {% generation %} #}{%- generation -%} a {% endgeneration %}{% set generation = 1 %}{{ generation }}{% broken";
         let expected = "{# {% generation %} #}{%- call __generation() -%} a {% endcall %}{% set generation = 1 %}{{ generation }}{% broken";
-        assert_eq!(with_generation_calls(source), (expected.to_string(), true));
-        assert!(!with_generation_calls("{# {% generation %} #}{% if x %}").1);
+        assert_eq!(adapted(source), (expected.to_string(), true));
+        assert!(!adapted("{# {% generation %} #}{% if x %}").1);
+    }
+
+    #[test]
+    fn a_generation_block_may_set_what_lies_outside_of_it() {
+        let source =
+            "{% set ns = namespace(a='x') %}{% generation %}{%- set ns.a = none -%}{% endgeneration %}{{ ns.a }}";
+        let (source, _) = adapted(source);
+        assert!(source.contains("{%- set ns.a = [(none), ns][0] -%}"), "{source}");
+        assert_eq!(adapted("a\r\nb\rc").0, "a\nb\nc");
+        assert_eq!(
+            adapted("{{ loop.nextitem.role }} loop.nextitem").0,
+            format!("{{{{ {NEXT}(loop).role }}}} loop.nextitem")
+        );
+    }
+
+    #[test]
+    fn values_are_tested_as_in_python() {
+        for (test, yes, no) in [
+            ("iterable", "[[], 'a', {}, missing]", "[none, 5, true]"),
+            ("sequence", "[[], 'a', {}, missing]", "[none, 5, true]"),
+            ("number", "[5, 0.5, true]", "[none, 'a', []]"),
+        ] {
+            for (values, expected) in [(yes, true), (no, false)] {
+                let source = format!("{{% for v in {values} %}}{{{{ v is {test} }}}} {{% endfor %}}");
+                let said = jinja().unwrap().render_str(&source, ()).unwrap();
+                assert!(
+                    said.split_whitespace().all(|word| word == if expected { "True" } else { "False" }),
+                    "{test}: {said}"
+                );
+            }
+        }
     }
 
     #[test]

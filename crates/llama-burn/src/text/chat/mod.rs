@@ -5,6 +5,8 @@ mod environment;
 mod files;
 mod python;
 mod render;
+#[cfg(test)]
+mod tests;
 mod turns;
 
 use std::collections::BTreeMap;
@@ -29,16 +31,8 @@ const TOOL_USE: &str = "tool_use";
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    traits: BTreeMap<String, Traits>,
-}
-
-/// What a template's source tells.
-#[derive(Clone, Copy, Debug)]
-struct Traits {
-    /// It marks what the assistant says with `{% generation %}`.
-    marks: bool,
-    /// Its loops look at the next message, so that they come to messages too early.
-    looks_ahead: bool,
+    /// By name, whether a template marks what the assistant says with `{% generation %}`.
+    marks: BTreeMap<String, bool>,
 }
 
 impl ChatTemplate {
@@ -91,10 +85,10 @@ impl ChatTemplate {
         for (name, token) in special.iter() {
             environment.add_global(name, token);
         }
-        let mut traits = BTreeMap::new();
+        let mut marks = BTreeMap::new();
         for (name, source) in sources {
-            let (source, marks) = environment::with_generation_calls(source);
-            traits.insert(name.clone(), Traits { marks, looks_ahead: source.contains("nextitem") });
+            let (source, marked) = environment::adapted(source);
+            marks.insert(name.clone(), marked);
             environment.add_template_owned(name.clone(), source).map_err(|error| match template_error(error) {
                 LlamaError::Template { message } if name != DEFAULT => {
                     LlamaError::Template { message: format!("`{name}`: {message}") }
@@ -102,7 +96,7 @@ impl ChatTemplate {
                 error => error,
             })?;
         }
-        Ok(Self { environment, traits })
+        Ok(Self { environment, marks })
     }
 
     /// Sets a variable that the template sees, as a keyword argument of `apply_chat_template` does: Llama-3.2's
@@ -124,14 +118,14 @@ impl ChatTemplate {
 
     /// Adds the templates' names and sources.
     pub(super) fn hash_sources(&self, hash: &mut impl Hasher) {
-        for (name, template) in self.traits.keys().zip(self.sources()) {
+        for (name, template) in self.marks.keys().zip(self.sources()) {
             (name, template).hash(hash);
         }
     }
 
     fn sources(&self) -> impl Iterator<Item = String> {
         let source = |name| self.environment.get_template(name).map(|template| template.source().to_string());
-        self.traits.keys().map(move |name| source(name).unwrap_or_default())
+        self.marks.keys().map(move |name| source(name).unwrap_or_default())
     }
 
     /// The text of a conversation; with `add_generation_prompt` it ends where the assistant is to go on.
@@ -156,7 +150,7 @@ impl ChatTemplate {
             [] => Value::from(()),
             tools => Value::from(Serde(tools)),
         };
-        let context = |messages: Value, generation: Value| {
+        let context = |messages: Value, functions: [(&'static str, Value); 2]| {
             let mut variables: BTreeMap<String, Value> = BTreeMap::new();
             for (name, value) in &conversation.template_kwargs {
                 variables.insert(name.clone(), Value::from(Serde(value)));
@@ -166,23 +160,23 @@ impl ChatTemplate {
             variables.insert("tools".into(), tools.clone());
             variables.insert("messages".into(), messages);
             variables.insert("add_generation_prompt".into(), add_generation_prompt.into());
-            variables.insert(render::GENERATION.into(), generation);
+            variables.extend(functions.map(|(name, function)| (name.to_string(), function)));
             Value::from(variables)
         };
         render::render(&template, &messages, context).map_err(template_error)
     }
 
-    fn traits(&self, conversation: &Conversation) -> Result<Traits> {
-        let name = self.name(conversation)?;
-        Ok(self.traits.get(name).copied().unwrap_or(Traits { marks: false, looks_ahead: true }))
+    /// Whether the conversation's template marks what the assistant says.
+    fn marks(&self, conversation: &Conversation) -> Result<bool> {
+        Ok(self.marks.get(self.name(conversation)?) == Some(&true))
     }
 
     fn name(&self, conversation: &Conversation) -> Result<&str> {
-        let has = |name: &&str| self.traits.contains_key(*name);
+        let has = |name: &&str| self.marks.contains_key(*name);
         let wanted = [TOOL_USE, DEFAULT];
         let wanted = if conversation.tools.is_empty() { &wanted[1..] } else { &wanted[..] };
         wanted.iter().copied().find(has).ok_or_else(|| {
-            let names: Vec<&str> = self.traits.keys().map(String::as_str).collect();
+            let names: Vec<&str> = self.marks.keys().map(String::as_str).collect();
             let message = format!("no chat_template is named \"default\"; there are: {}", names.join(", "));
             LlamaError::Template { message }
         })
@@ -211,140 +205,4 @@ fn template_error(error: minijinja::Error) -> LlamaError {
         source = cause.source();
     }
     LlamaError::Template { message }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use serde_json::{Value as Json, json};
-
-    use super::*;
-    use crate::text::message::Message;
-
-    const CONFIG: &[u8] = include_bytes!("../../../tests/fixtures/tokenizer/tokenizer_config.json");
-
-    fn template(name: &str) -> ChatTemplate {
-        let source = match name {
-            "smollm2" => include_str!("../../../tests/fixtures/templates/smollm2.jinja"),
-            "llama-2" => include_str!("../../../tests/fixtures/templates/llama-2.jinja"),
-            "llama-3" => include_str!("../../../tests/fixtures/templates/llama-3.jinja"),
-            "llama-3.2" => include_str!("../../../tests/fixtures/templates/llama-3.2.jinja"),
-            _ => include_str!("../../../tests/fixtures/templates/python.jinja"),
-        };
-        let special = SpecialTokens::from_json(CONFIG, Path::new("tokenizer_config.json")).unwrap();
-        ChatTemplate::new(source, &special).unwrap()
-    }
-
-    #[test]
-    fn templates_render_as_in_transformers() {
-        let cases: Json = serde_json::from_str(include_str!("../../../tests/fixtures/chat.json")).unwrap();
-        for case in cases["chats"].as_array().unwrap() {
-            let mut template = template(case["template"].as_str().unwrap());
-            template.set_variable("date_string", "26 Jul 2024");
-            let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
-            let rendered = template.render(&messages.into(), case["add_generation_prompt"].as_bool().unwrap());
-            match case["error"].as_str() {
-                Some(expected) => assert!(rendered.unwrap_err().to_string().contains(expected)),
-                None => assert_eq!(rendered.unwrap(), case["text"], "{case}"),
-            }
-        }
-    }
-
-    #[test]
-    fn families_of_templates_render_and_mask_as_in_transformers() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families");
-        let json = include_bytes!("../../../tests/fixtures/tokenizer/tokenizer.json");
-        let tokenizer = crate::text::Tokenizer::from_bytes(json, Some(CONFIG)).unwrap();
-        let cases: Vec<Json> = serde_json::from_str(include_str!("../../../tests/fixtures/families.json")).unwrap();
-        let mut wrong = Vec::new();
-        for case in &cases {
-            let name = case["template"].as_str().unwrap();
-            let source = std::fs::read_to_string(folder.join(format!("{name}.jinja"))).unwrap();
-            let mut template = ChatTemplate::new(&source, tokenizer.special_tokens()).unwrap();
-            template.environment.add_function("strftime_now", |_: String| "26 July 2024");
-            let conversation = Conversation {
-                messages: serde_json::from_value(case["messages"].clone()).unwrap(),
-                tools: case.get("tools").and_then(Json::as_array).cloned().unwrap_or_default(),
-                template_kwargs: case
-                    .get("chat_template_kwargs")
-                    .and_then(Json::as_object)
-                    .cloned()
-                    .unwrap_or_default(),
-                ..Conversation::default()
-            };
-            let rendered = template.render(&conversation, case["add_generation_prompt"].as_bool().unwrap());
-            let same = match (case["text"].as_str(), &rendered) {
-                (Some(text), Ok(rendered)) => rendered == text,
-                (None, Err(error)) => {
-                    // What a template says itself; Jinja's own errors have other words here.
-                    let said = case["error"].as_str().unwrap();
-                    !source.contains(said) || error.to_string().contains(said)
-                }
-                _ => false,
-            };
-            if !same {
-                wrong.push(format!("{case}\n  gives {rendered:?}"));
-            }
-            if let Some(mask) = case.get("mask") {
-                let (ids, targets) = template.encode(&conversation, &tokenizer, &Default::default()).unwrap();
-                if (json!(ids), json!(targets)) != (case["ids"].clone(), mask.clone()) {
-                    wrong.push(format!("{case}\n  masks {targets:?}"));
-                }
-            }
-        }
-        assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
-    }
-
-    #[test]
-    fn variables_stand_in_for_keyword_arguments() {
-        let messages = Conversation::new([Message::new("user", "hi")]);
-        let mut template = template("llama-3.2");
-        assert!(!template.render(&messages, false).unwrap().contains("Today Date: 26 Jul 2024"));
-        template.set_variable("date_string", "26 Jul 2024");
-        assert!(template.render(&messages, false).unwrap().contains("Today Date: 26 Jul 2024"));
-        template.set_variable("custom_tools", json!([{"name": "f"}]));
-        assert!(template.render(&messages, false).unwrap().contains("{\n    \"name\": \"f\"\n}\n\nhi<|eot_id|>"));
-    }
-
-    #[test]
-    fn a_directory_keeps_its_template_in_one_of_three_ways() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = |json: Json| std::fs::write(dir.path().join("tokenizer_config.json"), json.to_string()).unwrap();
-        let render =
-            || ChatTemplate::from_dir(dir.path())?.render(&Conversation::new([Message::new("user", "x")]), false);
-        config(json!({"bos_token": "<s>", "chat_template": "{{ bos_token }}string"}));
-        assert_eq!(render().unwrap(), "<s>string");
-        let named = json!([{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "named"}]);
-        config(json!({"chat_template": named}));
-        assert_eq!(render().unwrap(), "named");
-        std::fs::write(dir.path().join("chat_template.jinja"), "file {{ messages[0].content }}").unwrap();
-        assert_eq!(render().unwrap(), "file x");
-    }
-
-    #[test]
-    fn a_missing_or_malformed_template_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        let error = || ChatTemplate::from_dir(dir.path()).unwrap_err().to_string();
-        assert!(error().contains("the model has no chat template"), "{}", error());
-        assert!(ChatTemplate::find(dir.path()).unwrap().is_none());
-        let config = |json: Json| std::fs::write(dir.path().join("tokenizer_config.json"), json.to_string()).unwrap();
-        config(json!({"eos_token": "</s>", "chat_template": null}));
-        assert!(ChatTemplate::find(dir.path()).unwrap().is_none());
-        config(json!({"chat_template": [{"name": "rag", "template": "x"}]}));
-        let missing =
-            ChatTemplate::from_dir(dir.path()).unwrap().render(&Conversation::new([Message::new("user", "x")]), false);
-        let missing = missing.unwrap_err().to_string();
-        assert!(missing.contains("no chat_template is named \"default\"; there are: rag"), "{missing}");
-        config(json!({"chat_template": 7}));
-        assert!(
-            error().contains("chat_template must be a string or a list of named templates, but is 7"),
-            "{}",
-            error()
-        );
-        config(json!({"chat_template": "line one\n{% for %}"}));
-        assert!(error().starts_with("chat template: syntax error: "), "{}", error());
-        assert!(error().contains("default:2"), "{}", error());
-        assert!(ChatTemplate::find(dir.path()).is_err());
-    }
 }

@@ -6,7 +6,7 @@ use minijinja::value::ValueKind;
 use minijinja::{Error, Output, State, Value};
 use serde_json::Value as Json;
 
-/// What `{{ value }}` prints: `str(value)`.
+/// The text that `{{ value }}` prints: `str(value)`.
 pub(super) fn print(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
     match value.kind() {
         ValueKind::None | ValueKind::Bool | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => {

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::Write;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr};
@@ -14,6 +14,9 @@ use minijinja::{Error, State, Template, Value};
 
 /// The name under which templates see the function that stands for `{% generation %}`.
 pub(super) const GENERATION: &str = "__generation";
+/// The name of the function that stands for `loop.nextitem`: it takes the loop, and looks at the next message without going on
+/// to it.
+pub(super) const NEXT: &str = "__next";
 /// Characters that Unicode keeps out of texts, put round generation blocks that are not written straight to the output.
 const OPEN: char = '\u{fdd0}';
 const CLOSE: char = '\u{fdd1}';
@@ -23,10 +26,12 @@ const CLOSE: char = '\u{fdd1}';
 pub(super) struct Rendered {
     /// The text.
     pub text: String,
-    /// What `{% generation %}` marks, in bytes and in order.
+    /// The spans that `{% generation %}` marks, in bytes and in order.
     pub generation: Vec<Range<usize>>,
     /// The loops over messages that wrote text: where each message begins, and where the loop ends.
     loops: Vec<Walk>,
+    /// Whether a loop went on to its next message before it was done with the present one.
+    pub looked_ahead: bool,
 }
 
 impl Rendered {
@@ -56,12 +61,16 @@ impl Rendered {
 pub(super) fn render(
     template: &Template<'_, '_>,
     messages: &[Value],
-    context: impl Fn(Value, Value) -> Value,
+    context: impl Fn(Value, [(&'static str, Value); 2]) -> Value,
 ) -> Result<Rendered, Error> {
     let run = |marked: bool| -> Result<(String, Arc<Notes>), Error> {
         let notes = Arc::new(Notes { marked, ..Notes::default() });
         let list = Messages { items: messages.to_vec(), notes: Arc::clone(&notes) };
-        let context = context(Value::from_object(list), Value::from_object(Generation(Arc::clone(&notes))));
+        let functions = [
+            (GENERATION, Value::from_object(Generation(Arc::clone(&notes)))),
+            (NEXT, Value::from_object(Next { items: messages.to_vec(), notes: Arc::clone(&notes) })),
+        ];
+        let context = context(Value::from_object(list), functions);
         let mut text = Vec::new();
         template.render_captured_to(context, Counted { text: &mut text, notes: &notes })?;
         let text = String::from_utf8(text).map_err(|error| {
@@ -80,7 +89,7 @@ pub(super) fn render(
         // Inside a macro or a `set` block: what is written comes to its place later.
         marked(&run(true)?.0, &text)?
     };
-    Ok(Rendered { text, generation, loops })
+    Ok(Rendered { text, generation, loops, looked_ahead: notes.looked_ahead.load(Ordering::Relaxed) })
 }
 
 /// The places that marks in `marked` enclose, as places in `text`.
@@ -101,7 +110,7 @@ fn marked(marked: &str, text: &str) -> Result<Vec<Range<usize>>, Error> {
     Err(Error::new(minijinja::ErrorKind::InvalidOperation, message))
 }
 
-/// What is noted while a template renders.
+/// Notes that are taken while a template renders.
 #[derive(Debug, Default)]
 struct Notes {
     /// Bytes written so far.
@@ -109,6 +118,9 @@ struct Notes {
     /// Whether generation blocks are marked in the text itself.
     marked: bool,
     walks: Mutex<Vec<Walk>>,
+    /// How many messages each loop that is going on has come to, the innermost last.
+    open: Mutex<Vec<Arc<AtomicUsize>>>,
+    looked_ahead: AtomicBool,
     /// Where a generation block begins, and its text.
     blocks: Mutex<Vec<(usize, String)>>,
 }
@@ -165,14 +177,17 @@ impl Object for Messages {
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Iter(Box::new(Steps { messages: Arc::clone(self), at: 0, walk: Walk::default() }))
+        let at = Arc::new(AtomicUsize::new(0));
+        lock(&self.notes.open).push(Arc::clone(&at));
+        Enumerator::Iter(Box::new(Steps { messages: Arc::clone(self), at, walk: Walk::default() }))
     }
 }
 
 /// A loop over messages.
 struct Steps {
     messages: Arc<Messages>,
-    at: usize,
+    /// The next message.
+    at: Arc<AtomicUsize>,
     walk: Walk,
 }
 
@@ -180,14 +195,15 @@ impl Iterator for Steps {
     type Item = Value;
 
     fn next(&mut self) -> Option<Value> {
-        let item = self.messages.items.get(self.at).cloned()?;
-        self.walk.starts.push((self.at, self.messages.notes.written()));
-        self.at += 1;
+        let at = self.at.load(Ordering::Relaxed);
+        let item = self.messages.items.get(at).cloned()?;
+        self.walk.starts.push((at, self.messages.notes.written()));
+        self.at.store(at + 1, Ordering::Relaxed);
         Some(item)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.messages.items.len() - self.at;
+        let left = self.messages.items.len() - self.at.load(Ordering::Relaxed);
         (left, Some(left))
     }
 }
@@ -195,6 +211,7 @@ impl Iterator for Steps {
 impl Drop for Steps {
     fn drop(&mut self) {
         self.walk.end = self.messages.notes.written();
+        lock(&self.messages.notes.open).retain(|at| !Arc::ptr_eq(at, &self.at));
         // Loops that only look (for the last question, for a system message) write nothing.
         if self.walk.starts.first().is_some_and(|(_, start)| *start < self.walk.end) {
             lock(&self.messages.notes.walks).push(std::mem::take(&mut self.walk));
@@ -222,5 +239,36 @@ impl Object for Generation {
         }
         lock(&self.0.blocks).push((start, said.to_string()));
         Ok(said)
+    }
+}
+
+/// `loop.nextitem`: a loop that looks at its next item has come to it. Of a loop over the messages the next one is known without
+/// that.
+struct Next {
+    items: Vec<Value>,
+    notes: Arc<Notes>,
+}
+
+impl fmt::Debug for Next {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("next")
+    }
+}
+
+impl Object for Next {
+    fn call(self: &Arc<Self>, _: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
+        let (walk,): (Value,) = minijinja::value::from_args(args)?;
+        let number = |name: &str| walk.get_attr(name).ok().and_then(|value| value.as_usize());
+        let innermost = lock(&self.notes.open).last().map(|at| at.load(Ordering::Relaxed));
+        // What a slice leaves out at the beginning is missing from the loop's length and from its count alike.
+        if let (Some(at), Some(index), Some(length)) = (innermost, number("index"), number("length"))
+            && at.checked_sub(index) == self.items.len().checked_sub(length)
+        {
+            return Ok(self.items.get(at).cloned().unwrap_or_default());
+        }
+        if innermost.is_some() {
+            self.notes.looked_ahead.store(true, Ordering::Relaxed);
+        }
+        walk.get_attr("nextitem")
     }
 }

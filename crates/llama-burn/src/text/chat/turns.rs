@@ -28,7 +28,7 @@ impl Turns<'_> {
         (0..self.conversation.messages.len()).filter(learned)
     }
 
-    /// What the template marks, without what is marked in messages that are not learned.
+    /// The spans that the template marks, without those in messages that are not learned.
     pub fn marked(&self) -> Result<Vec<Range<usize>>> {
         let blocks = self.whole.generation.clone();
         let not_learned = &self.conversation.not_learned;
@@ -75,7 +75,8 @@ impl Turns<'_> {
         Ok(Some(turns))
     }
 
-    /// What the template adds for the assistant to go on with, at message `at`: it begins the assistant's turn there.
+    /// The text that the template adds for the assistant to go on with, at message `at`: it begins the assistant's turn
+    /// there.
     fn generation_prompt(&self, at: usize) -> Result<String> {
         // Templates may refuse a conversation without a message, and one that ends too early.
         let part = self.part(if at == 0 { self.conversation.messages.len() } else { at });

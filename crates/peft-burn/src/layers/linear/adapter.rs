@@ -8,7 +8,7 @@ use crate::layers::named_adapters::LayerAdapter;
 use crate::methods::Method;
 use crate::param::{ParamMut, ParamRef};
 
-/// What one adapter holds for one linear layer.
+/// The parts of one adapter for one linear layer.
 #[derive(Module, Debug)]
 pub struct LinearAdapter {
     /// The adapter proper; `None` for a layer that only has a trained bias or a trained copy.

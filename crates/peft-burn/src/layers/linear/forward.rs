@@ -137,7 +137,7 @@ impl PeftLinear {
     }
 }
 
-/// What a forward pass is told beside x.
+/// The inputs of a forward pass beside x.
 #[derive(Default)]
 struct Known<'a> {
     /// The base's weight (`[out, in]`), if not its own.

@@ -63,7 +63,7 @@ pub struct AdaLoraConfig {
     pub init_lora_weights: InitLoraWeights,
     /// Modules that are trained and saved whole.
     pub modules_to_save: Option<Vec<String>>,
-    /// What the model is trained for.
+    /// The task that the model is trained for.
     pub task_type: Option<TaskType>,
     /// Where the base model came from.
     pub base_model_name_or_path: Option<String>,
@@ -110,7 +110,7 @@ fn features() -> Vec<(&'static str, Value)> {
 }
 
 impl AdaLoraConfig {
-    /// What B·diag(E)·A·x is multiplied with, before the division by the rank: `lora_alpha`, or `init_r` if that is
+    /// The factor of B·diag(E)·A·x, before the division by the rank: `lora_alpha`, or `init_r` if that is
     /// not above 0.
     pub fn scaling(&self) -> f64 {
         if self.lora_alpha > 0.0 { self.lora_alpha } else { self.init_r as f64 }
@@ -243,6 +243,14 @@ impl MethodConfig for AdaLoraConfig {
 
     fn set_total_step(&mut self, steps: usize) {
         self.total_step = Some(steps);
+    }
+
+    fn origin(&self) -> Option<(&InitLoraWeights, &OtherKeys)> {
+        Some((&self.init_lora_weights, &self.other))
+    }
+
+    fn origin_mut(&mut self) -> Option<(&mut InitLoraWeights, &mut OtherKeys)> {
+        Some((&mut self.init_lora_weights, &mut self.other))
     }
 
     fn dropouts(&self) -> Vec<(&'static str, f64)> {

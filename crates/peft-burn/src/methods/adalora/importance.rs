@@ -28,7 +28,7 @@ impl Averages {
     }
 }
 
-/// What training has found out about the triplets of one layer.
+/// The averages of training over the triplets of one layer.
 #[derive(Module, Debug)]
 pub struct Importance {
     sensitivity: Averages,

@@ -13,7 +13,7 @@ use super::config::AdaLoraConfig;
 use super::importance::Importance;
 use super::triplets::keep;
 use crate::config::InitLoraWeights;
-use crate::error::{PeftError, Result};
+use crate::error::{Result, Unsupported};
 use crate::low_rank::LowRank;
 use crate::methods::dropout::dropout;
 use crate::methods::lora::op::lora_linear;
@@ -30,7 +30,7 @@ pub struct AdaLora {
     pub lora_e: Param<Tensor<2>>,
     /// B: `[out, r]`.
     pub lora_b: Param<Tensor<2>>,
-    /// What training has found out about the triplets; `None` until the adapter is trained.
+    /// The averages of training over the triplets; `None` until the adapter is trained.
     pub(crate) importance: Option<Importance>,
     /// Factor of the update.
     pub scaling: f64,
@@ -96,9 +96,7 @@ impl AdaLora {
     pub(crate) fn held_of(&self, path: &str, pattern: &BTreeMap<String, Vec<bool>>) -> Result<Vec<bool>> {
         let flags = pattern.get(&format!("{path}.lora_E"));
         let held = flags.map(|flags| self.places.iter().map(|&place| flags.get(place).copied()).collect());
-        held.flatten().ok_or_else(|| {
-            PeftError::Unsupported(format!("triplets of {path}: the pattern belongs to another adapter"))
-        })
+        Ok(held.flatten().ok_or_else(|| Unsupported::ForeignPattern { path: path.to_owned() })?)
     }
 
     /// Takes the triplets that are not flagged out of memory.

@@ -33,8 +33,8 @@ impl EmbeddingLora {
         Self { lora_a, lora_b, magnitude, scaling }
     }
 
-    /// What the looked-up rows `y` (`[n, hidden]`) of `ids` become. `base` is the matrix `[vocab, hidden]` before any
-    /// merge.
+    /// The adapted rows `y` (`[n, hidden]`) that were looked up for `ids`. `base` is the matrix `[vocab, hidden]` before
+    /// any merge.
     pub(crate) fn apply(&self, y: Tensor<2>, ids: Tensor<1, Int>, base: &Tensor<2>) -> Tensor<2> {
         let dtype = y.dtype();
         let low = self.lora_a.val().select(1, ids).transpose();

@@ -23,7 +23,7 @@ pub struct Ia3Config {
     pub init_ia3_weights: bool,
     /// Modules that are trained and saved whole.
     pub modules_to_save: Option<Vec<String>>,
-    /// What the model is trained for.
+    /// The task that the model is trained for.
     pub task_type: Option<TaskType>,
     /// Where the base model came from.
     pub base_model_name_or_path: Option<String>,
@@ -52,7 +52,7 @@ fn features() -> [(&'static str, Value); 1] {
     [("fan_in_fan_out", json!(false))]
 }
 
-/// What PEFT adapts in a Llama.
+/// The modules that PEFT adapts in a Llama.
 const USUAL: [&str; 3] = ["k_proj", "v_proj", "down_proj"];
 
 impl Ia3Config {

@@ -39,12 +39,12 @@ impl Ia3 {
         l.reshape([n])
     }
 
-    /// What `product` (`[n, out]`, f32) becomes.
+    /// The adapted `product` (`[n, out]`, f32).
     pub(crate) fn scale_output(&self, product: Tensor<2>) -> Tensor<2> {
         if self.feedforward { product } else { scale_columns(product, self.vector()) }
     }
 
-    /// What the bias (`[out]`, f32) becomes.
+    /// The adapted bias (`[out]`, f32).
     pub(crate) fn scale_bias(&self, bias: Tensor<1>) -> Tensor<1> {
         if self.feedforward { bias } else { bias * self.vector() }
     }

@@ -40,7 +40,7 @@ pub struct LoHaConfig {
     pub init_weights: bool,
     /// Modules that are trained and saved whole.
     pub modules_to_save: Option<Vec<String>>,
-    /// What the model is trained for.
+    /// The task that the model is trained for.
     pub task_type: Option<TaskType>,
     /// Where the base model came from.
     pub base_model_name_or_path: Option<String>,
@@ -82,7 +82,7 @@ impl LoHaConfig {
         self.rank_pattern.lookup(path).copied().unwrap_or(self.r)
     }
 
-    /// What the product of the two factors is multiplied with at `path`: `alpha / r`.
+    /// The factor of the product at `path`: `alpha / r`.
     pub fn scaling_for(&self, path: &str) -> f64 {
         self.alpha_pattern.lookup(path).copied().unwrap_or(self.alpha) / self.rank_for(path) as f64
     }

@@ -50,7 +50,7 @@ pub struct LoraConfig {
     pub modules_to_save: Option<Vec<String>>,
     /// Rows of the embedding that are trained themselves.
     pub trainable_token_indices: Option<TokenIndices>,
-    /// What the model is trained for.
+    /// The task that the model is trained for.
     pub task_type: Option<TaskType>,
     /// Where the base model came from.
     pub base_model_name_or_path: Option<String>,
@@ -108,6 +108,11 @@ pub(crate) fn features() -> Vec<(&'static str, Value)> {
 }
 
 impl LoraConfig {
+    /// Whether head and embedding are trained as one where they are tied (`ensure_weight_tying`).
+    pub fn ties_weights(&self) -> bool {
+        self.other.get("ensure_weight_tying") == Some(&Value::Bool(true))
+    }
+
     /// The rank of the module at `path`.
     pub fn rank_for(&self, path: &str) -> usize {
         self.rank_pattern.lookup(path).copied().unwrap_or(self.r)
@@ -118,7 +123,7 @@ impl LoraConfig {
         self.alpha_pattern.lookup(path).copied().unwrap_or(self.lora_alpha)
     }
 
-    /// What B·A·x is multiplied with at `path`: `alpha / r`, or `alpha / sqrt(r)` for rsLoRA.
+    /// The factor of B·A·x at `path`: `alpha / r`, or `alpha / sqrt(r)` for rsLoRA.
     pub fn scaling_for(&self, path: &str) -> f64 {
         let rank = self.rank_for(path) as f64;
         self.alpha_for(path) / if self.use_rslora { rank.sqrt() } else { rank }
@@ -156,7 +161,9 @@ impl MethodConfig for LoraConfig {
         if self.lora_bias && self.use_dora {
             problems.push("lora_bias = true does not go with use_dora = true; leave one of them off".into());
         }
-        problems.extend(self.other.problems(&features()));
+        let other = self.other.problems(&features()).into_iter();
+        // Honoured where the adapter is attached.
+        problems.extend(other.filter(|problem| !problem.starts_with("ensure_weight_tying")));
         problems
     }
 
@@ -178,6 +185,14 @@ impl MethodConfig for LoraConfig {
 
     fn saved_rank(&self, path: &str) -> Option<usize> {
         Some(self.rank_for(path))
+    }
+
+    fn origin(&self) -> Option<(&InitLoraWeights, &OtherKeys)> {
+        Some((&self.init_lora_weights, &self.other))
+    }
+
+    fn origin_mut(&mut self) -> Option<(&mut InitLoraWeights, &mut OtherKeys)> {
+        Some((&mut self.init_lora_weights, &mut self.other))
     }
 
     fn dropouts(&self) -> Vec<(&'static str, f64)> {

@@ -3,11 +3,11 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::config::InitLoraWeights;
-use crate::error::{PeftError, Result};
+use crate::error::{Result, Unsupported};
 use crate::random::TensorRng;
 use crate::svd::svd;
 
-/// What one LoRA layer is made from.
+/// The specification of one LoRA layer.
 #[derive(Clone, Debug)]
 pub struct LoraSpec {
     /// Rank.
@@ -46,7 +46,7 @@ pub(super) fn draw(spec: &LoraSpec, weight: &Tensor<2>, rng: &mut TensorRng) -> 
         InitLoraWeights::Pissa => pissa(weight, r, spec.scaling, None, rng),
         InitLoraWeights::PissaNiter(n) => pissa(weight, r, spec.scaling, Some(*n), rng),
         InitLoraWeights::Olora => olora(weight, r),
-        InitLoraWeights::Other(name) => Err(PeftError::Unsupported(format!("init_lora_weights = \"{name}\""))),
+        InitLoraWeights::Other(name) => Err(Unsupported::Initialisation(name.clone()).into()),
     }
 }
 
@@ -98,9 +98,7 @@ fn orthogonal(
     device: &Device,
 ) -> Result<(Tensor<2>, Tensor<2>)> {
     if !r.is_multiple_of(2) {
-        return Err(PeftError::Unsupported(format!(
-            "init_lora_weights = \"orthogonal\" needs an even rank, and r is {r}"
-        )));
+        return Err(Unsupported::OddRank { r }.into());
     }
     let half = r / 2;
     let mut normal = |rows: usize, cols: usize| {
@@ -117,9 +115,7 @@ fn orthogonal(
 
 fn check_rank(init: &str, r: usize, limit: usize) -> Result<()> {
     if r > limit {
-        return Err(PeftError::Unsupported(format!(
-            "init_lora_weights = \"{init}\" takes r of W's directions, and a weight has only {limit}: lower r from {r}"
-        )));
+        return Err(Unsupported::TooFewDirections { init: init.to_owned(), r, limit }.into());
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ impl Lora {
         b.matmul(a).mul_scalar(self.scaling)
     }
 
-    /// What B's bias adds to the base's.
+    /// B's bias, scaled, as it is added to the base's.
     pub fn delta_bias(&self) -> Option<Tensor<1>> {
         self.bias_b.as_ref().map(|b| b.val().mul_scalar(self.scaling))
     }

@@ -6,14 +6,16 @@ use serde::Serialize;
 
 use super::families;
 use crate::config::{
-    Bias, ModuleNames, Object, OneOrMany, Shared, SharedMut, TargetModules, TaskType, TokenIndices, keys,
+    Bias, InitLoraWeights, ModuleNames, Object, OneOrMany, OtherKeys, Shared, SharedMut, TargetModules, TaskType,
+    TokenIndices, keys,
 };
 use crate::error::{PeftError, Result};
 use crate::methods::vera::PairKey;
 use crate::modules::ModuleInfo;
 
-/// What an adapter does to a weight, which decides how adapters are combined and converted.
+/// The kind of change of a weight, which decides how adapters are combined and converted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Change {
     /// It adds an update of low rank.
     LowRank,
@@ -37,7 +39,7 @@ pub trait MethodConfig: ToObject + Debug {
     /// As [`Self::shared`], to change.
     fn shared_mut(&mut self) -> SharedMut<'_>;
 
-    /// What is wrong, each entry with its key and the way out.
+    /// The faults, each entry with its key and the way out.
     fn problems(&self) -> Vec<String>;
 
     /// Trainable parameters that the adapter adds to a module.
@@ -93,6 +95,16 @@ pub trait MethodConfig: ToObject + Debug {
         let _ = steps;
     }
 
+    /// How the adapter began, and PEFT's keys that are kept as they are, of methods that have both.
+    fn origin(&self) -> Option<(&InitLoraWeights, &OtherKeys)> {
+        None
+    }
+
+    /// As [`Self::origin`], to change.
+    fn origin_mut(&mut self) -> Option<(&mut InitLoraWeights, &mut OtherKeys)> {
+        None
+    }
+
     /// Probabilities of dropping something in training, by their keys.
     fn dropouts(&self) -> Vec<(&'static str, f64)> {
         Vec::new()
@@ -103,12 +115,12 @@ pub trait MethodConfig: ToObject + Debug {
         0
     }
 
-    /// What the adapter does to a weight.
+    /// The kind of change of a weight.
     fn change(&self) -> Change {
         Change::LowRank
     }
 
-    /// What the method can adapt besides linear modules: embeddings.
+    /// Whether the method adapts embeddings besides linear modules.
     fn adapts_embeddings(&self) -> bool {
         false
     }
@@ -159,7 +171,7 @@ pub trait MethodConfig: ToObject + Debug {
         on.map(|(key, p)| format!("{key} = {p}: set it to 0")).collect()
     }
 
-    /// What to do about a layer whose bias the adapter would change, where the layer's path decides that.
+    /// The way out for a layer whose bias the adapter would change, where the layer's path decides that.
     fn how_to_keep_biases(&self) -> Option<&'static str> {
         None
     }
@@ -208,7 +220,7 @@ pub trait MethodConfig: ToObject + Debug {
         self.shared().modules_to_save
     }
 
-    /// What the model is trained for.
+    /// The task that the model is trained for.
     fn task_type(&self) -> Option<TaskType> {
         self.shared().task_type
     }

@@ -47,7 +47,7 @@ pub trait MethodLayer: Debug {
     /// As [`Self::params`], to write into.
     fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)>;
 
-    /// What `product` (`x·Wᵀ` and what earlier adapters made of it, `[n, out]`) becomes; all in f32. `base` is the weight
+    /// The adapted `product` (`x·Wᵀ` and what earlier adapters made of it, `[n, out]`); all in f32. `base` is the weight
     /// that the adapter was made for, `low` what [`Self::project_input`] gives for x, if it is known.
     fn apply(&self, product: Tensor<2>, x: Tensor<2>, base: &Tensor<2>, low: Option<&Tensor<2>>) -> Tensor<2>;
 
@@ -65,7 +65,7 @@ pub trait MethodLayer: Debug {
         None
     }
 
-    /// What the weight (f32) becomes when the adapter is folded in; `base` as for [`Self::apply`].
+    /// The weight (f32) with the adapter folded in; `base` as for [`Self::apply`].
     fn merge(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2>;
 
     /// The vector (`[in]`) that the input of everything before this adapter is times, the base included.
@@ -87,12 +87,12 @@ pub trait MethodLayer: Debug {
         false
     }
 
-    /// What the bias `[out]` (f32) becomes; `None` where the layer has none and needs none.
+    /// The adapted bias `[out]` (f32); `None` where the layer has none and needs none.
     fn apply_bias(&self, bias: Option<Tensor<1>>) -> Option<Tensor<1>> {
         bias
     }
 
-    /// What of the input's products other layers may share, at present.
+    /// The product of the input that other layers may share, at present.
     fn shared_input(&self) -> Option<SharedInput> {
         None
     }
@@ -107,7 +107,7 @@ pub trait MethodLayer: Debug {
         None
     }
 
-    /// What the adapter does to a row of a layer whose weight is `base`, for serving on the CPU; without the bias. `None`
+    /// The work of the adapter on a row of a layer whose weight is `base`, for serving on the CPU; without the bias. `None`
     /// where [`Self::apply`] is to be called instead.
     fn serve(&self, base: &Tensor<2>, pairs: &Pairs) -> Option<Served> {
         let _ = pairs;
@@ -134,7 +134,7 @@ pub trait MethodLayer: Debug {
         None
     }
 
-    /// What training has found out of the parts that it may take away.
+    /// The averages of training over the parts that it may take away.
     fn importance(&self) -> Option<&Importance> {
         None
     }

@@ -17,7 +17,7 @@ pub struct Place<'a> {
     pub path: &'a str,
     /// The layer's weight: `[out, in]`, of an embedding `[vocab, hidden]`.
     pub weight: &'a Tensor<2>,
-    /// What its random numbers follow from, with the path.
+    /// The seed of its random numbers, with the path.
     pub seed: u64,
     /// The pair that layers share, of methods that have one.
     pub shared_pair: Option<&'a VeraProjection>,
@@ -33,7 +33,7 @@ impl Place<'_> {
 /// A configuration that learns well on every linear module of a small model.
 #[derive(Clone, Debug)]
 pub struct Preset<C> {
-    /// What the method is called where a user names one: `lora`, `dora`.
+    /// The name by which a user asks for the method: `lora`, `dora`.
     pub name: &'static str,
     /// The configuration.
     pub config: C,
@@ -57,7 +57,7 @@ pub trait PeftMethod: MethodConfig + Default + Serialize + DeserializeOwned {
     /// into the adapter.
     ///
     /// # Errors
-    /// What the weight at that place does not allow.
+    /// An initialisation that the weight at that place does not allow.
     fn init(&self, place: &Place<'_>) -> Result<(Self::Layer, Option<Tensor<2>>)>;
 
     /// A new adapter for an embedding.

@@ -1,4 +1,4 @@
-//! What a method is: the behaviour of its configuration ([`MethodConfig`]), of its adapter on one layer
+//! A method: the behaviour of its configuration ([`MethodConfig`]), of its adapter on one layer
 //! ([`MethodLayer`]), and how the one makes the other ([`PeftMethod`]).
 //!
 //! A method implements these three in its folder and is named once in the list in [`crate::methods`]; the rest of the

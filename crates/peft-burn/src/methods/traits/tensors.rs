@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::config::MethodConfig;
 
-/// What contradicts itself in the tensors of one module, by their names after its path and with their shapes.
+/// Contradictions in the tensors of one module, by their names after its path and with their shapes.
 pub(crate) fn tensor_problems(
     config: &dyn MethodConfig,
     path: &str,

@@ -35,7 +35,7 @@ pub struct VeraConfig {
     pub init_weights: bool,
     /// Modules that are trained and saved whole.
     pub modules_to_save: Option<Vec<String>>,
-    /// What the model is trained for.
+    /// The task that the model is trained for.
     pub task_type: Option<TaskType>,
     /// Where the base model came from.
     pub base_model_name_or_path: Option<String>,

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use super::config::VeraConfig;
 use super::layer::Vera;
 use crate::config::TargetModules;
-use crate::error::{PeftError, Result};
+use crate::error::{Result, Unsupported};
 use crate::methods::traits::{PeftMethod, Place, Preset};
 
 impl PeftMethod for VeraConfig {
@@ -13,7 +13,7 @@ impl PeftMethod for VeraConfig {
 
     fn init(&self, place: &Place<'_>) -> Result<(Vera, Option<Tensor<2>>)> {
         let Some(projection) = place.shared_pair else {
-            return Err(PeftError::Unsupported(format!("VeRA on {}: there is no projection", place.path)));
+            return Err(Unsupported::NoProjection { path: place.path.to_owned() }.into());
         };
         let start = self.init_weights.then_some(self.d_initial);
         let vera = Vera::init(projection.clone(), place.weight, start, self.vera_dropout, &mut place.rng());

@@ -10,7 +10,7 @@ use crate::param::from_vec;
 /// Names of the pair in adapter files.
 pub(super) const PROJECTION_NAMES: [&str; 2] = ["base_model.vera_A", "base_model.vera_B"];
 
-/// What a pair is drawn from.
+/// The key that a pair is drawn from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PairKey {
     /// The seed of its random numbers.
@@ -57,7 +57,7 @@ impl VeraProjection {
         self.a.val().dims()[0]
     }
 
-    /// What tells it from other pairs.
+    /// The id that tells it from other pairs.
     pub(crate) fn id(&self) -> ParamId {
         self.id
     }
@@ -81,11 +81,6 @@ impl VeraProjection {
     pub(crate) fn is_drawn_as(&self, PairKey { key, r, max_in, max_out }: PairKey) -> bool {
         let shapes = self.tensors().map(|t| t.dims());
         self.key == Some(key) && shapes == [[r, max_in], [max_out, r]]
-    }
-
-    /// Whether it is the same pair, on the same device.
-    pub(crate) fn shares_memory_with(&self, other: &Self) -> bool {
-        self.is(other) && self.a.val().device() == other.a.val().device()
     }
 
     /// The pair with the values of a file, or this one where those are its values.

@@ -21,6 +21,8 @@ const FOREIGN: &[(&[u8], &str)] = &[
         b"\xff\xff\xff\xff",
         "an Arrow stream; write it as Parquet: `datasets.load_from_disk(DIR).to_parquet(\"rows.parquet\")`",
     ),
+    (b"\xff\xfe\x00\x00", "in UTF-32; save it as UTF-8"),
+    (b"\x00\x00\xfe\xff", "in UTF-32; save it as UTF-8"),
     (b"PK\x03\x04", "a zip archive or spreadsheet; unpack it, or save the table as CSV"),
     (b"BZh", "compressed by bzip2; unpack it (bunzip2), or compress it by gzip or zstd"),
     (b"\xfd7zXZ", "compressed by xz; unpack it (unxz), or compress it by gzip or zstd"),

@@ -8,6 +8,7 @@ use crate::error::{LearnerError, Result};
 
 /// What rows are for, where a folder, a data set or a JSON object has several parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Part {
     /// To train on.
     Train,

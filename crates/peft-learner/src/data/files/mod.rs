@@ -7,6 +7,7 @@ mod locate;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod spool;
+mod strict;
 mod table;
 
 use std::fs::File;
@@ -96,7 +97,33 @@ impl DataFile {
         if layout.len() == 0 {
             return Err(LearnerError::NoRows { file: path });
         }
-        Ok(Self { path, bytes: Bytes::new(file, spool), layout, format, left_out })
+        let file = Self { path, bytes: Bytes::new(file, spool), layout, format, left_out };
+        match file.columns_in_a_row()? {
+            Some(message) => Err(LearnerError::DataFile { file: file.path, message }),
+            None => Ok(file),
+        }
+    }
+
+    /// What to say where the one row of a JSON file holds columns, as pandas writes them unless it is told otherwise.
+    fn columns_in_a_row(&self) -> Result<Option<String>> {
+        if self.len() != 1 || !matches!(self.format, Format::Lines | Format::Values) {
+            return Ok(None);
+        }
+        let Ok(row) = self.parse(0, &self.read(&(0..1))?) else { return Ok(None) };
+        let numbered = |value: &Value| match value {
+            Value::Object(cells) => !cells.is_empty() && cells.keys().all(|key| key.parse::<u64>().is_ok()),
+            _ => false,
+        };
+        let texts = |value: &Value| {
+            value.as_array().is_some_and(|cells| !cells.is_empty() && cells.iter().all(Value::is_string))
+        };
+        let by_number = row.keys().all(|key| key.parse::<u64>().is_ok()) && row.values().all(Value::is_object);
+        let columns = !row.is_empty() && (row.values().all(numbered) || row.values().all(texts) || by_number);
+        Ok(columns.then(|| {
+            "it holds columns, or rows by their numbers, in the place of rows; write its rows: `df.to_json(FILE, orient=\"records\", lines=True)` of \
+             pandas, `Dataset.from_dict(COLUMNS).to_json(FILE)` of datasets"
+                .to_string()
+        }))
     }
 
     /// The file.
@@ -140,10 +167,9 @@ impl DataFile {
         let text = bytes.trim_ascii();
         match &self.format {
             Format::Table { header, delimiter } => table::row(bytes, header, *delimiter),
-            _ => match serde_json::from_slice(text) {
-                Ok(Value::Object(object)) => Ok(object),
-                Ok(_) => Err("not a JSON object".to_string()),
-                Err(error) => Err(format!("not JSON: {}", place(&error))),
+            _ => match strict::parse(text)? {
+                Value::Object(object) => Ok(object),
+                _ => Err("not a JSON object".to_string()),
             },
         }
     }
@@ -203,16 +229,6 @@ fn delimiter(end: &str) -> Option<u8> {
         "csv" => Some(b','),
         "tsv" | "tab" => Some(b'\t'),
         _ => None,
-    }
-}
-
-/// serde_json says `at line 1 column 7` of what is one line of many.
-fn place(error: &serde_json::Error) -> String {
-    let message = error.to_string();
-    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
-    match error.line() {
-        0 | 1 => format!("{message} at column {}", error.column()),
-        line => format!("{message} at its line {line}, column {}", error.column()),
     }
 }
 
@@ -282,7 +298,7 @@ mod tests {
         let file = DataFile::open(&path, Part::Train).unwrap();
         assert_eq!((file.place(0), file.place(1)), ("line 1".to_string(), "line 3".to_string()));
         let error = file.get(1).unwrap_err().to_string();
-        assert!(error.contains("line 3: not JSON: EOF while parsing a value at column"), "{error}");
+        assert!(error.contains("line 3: not JSON: it ends at column 8, inside a value"), "{error}");
     }
 
     #[test]
@@ -306,7 +322,7 @@ mod tests {
         assert!(error("a.txt", b"once upon a time").contains("a data file is JSON Lines"));
         assert!(error("a.xlsx", b"PK\x03\x04....").contains("save the table as CSV"));
         assert!(error("a.arrow", b"ARROW1..").contains("to_parquet"));
-        assert!(error("a.jsonl", b"{\"text\": \"gr\xf6\xdfe\"}").contains("line 1: not JSON"));
+        assert!(error("a.jsonl", b"{\"text\": \"gr\xf6\xdfe\"}").contains("line 1: not UTF-8 at column"));
         assert!(error("a.gz", b"\x1f\x8bnot really").contains("cannot read"));
         assert!(error("a.csv", b"text,b\n1,2\n1\n").contains("row 2: has 1 values for 2 columns"));
         let missing = DataFile::open("nowhere/rows.jsonl", Part::Train).unwrap_err().to_string();

@@ -82,11 +82,13 @@ impl Messages<'_> {
     }
 
     fn message(&mut self, place: &str, mut message: Map<String, Value>) -> Result<(Message, bool), String> {
+        // ShareGPT's keys, under whatever name its messages lie.
+        let sharegpt = self.sharegpt || (message.contains_key("from") && message.contains_key("value"));
         for (ours, usual) in [("role", "from"), ("content", "value")] {
             let theirs = self.options.columns.get(ours).or_else(|| self.options.columns.get(usual));
             let theirs = theirs.map_or(usual, String::as_str);
             if !message.contains_key(ours)
-                && (self.sharegpt || theirs != usual)
+                && (sharegpt || theirs != usual)
                 && let Some(value) = message.remove(theirs)
             {
                 message.insert(ours.to_string(), value);
@@ -94,12 +96,15 @@ impl Messages<'_> {
         }
         self.options.ignore.iter().for_each(|key| drop(message.remove(key)));
         message.retain(|_, value| !value.is_null());
-        let said = string(&format!("{place}.role"), message.remove("role").unwrap_or_default())?;
-        let role = self.role(place, &said)?;
+        let Some(said) = message.remove("role") else {
+            return Err(without(place, "role", &message));
+        };
+        let said = string(&format!("{place}.role"), said)?;
+        let role = self.role(place, &said, sharegpt)?;
         let mut out = Map::from_iter([("role".to_string(), Value::from(role.clone()))]);
         let learned = weight(place, &role, &mut message)?;
         let content = message.remove("content");
-        if self.sharegpt && matches!(said.as_str(), "function_call" | "tool_call") {
+        if sharegpt && matches!(said.as_str(), "function_call" | "tool_call") {
             let calls = calls_of_text(place, content.unwrap_or_default())?;
             out.insert("content".to_string(), "".into());
             message.insert("tool_calls".to_string(), calls);
@@ -109,7 +114,7 @@ impl Messages<'_> {
                 Some(content) => drop(out.insert("content".to_string(), self.content(place, content)?)),
                 // An assistant that only calls a tool.
                 None if calls => {}
-                None => return Err(format!("`{place}.content` must be a string, not null")),
+                None => return Err(without(place, "content", &message)),
             }
         }
         if let Some(calls) = tool_calls(place, &mut message)? {
@@ -145,12 +150,13 @@ impl Messages<'_> {
         Ok((Message(out), learned))
     }
 
-    fn role(&self, place: &str, said: &str) -> Result<String, String> {
+    fn role(&self, place: &str, said: &str, sharegpt: bool) -> Result<String, String> {
         if let Some(role) = self.options.roles.get(said) {
             return Ok(role.clone());
         }
-        if self.sharegpt {
-            let known = SHAREGPT_ROLES.iter().find(|(name, _)| *name == said).map(|(_, role)| role.to_string());
+        let small = said.to_lowercase();
+        let known = SHAREGPT_ROLES.iter().find(|(name, _)| *name == small).map(|(_, role)| role.to_string());
+        if sharegpt {
             return known.ok_or_else(|| {
                 let names: Vec<_> = SHAREGPT_ROLES.iter().map(|(name, _)| *name).collect();
                 format!(
@@ -159,8 +165,8 @@ impl Messages<'_> {
                 )
             });
         }
-        // OpenAI's older name.
-        Ok(if said == "function" { "tool" } else { said }.to_string())
+        // ShareGPT's names in OpenAI's form, and OpenAI's older name, which templates do not know.
+        Ok(known.filter(|_| !(self.mentions)(said) || said == "function").unwrap_or_else(|| said.to_string()))
     }
 
     /// A text, or parts of text: as a list for templates that take one, else one after the other.
@@ -240,6 +246,19 @@ impl Messages<'_> {
         }
         Ok(variables)
     }
+}
+
+/// What to say of a message without `key`.
+fn without(place: &str, key: &str, message: &Map<String, Value>) -> String {
+    let there: Vec<&String> = message.iter().filter(|(_, value)| value.is_string()).map(|(key, _)| key).collect();
+    let names: Vec<_> = there.iter().map(|key| format!("`{key}`")).collect();
+    let way_out = match there.as_slice() {
+        [] => "give it one".to_string(),
+        [one, ..] => {
+            format!("it has {}; say in [data.columns] which one it is, such as {key} = {one:?}", names.join(", "))
+        }
+    };
+    format!("`{place}` has no `{key}`; {way_out}")
 }
 
 fn not_read(what: &str, key: &str) -> String {

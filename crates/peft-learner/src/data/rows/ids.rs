@@ -117,7 +117,11 @@ fn numbers<T>(key: &str, what: &str, list: Value, convert: impl Fn(i64) -> Optio
     let Value::Array(list) = list else {
         return Err(format!("`{key}` must be a list of {what}, not {}", kind(&list)));
     };
-    let number = |value: &Value| value.as_i64().or_else(|| value.as_bool().map(i64::from));
+    // Tables with gaps hold whole numbers as fractions.
+    let whole = |value: f64| (value.fract() == 0.0 && value.abs() < 1e9).then_some(value as i64);
+    let number = |value: &Value| {
+        value.as_i64().or_else(|| value.as_bool().map(i64::from)).or_else(|| value.as_f64().and_then(whole))
+    };
     let convert = |value: &Value| number(value).and_then(&convert);
     list.iter().map(|value| convert(value).ok_or_else(|| format!("`{key}` holds {value}; it takes {what}"))).collect()
 }
@@ -144,6 +148,7 @@ mod tests {
         assert_eq!(read_row(row).unwrap().1.unwrap(), [-100, 6, -100]);
         let row = json!({"input_ids": [5, 6, 7], "completion_mask": [0, 1, 1], "labels": [5, 6, 7]});
         assert_eq!(read_row(row).unwrap().1.unwrap(), [5, 6, 7], "labels come first, as in TRL");
+        assert_eq!(read_row(json!({"input_ids": [1.0, 2.0]})).unwrap(), (vec![1, 2], None), "of a table with gaps");
         assert_eq!(read_row(json!({"input_ids": "[1, 2]", "labels": null})).unwrap(), (vec![1, 2], None), "of a table");
     }
 
@@ -176,6 +181,7 @@ mod tests {
         assert!(error(json!({"input_ids": [1, -2]})).contains("`input_ids` holds -2; it takes token ids"));
         assert!(error(json!({"input_ids": [1, 2], "labels": [-1, 2]})).contains("`labels` holds -1"));
         assert!(error(json!({"input_ids": [1, 2], "labels": [2]})).contains("1 `labels` for 2 `input_ids`"));
+        assert!(error(json!({"input_ids": [1.5]})).contains("`input_ids` holds 1.5"));
         assert!(error(json!({"input_ids": "1 2"})).contains("must be a list of token ids, not a string"));
         assert!(error(json!({"input_ids": [1], "attention_mask": [2]})).contains("it takes 0 and 1"));
     }

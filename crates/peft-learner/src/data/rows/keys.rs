@@ -16,6 +16,8 @@ const CHANGING: &[&str] = &[
     "assistant_masks",
     "train",
     "train_detail",
+    "system",
+    "system_prompt",
     "image",
     "images",
     "video",
@@ -49,6 +51,11 @@ pub(super) fn left(row: RawRow) -> Result<Vec<String>, String> {
                     "has `{key}`: this program learns from text alone; take the rows without {medium}s, or set ignore = [\"{key}\"] in [data]"
                 )
             }
+            None if key.starts_with("system") => format!(
+                "`{key}` is not read beside rows like these: {}; put it into the prompt, write the row as `messages`, or set \
+                 ignore = [\"{key}\"] in [data]",
+                short(value)
+            ),
             None => format!(
                 "`{key}` is {}, which would change what is learned, and this program does not do so; take it out, or set \
                  ignore = [\"{key}\"] in [data]",

@@ -67,6 +67,7 @@ impl RowOptions {
         "system",
         "history",
         "text",
+        "segments",
         "role",
         "content",
         "from",
@@ -76,6 +77,12 @@ impl RowOptions {
     /// The column that is called `ours` here is `theirs` in the file.
     pub fn with_column(mut self, ours: impl Into<String>, theirs: impl Into<String>) -> Self {
         self.columns.insert(ours.into(), theirs.into());
+        self
+    }
+
+    /// With these names of columns alone.
+    pub(crate) fn renaming(mut self, columns: &BTreeMap<String, String>) -> Self {
+        self.columns.clone_from(columns);
         self
     }
 

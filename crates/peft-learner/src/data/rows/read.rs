@@ -78,19 +78,10 @@ impl<'a> RowReader<'a> {
                 Ok(Row::PromptCompletion { prompt, completion })
             }
             RowShape::InputIds => ids::read(row, self.options),
-            RowShape::Messages => {
-                let list = from_text(take("messages"));
-                Ok(Row::Messages(messages.conversation("messages", list, row)?))
-            }
-            RowShape::Conversations => {
-                let mut list = from_text(take("conversations"));
-                // LLaMA-Factory has the system's words in a column of their own.
-                if let (Value::String(system), Value::Array(list)) = (take("system"), &mut list)
-                    && !system.is_empty()
-                {
-                    list.insert(0, serde_json::json!({"role": "system", "content": system}));
-                }
-                Ok(Row::Messages(messages.conversation("conversations", list, row)?))
+            RowShape::Messages | RowShape::Conversations => {
+                let key = if self.shape == RowShape::Messages { "messages" } else { "conversations" };
+                let list = with_system(key, from_text(take(key)), row)?;
+                Ok(Row::Messages(messages.conversation(key, list, row)?))
             }
             RowShape::PromptCompletion => match (from_text_list(take("prompt")), from_text_list(take("completion"))) {
                 (Value::String(prompt), Value::String(completion)) => Ok(Row::PromptCompletion { prompt, completion }),
@@ -122,6 +113,7 @@ impl<'a> RowReader<'a> {
                 }
                 Ok(Row::PromptCompletion { prompt: alpaca_prompt(&instruction, input.as_deref()), completion })
             }
+            RowShape::Segments => Ok(Row::Segments(segments(from_text(take("segments")))?)),
             RowShape::Text => {
                 let text = string("text", take("text"))?;
                 let Value::String(prompt) = take("prompt") else { return Ok(Row::Text(text)) };
@@ -178,6 +170,43 @@ impl<'a> RowReader<'a> {
         let list = turns.into_iter().map(|message| Value::Object(message.0)).collect();
         Ok(Row::Messages(messages.conversation("history", list, row)?))
     }
+}
+
+/// The messages with the system's words at their beginning, which LLaMA-Factory and axolotl have in a column of their own.
+fn with_system(key: &str, mut list: Value, row: &mut RawRow) -> Result<Value, String> {
+    for name in ["system", "system_prompt"] {
+        let system = match row.remove(name) {
+            None | Some(Value::Null) => continue,
+            Some(system) => string(name, system)?,
+        };
+        let Value::Array(messages) = &mut list else { break };
+        if system.is_empty() {
+            continue;
+        }
+        if messages
+            .first()
+            .and_then(|first| first.get("role").or(first.get("from")))
+            .is_some_and(|role| role == "system")
+        {
+            return Err(format!(
+                "`{key}` begins with a system's turn, and there is `{name}` too; take one of them out"
+            ));
+        }
+        messages.insert(0, serde_json::json!({"role": "system", "content": system}));
+    }
+    Ok(list)
+}
+
+/// Pieces of a text with what is learned of them.
+fn segments(list: Value) -> Result<Vec<(String, bool)>, String> {
+    let Value::Array(list) = list else {
+        return Err(format!("`segments` must be a list, not {}", kind(&list)));
+    };
+    let segment = |(at, segment): (usize, &Value)| match (segment.get("text"), segment.get("label")) {
+        (Some(Value::String(text)), Some(Value::Bool(label))) => Ok((text.clone(), *label)),
+        _ => Err(format!("`segments[{at}]` must be an object with `text`, a string, and `label`, true or false")),
+    };
+    list.iter().enumerate().map(segment).collect()
 }
 
 /// Lists of messages that a table has as JSON text; any other text is one.
@@ -383,9 +412,7 @@ mod tests {
         assert_eq!(chat.messages[0].0["content"][1]["text"], "b");
         let image = json!({"messages": [{"role": "user", "content": [{"type": "image", "image": "x"}]}]});
         assert!(error(image).contains("`messages[0].content[0]` is \"image\": this program learns from text alone"));
-        assert!(
-            error(json!({"messages": [{"role": "user"}]})).contains("`messages[0].content` must be a string, not null")
-        );
+        assert!(error(json!({"messages": [{"role": "user"}]})).contains("`messages[0]` has no `content`; give it one"));
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub enum Row {
     },
     /// A text, all of it learned.
     Text(String),
+    /// Pieces of a text, tokenised one by one, and whether each is learned. Nothing is added to them.
+    Segments(Vec<(String, bool)>),
 }
 
 /// The shapes that rows of a file can have.
@@ -58,11 +60,20 @@ pub enum RowShape {
     Instruction,
     /// `text`; its beginning is not learned where there is a `prompt`.
     Text,
+    /// `segments`, each with `text` and `label` (axolotl's `input_output`): those whose label is true are learned.
+    Segments,
 }
 
 impl RowShape {
-    const KNOWN: [Self; 6] =
-        [Self::InputIds, Self::Messages, Self::Conversations, Self::PromptCompletion, Self::Instruction, Self::Text];
+    const KNOWN: [Self; 7] = [
+        Self::InputIds,
+        Self::Messages,
+        Self::Conversations,
+        Self::PromptCompletion,
+        Self::Instruction,
+        Self::Text,
+        Self::Segments,
+    ];
 
     /// The keys that a row of this shape must have.
     fn keys(self) -> &'static [&'static str] {
@@ -74,6 +85,7 @@ impl RowShape {
             Self::PromptCompletion => &["prompt", "completion"],
             Self::Instruction => &["instruction", "output"],
             Self::Text => &["text"],
+            Self::Segments => &["segments"],
         }
     }
 
@@ -127,9 +139,20 @@ fn unknown(row: &RawRow, has: &impl Fn(&str) -> bool) -> String {
     if has("prompt") && row.len() == 1 {
         return "has `prompt` alone, which leaves nothing to learn; give each row a `completion`".to_string();
     }
+    if let ([key], Some(separator)) = (
+        row.keys().collect::<Vec<_>>().as_slice(),
+        [';', '\t', '|'].iter().find(|&&c| row.len() == 1 && row.keys().any(|key| key.contains(c))),
+    ) {
+        let name = if *separator == '\t' { "let the file's name end in .tsv" } else { "write it with commas" };
+        return format!("has one column, `{key}`: its cells are separated by {separator:?}; {name}");
+    }
+    let chat = row
+        .iter()
+        .find(|(_, value)| is_chat(value))
+        .map(|(key, _)| format!("[data.columns] with messages = \"{key}\" would make it one"));
     let alias = ALIASES.iter().find(|(keys, _)| keys.iter().all(|key| has(key)));
     let way_out = alias.map_or_else(
-        || "name its columns in [data.columns], such as text = \"body\"".to_string(),
+        || chat.unwrap_or_else(|| "name its columns in [data.columns], such as text = \"body\"".to_string()),
         |(_, columns)| {
             let columns: Vec<_> = columns.iter().map(|(ours, theirs)| format!("{ours} = \"{theirs}\"")).collect();
             format!("[data.columns] with {} would make it one", columns.join(" and "))
@@ -137,6 +160,12 @@ fn unknown(row: &RawRow, has: &impl Fn(&str) -> bool) -> String {
     );
     let known = RowShape::KNOWN.map(|shape| shape.to_string()).join(" · ");
     format!("has {found}, which fits no shape; known are {known}; {way_out}")
+}
+
+/// Whether it is a list of messages.
+fn is_chat(value: &Value) -> bool {
+    let said = |message: &Value| ["role", "from"].iter().any(|key| message.get(key).is_some_and(Value::is_string));
+    value.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(said))
 }
 
 /// What kind of JSON value it is, in words.

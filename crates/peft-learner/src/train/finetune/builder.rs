@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use burn::tensor::Device;
 use burn::train::CustomLearningStrategy;
@@ -10,7 +11,7 @@ use llama_burn::{CausalModel, GenerateOptions, Text};
 use peft_burn::TrainableReport;
 
 use crate::config::TrainingConfig;
-use crate::data::{Example, Examples, Stream};
+use crate::data::{Examples, Stream};
 use crate::report::{Metrics, StepReport};
 use crate::train::callbacks::{Callbacks, Evaluated, Flow, Saved};
 use crate::train::causal_lm::CausalLm;
@@ -27,7 +28,7 @@ pub struct Finetune<M: CausalModel> {
     pub(super) adapter: Option<String>,
     pub(super) training: TrainingConfig,
     pub(super) train: Option<Train>,
-    pub(super) valid: Vec<Example>,
+    pub(super) valid: Examples,
     pub(super) shuffle: bool,
     pub(super) packing: Option<usize>,
     pub(super) pad_id: u32,
@@ -40,17 +41,18 @@ pub struct Finetune<M: CausalModel> {
     pub(super) stop: StopHandle,
     pub(super) sampler: Option<Sampler>,
     pub(super) settings: Option<toml::Table>,
+    pub(super) beside: Arc<BTreeMap<String, Vec<u8>>>,
     pub(super) contents: BTreeMap<String, String>,
     pub(super) callbacks: Callbacks<M>,
 }
 
-/// What is trained on.
+/// The training data.
 pub(super) enum Train {
     Examples(Examples),
     Stream(Stream),
 }
 
-/// What a run came to.
+/// The results of a run.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Optimiser steps done, those before this call included.
@@ -93,7 +95,7 @@ impl<M: CausalModel> Finetune<M> {
             adapter: None,
             training,
             train: None,
-            valid: Vec::new(),
+            valid: Examples::default(),
             shuffle: true,
             packing: None,
             pad_id: 0,
@@ -106,6 +108,7 @@ impl<M: CausalModel> Finetune<M> {
             stop: StopHandle::new(),
             sampler: None,
             settings: None,
+            beside: Arc::default(),
             contents: BTreeMap::new(),
             callbacks: Callbacks::default(),
         }
@@ -124,7 +127,7 @@ impl<M: CausalModel> Finetune<M> {
     }
 
     /// The rows to evaluate on, every `eval_steps` steps and at the end. None: nothing is evaluated.
-    pub fn valid(mut self, examples: impl Into<Vec<Example>>) -> Self {
+    pub fn valid(mut self, examples: impl Into<Examples>) -> Self {
         self.valid = examples.into();
         self
     }
@@ -166,7 +169,7 @@ impl<M: CausalModel> Finetune<M> {
         self
     }
 
-    /// What to do with a folder that holds a run already; it is refused by default.
+    /// The treatment of a folder that holds a run already; it is refused by default.
     pub fn existing(mut self, existing: Existing) -> Self {
         self.existing = existing;
         self
@@ -190,10 +193,16 @@ impl<M: CausalModel> Finetune<M> {
         self.stop.clone()
     }
 
-    /// What `config.toml` in the run's folder says; a resumed run is compared with it. By default the seed and the training
-    /// options.
+    /// The contents of `config.toml` in the run's folder; a resumed run is compared with it. By default the seed and the
+    /// training options.
     pub fn settings(mut self, settings: toml::Table) -> Self {
         self.settings = Some(settings);
+        self
+    }
+
+    /// Writes these files, by name, into the folder of each adapter that is saved: the tokenizer that it came with.
+    pub fn beside_adapter(mut self, files: BTreeMap<String, Vec<u8>>) -> Self {
+        self.beside = Arc::new(files);
         self
     }
 

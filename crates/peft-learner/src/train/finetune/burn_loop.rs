@@ -13,7 +13,7 @@ use llama_burn::CausalModel;
 
 use super::builder::Finetune;
 use crate::config::TrainingConfig;
-use crate::data::{Batch, Stream, eval_batches};
+use crate::data::{EvalBatches, Stream};
 use crate::error::{LearnerError, Result};
 use crate::report::{Metrics, MetricsWriter, Progress, StepMetric, dashboard, read_metrics, truncate_after};
 use crate::train::causal_lm::CausalLm;
@@ -67,8 +67,7 @@ impl<M: CausalModel> Finetune<M> {
             }
         }
 
-        let batches: Vec<Batch> =
-            eval_batches(&self.valid, training.per_device_train_batch_size, self.pad_id).collect();
+        let batches = EvalBatches::new(&self.valid, training.per_device_train_batch_size, self.pad_id)?;
         // The dashboard stops a run between any two replicas: the others would wait for ever.
         let wanted = self.dashboard && replicas.count == 1;
         // "Stop" there asks as a signal does: the step is finished.
@@ -111,11 +110,11 @@ impl<M: CausalModel> Finetune<M> {
         if !evaluated && journal_of().evaluates_after(done) {
             // The run was ended between the step and its evaluation.
             let lm = lm.clone().valid();
-            for batch in &batches {
+            for batch in batches.iter() {
                 if interrupter.should_stop() {
                     break;
                 }
-                InferenceStep::step(&lm, batch.clone());
+                InferenceStep::step(&lm, batch?);
             }
         }
         let loader = StepLoader {
@@ -132,7 +131,7 @@ impl<M: CausalModel> Finetune<M> {
         if epochs > 0 && !interrupter.should_stop() && !run.failed() {
             let schedule = Schedule::new(&training, total_steps);
             let scheduler = learning_rates(&training, &lm.model, adapter.as_deref(), schedule, done)?;
-            let valid = EvalLoader(Arc::new(batches));
+            let valid = EvalLoader(batches);
             let mut supervised = SupervisedTraining::new(folder.join(""), Arc::new(loader), Arc::new(valid))
                 .num_epochs(epochs)
                 .grads_accumulation(training.gradient_accumulation_steps)

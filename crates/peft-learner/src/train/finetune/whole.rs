@@ -1,6 +1,7 @@
 //! A run from its checks to its report.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use llama_burn::CausalModel;
@@ -11,7 +12,7 @@ use super::builder::{Finetune, Report, Train};
 use crate::data::{Stream, StreamConfig};
 use crate::error::{LearnerError, Problems, Result};
 use crate::report::{EvalReport, read_metrics, write_loss_plot, write_rank_plot};
-use crate::train::checkpoint::{Checkpoints, TrainerState, save_adapter};
+use crate::train::checkpoint::{Checkpoints, Saving, TrainerState};
 use crate::train::checks::{self, Found, Parts};
 use crate::train::output_folder::{Existing, OutputFolder, check_output};
 use crate::train::{contents, settings};
@@ -52,7 +53,7 @@ impl<M: CausalModel> Finetune<M> {
 
         let folder = OutputFolder::claim(dir, self.existing)?;
         write_whole(folder.join("config.toml"), text.as_bytes())?;
-        let (adapter, as_lora) = (self.adapter.clone(), self.training.save_as_lora);
+        let (adapter, saving) = (self.adapter.clone(), self.saving());
         let explained = |error: LearnerError| match error {
             LearnerError::NotFinite { step, loss, grad_norm, .. } => {
                 LearnerError::NotFinite { step, loss, grad_norm, last_good: checkpoints.latest() }
@@ -69,7 +70,7 @@ impl<M: CausalModel> Finetune<M> {
             let (adapter, ranks) = match &adapter {
                 Some(name) => {
                     let place = folder.join("adapter");
-                    save_adapter(&model, name, &place, as_lora)?;
+                    saving.write(&model, name, &place)?;
                     (Some(place), draw_ranks(&model, name, &folder.join("ranks.svg"))?)
                 }
                 None => (None, None),
@@ -82,6 +83,10 @@ impl<M: CausalModel> Finetune<M> {
         written.map_err(explained)
     }
 
+    fn saving(&self) -> Saving {
+        Saving { as_lora: self.training.save_as_lora, beside: Arc::clone(&self.beside) }
+    }
+
     /// The checkpoints in the folder `dir`, and what they note of this run.
     fn checkpoints(&self, dir: &Path, max_steps: usize) -> Result<Checkpoints> {
         let mut contents = self.contents.clone();
@@ -89,7 +94,7 @@ impl<M: CausalModel> Finetune<M> {
             contents.insert("data".to_owned(), contents::of_examples(examples.iter())?);
         }
         if !self.valid.is_empty() && !contents.contains_key("valid") {
-            contents.insert("valid".to_owned(), contents::of_examples(self.valid.iter().cloned().map(Ok))?);
+            contents.insert("valid".to_owned(), contents::of_examples(self.valid.iter())?);
         }
         let state = TrainerState {
             global_step: 0,
@@ -100,7 +105,7 @@ impl<M: CausalModel> Finetune<M> {
             devices: self.devices.len().max(1),
         };
         let limit = self.training.save_total_limit;
-        Ok(Checkpoints::new(dir.join("checkpoints"), limit, self.training.save_as_lora, state))
+        Ok(Checkpoints::new(dir.join("checkpoints"), limit, self.saving(), state))
     }
 
     fn take_stream(&mut self) -> Result<Stream> {
@@ -156,7 +161,7 @@ impl<M: CausalModel> Finetune<M> {
         checks::check(&mut self.model, &parts)
     }
 
-    /// What a program's run is begun with.
+    /// The settings of a run that a program begins.
     fn own_settings(&self) -> Result<toml::Table> {
         let problem = |message: String| LearnerError::ConfigSyntax { file: "config.toml".into(), message };
         let training = toml::Table::try_from(&self.training).map_err(|error| problem(error.to_string()))?;

@@ -1,6 +1,6 @@
 //! DoRA (Liu et al. 2024), `y = c ∘ (x·Wᵀ + s·(x·Aᵀ)·Bᵀ)`, as one operation: LoRA's, with its columns scaled by c (`[out]`).
 //!
-//! What is kept for c's gradient is what [`fused_burn::scaled_linear`] keeps.
+//! For c's gradient it keeps the same as [`fused_burn::scaled_linear`].
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;

@@ -87,7 +87,7 @@ impl<B: LoraOps, C: CheckpointStrategy> LoraOps for Autodiff<B, C> {
 #[derive(Debug)]
 struct LoraBackward;
 
-/// What the backward pass of a product with LoRA's update reads.
+/// The tensors that the backward pass of a product with LoRA's update reads.
 #[derive(Clone, Debug)]
 pub struct LoraState<B: Backend> {
     pub x: FloatTensor<B>,

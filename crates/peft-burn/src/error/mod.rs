@@ -1,8 +1,12 @@
-//! What can go wrong, said so that the reader knows what to change.
+//! Errors, worded so that the reader knows what to change.
+
+mod unsupported;
 
 use std::fmt::{Display, Formatter};
 use std::io;
 use std::path::PathBuf;
+
+pub use unsupported::{NotCombined, Unsupported};
 
 /// The result of an operation of this crate.
 pub type Result<T, E = PeftError> = std::result::Result<T, E>;
@@ -17,7 +21,7 @@ pub enum PeftError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's reason.
         source: io::Error,
     },
 
@@ -35,7 +39,7 @@ pub enum PeftError {
     Safetensors {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         message: String,
     },
 
@@ -44,7 +48,7 @@ pub enum PeftError {
     Pytorch {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         message: String,
     },
 
@@ -53,7 +57,7 @@ pub enum PeftError {
     NotTensors {
         /// The file.
         path: PathBuf,
-        /// What it is, and what to do.
+        /// The kind of file it is, and the way out.
         what: String,
     },
 
@@ -64,7 +68,7 @@ pub enum PeftError {
         path: PathBuf,
         /// Who wrote it.
         program: &'static str,
-        /// What to do.
+        /// The way out.
         way_out: &'static str,
     },
 
@@ -105,7 +109,7 @@ pub enum PeftError {
     NoMatchingModule {
         /// `target_modules` as configured.
         targets: String,
-        /// What else narrowed the selection, for example `layers_to_transform`.
+        /// Other settings that narrowed the selection, for example `layers_to_transform`.
         notes: Vec<String>,
         /// Names that would match.
         available: Vec<String>,
@@ -135,7 +139,7 @@ pub enum PeftError {
 
     /// Asked for something that this crate does not do.
     #[error("not supported: {0}")]
-    Unsupported(String),
+    Unsupported(#[from] Unsupported),
 
     /// A merge would put NaN or infinity into the base weights; nothing was changed.
     #[error(
@@ -153,7 +157,7 @@ pub enum PeftError {
     /// The operation needs the adapters apart from the base weights.
     #[error("cannot {operation} while merged ({}); unmerge first", Names(adapters))]
     Merged {
-        /// What was asked for, as a verb: "delete adapter `a`".
+        /// The operation, as a verb: "delete adapter `a`".
         operation: String,
         /// The merged adapters.
         adapters: Vec<String>,

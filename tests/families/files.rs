@@ -74,8 +74,8 @@ fn another_family_is_refused_with_those_that_load() {
 #[case("phi3", json!({"rope_parameters": {"partial_rotary_factor": 1.5}}), "partial_rotary_factor: is 1.5")]
 #[case("phi3_longrope", json!({"rope_parameters": {"rope_type": "longrope", "short_factor": [1.0], "long_factor": "x"}}),
        "rope_parameters.short_factor: must be 5 numbers, one for each pair that turns, but is 1")]
-#[case("smollm3", json!({"no_rope_layers": [1, 2, 0]}), "no_rope_layers: must be 3 numbers")]
-#[case("smollm3", json!({"layer_types": ["sliding_attention", "full_attention", "full_attention"]}), "sliding_window: is missing")]
+#[case("smollm3", json!({"no_rope_layers": [1, 2, 0, 1]}), "no_rope_layers: must be 4 numbers")]
+#[case("smollm3", json!({"layer_types": ["sliding_attention", "full_attention", "full_attention", "full_attention"]}), "sliding_window: is missing")]
 fn what_would_change_the_model_is_refused(#[case] name: &str, #[case] keys: serde_json::Value, #[case] message: &str) {
     let mut config = json(&fixtures().join("families").join(name).join("config.json"));
     for (key, value) in keys.as_object().unwrap() {

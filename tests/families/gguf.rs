@@ -1,10 +1,12 @@
 //! GGUF files of the same models: weights and configuration are those of Hugging Face's.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use llama_burn::{Generate, GenerateOptions, Input, Llama, Text};
-use peft_burn_workspace::{assert_close, device, python_with, run_script_with, tensors};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use llama_burn::{Generate, GenerateOptions, GgufType, Input, Llama, Text, merge_into_gguf, save_lora_gguf};
+use peft_burn::{AdapterFiles, PeftModel};
+use peft_burn_workspace::{assert_close, device, fixtures, python_with, run_script_with, tensors};
 use rstest::rstest;
 
 use super::support::Case;
@@ -24,6 +26,94 @@ fn logits_are_those_of_the_model(
         assert_close(&name, &found, &values, if name.ends_with("norm.weight") { 1e-6 } else { 0.0 });
     }
     assert_close("logits", &model.forward(&case.input()).into_data(), &case.expected["logits"], 1e-5);
+}
+
+/// What we write is read back as the same model, or refused for what llama.cpp does not know.
+#[rstest]
+fn a_model_goes_there_and_back(#[files("tests/fixtures/families/*/config.json")] config: PathBuf) {
+    let case = Case::of(&config);
+    let dir = tempfile::tempdir().unwrap();
+    let name = case.folder.file_name().unwrap().to_str().unwrap();
+    let path = |kind: GgufType| dir.path().join(format!("{kind:?}.gguf"));
+    let write = |kind: GgufType| merge_into_gguf(&case.folder, None, path(kind), kind, &device());
+    let unknown = match name {
+        "qwen2" => Some("its sliding window"),
+        "qwen2_dynamic" => Some("no `dynamic` scaling"),
+        // Its pattern is every second layer; its scale follows from the size of the model.
+        "gemma2" => Some("the scale of its attention"),
+        "gemma3_text" => Some("which of its layers have a window or a rotary embedding"),
+        _ => None,
+    };
+    if let Some(unknown) = unknown {
+        let error = write(GgufType::F32).unwrap_err().to_string();
+        assert!(error.contains(unknown), "{error}");
+        assert!(!path(GgufType::F32).exists());
+        return;
+    }
+    for kind in GgufType::ALL.map(|(_, kind)| kind) {
+        write(kind).unwrap();
+        let logits =
+            Llama::from_dir(path(kind), Some(FloatDType::F32), &device()).unwrap().forward(&case.input()).into_data();
+        let tolerance = match kind {
+            GgufType::F32 => 1e-5,
+            GgufType::Bf16 => 0.1,
+            _ => 0.02,
+        };
+        assert_close(&format!("{kind:?}"), &logits, &case.expected["logits"], tolerance);
+        assert!(write(kind).unwrap_err().to_string().contains("exists already"));
+    }
+    // gguf-py reads the same tensors as from the file that it wrote itself.
+    let theirs = fixtures().join("gguf").join(format!("{name}.gguf"));
+    let Some(python) = python_with(&["gguf", "torch"]).filter(|_| theirs.exists()) else { return };
+    let read = |file: &Path, out: &str| {
+        let out = dir.path().join(out);
+        run_script_with(&python, "gguf_cases.py", &["read".as_ref(), file.as_os_str(), out.as_os_str()]);
+        tensors(&out)
+    };
+    let (ours, theirs) = (read(&path(GgufType::F32), "ours"), read(&theirs, "theirs"));
+    assert!(ours.keys().eq(theirs.keys()), "{:?} {:?}", ours.keys(), theirs.keys());
+    for (name, values) in &ours {
+        assert_close(name, values, &theirs[name], 1e-6);
+    }
+}
+
+/// A LoRA as llama.cpp adds it: alpha over rank times B·A, on the weights of the model's GGUF file.
+#[rstest]
+fn a_lora_is_written_for_the_file_of_its_model(
+    #[values("mistral", "qwen3", "gemma", "phi3_longrope", "olmo2")] name: &str,
+) {
+    let Some(python) = python_with(&["gguf", "torch"]) else { return };
+    let case = Case::named(name);
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = case.model();
+    model.load_adapter(case.folder.join("lora"), "default", false).unwrap();
+    let written = dir.path().join("lora.gguf");
+    save_lora_gguf(&model, "default", &written).unwrap();
+    let read = |file: &Path, out: &str| {
+        let out = dir.path().join(out);
+        run_script_with(&python, "gguf_cases.py", &["read".as_ref(), file.as_os_str(), out.as_os_str()]);
+        tensors(&out)
+    };
+    let (lora, base) = (read(&written, "lora"), read(&fixtures().join("gguf").join(format!("{name}.gguf")), "base"));
+    model.merge_and_unload(true).unwrap();
+    let merged = dir.path().join("merged");
+    model.save(&merged, None).unwrap();
+    let both = dir.path().join("merged.gguf");
+    merge_into_gguf(&merged, None, &both, GgufType::F32, &device()).unwrap();
+    let both = read(&both, "both");
+    let pairs = lora.keys().filter_map(|key| key.strip_suffix(".lora_a")).collect::<Vec<_>>();
+    assert!(!pairs.is_empty() && 2 * pairs.len() == lora.len());
+    let matrix = |data: &TensorData| Tensor::<2>::from_data(data.clone(), &Device::flex());
+    for weight in pairs {
+        let [a, b] = ["a", "b"].map(|end| matrix(&lora[&format!("{weight}.lora_{end}")]));
+        // The adapter's alpha is 6, and its rank 3.
+        let sum = matrix(&base[weight]) + b.matmul(a) * 2.0;
+        assert_close(weight, &sum.into_data(), &both[weight], 1e-5);
+    }
+    let mut other = case.model();
+    other.load_adapter(case.folder.join("second"), "default", false).unwrap();
+    let error = save_lora_gguf(&other, "default", dir.path().join("no.gguf")).unwrap_err().to_string();
+    assert!(error.contains("merge the adapter into its model"), "{error}");
 }
 
 /// The texts of `tests/python/families.py`.

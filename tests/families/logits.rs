@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use burn::tensor::{FloatDType, Tensor, TensorData};
 use llama_burn::{CausalModel, Generate, GenerateOptions, Input, Llama};
-use peft_burn_workspace::{assert_close, device, relative_error};
+use peft_burn_workspace::{assert_close, device};
 use rstest::rstest;
 
 use super::support::Case;
@@ -43,7 +43,12 @@ fn are_near_in_bf16(#[files("tests/fixtures/families/*/config.json")] config: Pa
     let embedded = model.hidden_states(&case.input())[0].clone().cast(FloatDType::F32).into_data();
     assert_close("embeddings", &embedded, &case.expected["embedded_bf16"], 0.0);
     let logits = model.forward(&case.input()).cast(FloatDType::F32).into_data();
-    let off = |logits: &TensorData| relative_error(logits, &case.expected["logits"]);
+    // In the mean: the largest error of a few hundred logits is a matter of luck.
+    let off = |logits: &TensorData| {
+        let pairs = logits.iter::<f64>().zip(case.expected["logits"].iter::<f64>());
+        let (errors, squares) = pairs.fold((0.0, 0.0), |(e, s), (a, b)| (e + (a - b).powi(2), s + b * b));
+        (errors / squares).sqrt()
+    };
     let (ours, theirs) = (off(&logits), off(&case.expected["logits_bf16"]));
     assert!(ours <= 1.5 * theirs + 0.005, "{ours} from f32, Transformers {theirs}");
 }

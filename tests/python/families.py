@@ -54,7 +54,7 @@ CASES = {
     "phi3": ("phi3", dict(sliding_window=WINDOW), FUSED, False),
     "phi3_longrope": ("phi3", dict(rope_parameters=LONGROPE | dict(rope_theta=10000.0, partial_rotary_factor=0.8),
                                    original_max_position_embeddings=8, hidden_size=40), FUSED, False),
-    "smollm3": ("smollm3", dict(no_rope_layer_interval=2, tie_word_embeddings=True), SMOL, False),
+    "smollm3": ("smollm3", dict(num_hidden_layers=4, tie_word_embeddings=True), SMOL, False),
     "olmo2": ("olmo2", dict(), LOHA, False),
     "granite": ("granite", dict(embedding_multiplier=3.0, attention_multiplier=0.2, residual_multiplier=0.6,
                                 logits_scaling=2.5, mlp_bias=True, attention_bias=True, tie_word_embeddings=True), DORA, False),

@@ -8,7 +8,7 @@ use peft_burn::{AdapterFiles, PeftModel};
 
 use crate::config::LlamaConfig;
 use crate::error::{LlamaError, Result};
-use crate::gguf;
+use crate::gguf::{self, GgufType};
 use crate::model::Llama;
 use crate::text::adapter::{TEMPLATE, TOKENIZER, own_files};
 
@@ -50,23 +50,15 @@ pub fn merge_into(
 ) -> Result<MergeReport> {
     let (base, adapter, output) = (&*gguf::directory(base.as_ref())?, adapter.as_ref(), output.as_ref());
     let part = part_of(output)?;
-    let (mut model, mut warnings) = Llama::from_dir_with_warnings(base, None, device)?;
-    let mut of_adapter = model.load_adapter(adapter, ADAPTER, false)?;
-    of_adapter.sort();
-    warnings.extend(of_adapter);
-    let merged_modules = model.adapted_modules(ADAPTER)?.len();
-    // What the file says: a head that is stored with other values is not tied.
-    let tied = LlamaConfig::from_dir(base)?.tie_word_embeddings;
-    let vocab_size = model.config().vocab_size;
-    model.merge_and_unload(true)?;
-    let untied = tied && !model.config().tie_word_embeddings;
-    check_biases(&model)?;
+    let (model, mut report) = merged(base, adapter, device)?;
+    let vocab_size = LlamaConfig::from_dir(base)?.vocab_size;
+    let untied = report.untied;
     let mut changed = Vec::new();
     changed.extend(untied.then(|| ("tie_word_embeddings", false.into())));
     changed.extend((model.config().vocab_size != vocab_size).then(|| ("vocab_size", model.config().vocab_size.into())));
     let own = own_files(base, adapter)?;
     if !own.is_empty() {
-        warnings.push(format!("the adapter's own {} go with the merged model", own.join(", ")));
+        report.warnings.push(format!("the adapter's own {} go with the merged model", own.join(", ")));
     }
     let written = write(&model, base, adapter, &part, changed).and_then(|()| {
         // An empty folder in the place would stop the rename on some systems.
@@ -78,7 +70,59 @@ pub fn merge_into(
         let _ = std::fs::remove_dir_all(&part);
     }
     written?;
-    Ok(MergeReport { parameters: model.config().num_parameters(), merged_modules, untied, warnings })
+    Ok(report)
+}
+
+/// Writes the model of directory `base`, with the adapter of directory `adapter` folded in where one is given, to the file
+/// `output` in llama.cpp's format. Matrices are stored as `kind`; Q8_0's are F16 where their rows are no multiple of 32, and
+/// vectors are never rounded. A tokenizer of the adapter's own takes the place of the base's.
+///
+/// # Errors
+/// As [`merge_into`]; an `output` that is there already; a model or a tokenizer that llama.cpp does not have.
+pub fn merge_into_gguf(
+    base: impl AsRef<Path>,
+    adapter: Option<&Path>,
+    output: impl AsRef<Path>,
+    kind: GgufType,
+    device: &Device,
+) -> Result<MergeReport> {
+    let (base, output) = (&*gguf::directory(base.as_ref())?, output.as_ref());
+    if output.exists() {
+        return Err(LlamaError::OutputExists { path: output.to_owned() });
+    }
+    let (model, report) = match adapter {
+        Some(adapter) => merged(base, adapter, device)?,
+        None => {
+            let (model, warnings) = Llama::from_dir_with_warnings(base, None, device)?;
+            let parameters = model.config().num_parameters();
+            (model, MergeReport { parameters, merged_modules: 0, untied: false, warnings })
+        }
+    };
+    let text = match adapter {
+        Some(adapter) if !own_files(base, adapter)?.is_empty() && adapter.join("tokenizer.json").exists() => adapter,
+        _ => base,
+    };
+    if let Some(folder) = output.parent() {
+        std::fs::create_dir_all(folder).map_err(LlamaError::io(folder))?;
+    }
+    gguf::export(&model, text, output, kind)?;
+    Ok(report)
+}
+
+/// The model of directory `base` with the adapter of directory `adapter` folded in, and what that came to.
+fn merged(base: &Path, adapter: &Path, device: &Device) -> Result<(Llama, MergeReport)> {
+    let (mut model, mut warnings) = Llama::from_dir_with_warnings(base, None, device)?;
+    let mut of_adapter = model.load_adapter(adapter, ADAPTER, false)?;
+    of_adapter.sort();
+    warnings.extend(of_adapter);
+    let merged_modules = model.adapted_modules(ADAPTER)?.len();
+    // What the file says: a head that is stored with other values is not tied.
+    let tied = LlamaConfig::from_dir(base)?.tie_word_embeddings;
+    model.merge_and_unload(true)?;
+    let untied = tied && !model.config().tie_word_embeddings;
+    check_biases(&model)?;
+    let parameters = model.config().num_parameters();
+    Ok((model, MergeReport { parameters, merged_modules, untied, warnings }))
 }
 
 /// The folder beside `output` that is filled and then renamed.

@@ -8,12 +8,12 @@ use peft_world::{MODEL, TASK};
 
 use crate::failure::Result;
 
-/// Writes the model into `base` and the task into `data`.
+/// Writes the model into `base`, if one is given, and the task into `data`.
 ///
 /// # Errors
 /// A folder or file that cannot be written.
-pub fn unpack(base: &Path, data: &Path) -> Result {
-    for (folder, files) in [(base, MODEL), (data, TASK)] {
+pub fn unpack(base: Option<&Path>, data: &Path) -> Result {
+    for (folder, files) in base.map(|base| (base, MODEL)).into_iter().chain([(data, TASK)]) {
         std::fs::create_dir_all(folder).map_err(LearnerError::io("create", folder))?;
         for (name, bytes) in files {
             write_whole(folder.join(name), bytes)?;

@@ -131,7 +131,8 @@ fn llama_way_out(error: &LlamaError) -> Option<&'static str> {
     Some(match error {
         LlamaError::Io { source, .. } => return io_way_out(source),
         LlamaError::Peft(error) => return peft_way_out(error),
-        LlamaError::UnsupportedArchitecture { .. } => "give a model of the Llama family",
+        LlamaError::UnsupportedArchitecture { .. } => "give a model of one of these families",
+        LlamaError::Gguf { .. } => "give another file, or the model's Hugging Face directory",
         LlamaError::Json { .. } | LlamaError::Config { .. } => "fetch the model again, or correct the file",
         LlamaError::Tensors { .. } => "take config.json and the weights from the same model",
         LlamaError::Tokenizer { .. } => "fetch the tokenizer's files again",

@@ -148,9 +148,9 @@ impl ConfiguredRun {
     }
 }
 
-/// A file of a model's weights, or of the shape that they are read in.
+/// A file of a model's weights, or of the shape that they are read in. Of a GGUF file the note that says which it is counts.
 fn is_weights(name: &str) -> bool {
-    name == "config.json" || [".safetensors", ".bin"].iter().any(|end| name.ends_with(end))
+    name == "config.json" || name == "gguf.json" || [".safetensors", ".bin"].iter().any(|end| name.ends_with(end))
 }
 
 /// A file that text is made into tokens by.

@@ -136,6 +136,11 @@ impl LlamaConfig {
         all
     }
 
+    /// What Transformers calls the model's class, such as `LlamaForCausalLM`.
+    pub fn architecture(&self) -> &'static str {
+        family::family(&self.model_type).map_or("LlamaForCausalLM", |family| family.class)
+    }
+
     /// A `config.json` of this model, in the spelling that transformers v4 and v5 both read.
     pub fn to_hf_json(&self) -> Value {
         let rope_scaling = match &self.rope.scaling {
@@ -151,7 +156,7 @@ impl LlamaConfig {
         let (activation, values, _) =
             family.map_or(("hidden_act", &["silu"][..], Gate::Silu), |family| family.activation);
         let mut json = json!({
-            "architectures": [family.map_or("LlamaForCausalLM", |family| family.class)],
+            "architectures": [self.architecture()],
             "attention_bias": self.attention_bias,
             "attention_dropout": self.attention_dropout,
             "bos_token_id": self.bos_token_id,

@@ -25,6 +25,13 @@ macro_rules! kinds {
                 }
             }
 
+            /// Its number in a file.
+            pub fn id(self) -> u32 {
+                match self {
+                    $(Self::$name => $id),*
+                }
+            }
+
             /// Its name.
             pub fn name(self) -> &'static str {
                 match self {

@@ -2,19 +2,26 @@
 //!
 //! [`Gguf`] reads a file ([`value`] and [`header`]) and widens its tensors ([`dequantise`]); [`names`] and [`config`] say
 //! what they are in Transformers' terms, and [`tokenizer`] does so for text. [`folder`] puts all of that together: a GGUF file
-//! becomes a model directory whose weights stay where they are.
+//! becomes a model directory whose weights stay where they are. [`export`] is the way back.
 
 mod config;
 mod dequantise;
+mod export;
 mod folder;
 mod header;
+mod lora;
 mod names;
 mod reader;
 mod tokenizer;
 mod value;
+mod vocabulary;
+mod write;
 
 pub(crate) use config::places;
+pub use export::GgufType;
+pub(crate) use export::export;
 pub(crate) use folder::{directory, weights_of};
+pub use lora::save_lora_gguf;
 pub(crate) use names::Places;
 pub(crate) use reader::Gguf;
 

@@ -61,6 +61,54 @@ fn of_tensor(arch: &str, name: &str) -> Option<String> {
     Some(format!("{module}.{end}"))
 }
 
+/// The file's name for the tensor that Transformers calls `name`.
+pub(super) fn to_file(arch: &str, name: &str) -> Option<String> {
+    let (module, end) = name.rsplit_once('.')?;
+    let module = match module {
+        "model.embed_tokens" => "token_embd".to_owned(),
+        "model.norm" => "output_norm".to_owned(),
+        "lm_head" => "output".to_owned(),
+        _ => {
+            let (number, rest) = module.strip_prefix("model.layers.")?.split_once('.')?;
+            let after = arch.starts_with("gemma2") || arch == "gemma3" || arch == "olmo2";
+            let ours = match rest {
+                "post_attention_layernorm" if !after => "ffn_norm",
+                "pre_feedforward_layernorm" => "ffn_norm",
+                "mlp.up_proj" | "mlp.gate_up_proj" => "ffn_up",
+                _ => LAYER.iter().find(|(_, theirs)| *theirs == rest).map(|(ours, _)| *ours)?,
+            };
+            format!("blk.{number}.{ours}")
+        }
+    };
+    Some(format!("{module}.{end}"))
+}
+
+/// What was done to the tensor that Transformers calls `name`.
+fn undo_of(arch: &str, name: &str, [heads, kv_heads]: [usize; 2]) -> Undo {
+    let pairs = matches!(arch, "llama" | "granite" | "smollm3");
+    if pairs && name.contains(".q_proj.") {
+        Undo::Pairs(heads)
+    } else if pairs && name.contains(".k_proj.") {
+        Undo::Pairs(kv_heads)
+    } else if arch.starts_with("gemma") && name.ends_with("norm.weight") {
+        Undo::One
+    } else {
+        Undo::Nothing
+    }
+}
+
+/// The numbers of a tensor as a file has them: the reverse of what reading undoes.
+pub(super) fn done(arch: &str, name: &str, values: Vec<f32>, rows: usize, heads: [usize; 2]) -> Vec<f32> {
+    match undo_of(arch, name, heads) {
+        Undo::Nothing => values,
+        Undo::One => values.into_iter().map(|v| v + 1.0).collect(),
+        Undo::Pairs(heads) => {
+            let width = values.len() / rows.max(1);
+            turned(&values, rows, width, heads, true)
+        }
+    }
+}
+
 /// Tensors that say how to compute and are no weights.
 fn is_no_weight(name: &str) -> bool {
     name.starts_with("rope_f") || name.ends_with(".rope_freqs.weight") || name.contains("attn_rot_embd")
@@ -71,9 +119,7 @@ impl Places {
     ///
     /// # Errors
     /// Tensors that no supported family has: all of them.
-    pub fn of(file: &Gguf, arch: &str, [heads, kv_heads]: [usize; 2]) -> Result<Self> {
-        let pairs = matches!(arch, "llama" | "granite" | "smollm3");
-        let one = arch.starts_with("gemma");
+    pub fn of(file: &Gguf, arch: &str, heads: [usize; 2]) -> Result<Self> {
         let mut places = BTreeMap::new();
         let mut unknown = Vec::new();
         for (name, _) in file.tensors().filter(|(name, _)| !is_no_weight(name)) {
@@ -81,15 +127,7 @@ impl Places {
                 unknown.push(name);
                 continue;
             };
-            let undo = if pairs && theirs.contains(".q_proj.") {
-                Undo::Pairs(heads)
-            } else if pairs && theirs.contains(".k_proj.") {
-                Undo::Pairs(kv_heads)
-            } else if one && theirs.ends_with("norm.weight") {
-                Undo::One
-            } else {
-                Undo::Nothing
-            };
+            let undo = undo_of(arch, &theirs, heads);
             places.insert(theirs, (name.to_owned(), undo));
         }
         if unknown.is_empty() {
@@ -122,22 +160,22 @@ impl Places {
             Undo::One => values.iter_mut().for_each(|v| *v -= 1.0),
             Undo::Pairs(heads) => {
                 let width = info.shape.get(1).copied().unwrap_or(1);
-                values = apart(&values, info.shape[0], width, *heads);
+                values = turned(&values, info.shape[0], width, *heads, false);
             }
         }
         Some(values)
     }
 }
 
-/// Puts the rows of each head, which lie in pairs, back into halves: row `2i + j` becomes row `j·d/2 + i`.
-fn apart(values: &[f32], rows: usize, width: usize, heads: usize) -> Vec<f32> {
-    let d = rows / heads.max(1);
+/// Puts the rows of each head, whose halves turn against each other, into pairs: row `j·d/2 + i` becomes row `2i + j`. Or back.
+fn turned(values: &[f32], rows: usize, width: usize, heads: usize, into_pairs: bool) -> Vec<f32> {
+    let d = (rows / heads.max(1)).max(1);
+    let half = (d / 2).max(1);
     let mut out = Vec::with_capacity(values.len());
     for row in 0..rows {
-        let (head, within) = (row / d.max(1), row % d.max(1));
-        let (half, i) = (within / (d / 2).max(1), within % (d / 2).max(1));
-        let from = head * d + 2 * i + half;
-        out.extend_from_slice(&values[from * width..][..width]);
+        let (head, within) = (row / d, row % d);
+        let from = if into_pairs { within % 2 * half + within / 2 } else { 2 * (within % half) + within / half };
+        out.extend_from_slice(&values[(head * d + from) * width..][..width]);
     }
     out
 }

@@ -42,6 +42,11 @@ impl Gguf {
         self.header.metadata.get(key)
     }
 
+    /// All of the metadata.
+    pub fn metadata(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.header.metadata.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
     /// The tensors by name.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &Info)> {
         self.header.tensors.iter().map(|(name, info)| (name.as_str(), info))

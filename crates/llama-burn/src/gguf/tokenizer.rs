@@ -109,6 +109,22 @@ pub(super) fn read(file: &Gguf) -> Result<Option<TextFiles>> {
     Ok(Some(TextFiles { tokenizer, config: config.into() }))
 }
 
+/// The `tokenizer.ggml.pre` of a byte-level `tokenizer.json`; `None` where llama.cpp has none that cuts texts so.
+pub(super) fn pre_of(tokenizer: &Json) -> Option<&'static str> {
+    let steps = match &tokenizer["pre_tokenizer"] {
+        json if json["type"] == "Sequence" => json["pretokenizers"].as_array()?.clone(),
+        json => vec![json.clone()],
+    };
+    let bytes = steps.iter().find(|step| step["type"] == "ByteLevel")?;
+    let cuts: Vec<&str> = steps.iter().filter_map(|step| step["pattern"]["Regex"].as_str()).collect();
+    let digits = steps.iter().any(|step| step["type"] == "Digits");
+    let fits = |cut: &&Cut| {
+        let regex = bytes["use_regex"].as_bool().unwrap_or(true);
+        cut.cuts == cuts.as_slice() && cut.digits == digits && regex == cuts.is_empty()
+    };
+    CUTS.iter().find(fits).map(|cut| cut.names[0])
+}
+
 fn texts(value: Option<&Value>) -> Option<Vec<&str>> {
     value?.as_list()?.iter().map(Value::as_str).collect()
 }

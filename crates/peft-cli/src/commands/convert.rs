@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::FloatDType;
 use clap::{Args, ValueEnum};
-use llama_burn::{Llama, hub};
+use llama_burn::{Llama, hub, save_lora_gguf};
 use peft_burn::methods::Change;
 use peft_burn::{AdapterFiles, AdapterSummary, PeftConfig, PeftModel, convert_to_lora, extract_lora, rewrite_adapter};
 use serde::Serialize;
@@ -19,6 +19,7 @@ Example: an adapter for a server that knows only LoRA; one of mlx-lm for PEFT; a
   peft convert --to lora runs/mine/adapter --model models/smollm2 --output adapters/mine-lora
   peft convert --to lora runs/dora/adapter --model models/smollm2 --output adapters/dora-lora --rank 32
   peft convert --to peft mlx/adapters --output adapters/from-mlx
+  peft convert --to gguf runs/mine/adapter --model models/smollm2 --output mine-lora.gguf
   peft convert --from-model models/tuned --model models/smollm2 --rank 32 --output adapters/tuned";
 
 /// The adapter's name on the model, and that of what it becomes.
@@ -29,7 +30,8 @@ const NEW: &str = "new";
 ///
 /// --to lora: VeRA and AdaLoRA become LoRA exactly. DoRA and IA3 change the whole weight: they become the nearest LoRA of --rank,
 /// and the error that is left is printed, as a share of the whole change. --to peft: adapters of mlx-lm, vLLM and older PEFT,
-/// and adapter_model.bin, become what PEFT writes today; their values stay as they are. --from-model: the difference between
+/// and adapter_model.bin, become what PEFT writes today; their values stay as they are. --to gguf: as --to lora, in one file that
+/// llama.cpp puts on its model. --from-model: the difference between
 /// a fine-tuned model and its base becomes a LoRA of --rank.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
@@ -46,8 +48,8 @@ pub struct Convert {
     /// The model that it was trained on: a Hugging Face directory, or a hub id [default: what the adapter names]
     #[arg(long, value_name = "DIR|ID")]
     model: Option<String>,
-    /// The folder to write; it must not hold anything
-    #[arg(long, value_name = "DIR")]
+    /// The folder to write; it must not hold anything. With --to gguf, the file
+    #[arg(long, value_name = "DIR|FILE")]
     output: PathBuf,
     /// The largest rank of a layer; DoRA, IA3 and --from-model need one, without it the others keep theirs
     #[arg(long, visible_alias = "r", value_name = "N")]
@@ -66,6 +68,8 @@ enum Target {
     Lora,
     /// The same method, as PEFT writes it today
     Peft,
+    /// Plain LoRA, as llama.cpp reads it
+    Gguf,
 }
 
 /// The object that `--json` prints.
@@ -94,6 +98,10 @@ impl Convert {
             (Some(_), _, Some(Target::Peft)) => {
                 let cause = "--from-model makes a LoRA, and --to peft is for adapters that there are";
                 return Err(Failure::new(cause, "leave --to out"));
+            }
+            (Some(_), _, Some(Target::Gguf)) => {
+                let cause = "--from-model makes a LoRA in PEFT's files, and --to gguf is for adapters that there are";
+                return Err(Failure::new(cause, "leave --to out, and convert what it writes"));
             }
             (Some(tuned), ..) => self.extract(tuned)?,
             (None, Some(adapter), Some(Target::Peft)) => self.rewrite(adapter)?,
@@ -126,16 +134,28 @@ impl Convert {
         of_adapter.sort();
         warnings.extend(of_adapter);
         warnings.iter().for_each(output::warn);
-        let conversion = convert_to_lora(&mut model, OLD, NEW, self.rank)?;
-        model.save_adapter(NEW, &self.output)?;
+        let to_gguf = self.to == Some(Target::Gguf);
+        // A plain LoRA is one already.
+        let plain = matches!(model.adapter_config(OLD)?, PeftConfig::Lora(lora) if !lora.use_dora);
+        let (name, errors) = if to_gguf && plain && self.rank.is_none() {
+            (OLD, model.adapted_modules(OLD)?.iter().map(|path| (path.clone(), 0.0)).collect())
+        } else {
+            (NEW, convert_to_lora(&mut model, OLD, NEW, self.rank)?.errors)
+        };
+        if to_gguf {
+            save_lora_gguf(&model, name, &self.output)?;
+        } else {
+            model.save_adapter(name, &self.output)?;
+        }
+        let largest_error = errors.values().copied().fold(0.0, f64::max);
         Ok(Converted {
             from: from.into(),
-            to: "LoRA",
-            rank: rank_of(&model)?,
-            parameters: parameters_of(&model)?,
-            exact: conversion.largest_error() == 0.0,
-            largest_error: conversion.largest_error(),
-            errors: conversion.errors,
+            to: if to_gguf { "LoRA for llama.cpp" } else { "LoRA" },
+            rank: rank_of(&model, name)?,
+            parameters: parameters_of(&model, name)?,
+            exact: largest_error == 0.0,
+            largest_error,
+            errors,
             warnings,
             output: self.output.clone(),
             ..Converted::default()
@@ -212,8 +232,8 @@ impl Convert {
         Ok(Converted {
             from: tuned.into(),
             to: "LoRA",
-            rank: rank_of(&model)?,
-            parameters: parameters_of(&model)?,
+            rank: rank_of(&model, NEW)?,
+            parameters: parameters_of(&model, NEW)?,
             exact: extraction.largest_error() == 0.0,
             largest_error: extraction.largest_error(),
             errors: extraction.errors,
@@ -224,15 +244,15 @@ impl Convert {
     }
 }
 
-fn rank_of(model: &Llama) -> Result<Option<usize>> {
-    Ok(match model.adapter_config(NEW)? {
+fn rank_of(model: &Llama, name: &str) -> Result<Option<usize>> {
+    Ok(match model.adapter_config(name)? {
         PeftConfig::Lora(lora) => Some(lora.r),
         _ => None,
     })
 }
 
-fn parameters_of(model: &Llama) -> Result<usize> {
-    Ok(model.adapter_params(NEW)?.iter().map(|(_, param)| param.num_elements()).sum())
+fn parameters_of(model: &Llama, name: &str) -> Result<usize> {
+    Ok(model.adapter_params(name)?.iter().map(|(_, param)| param.num_elements()).sum())
 }
 
 impl Converted {

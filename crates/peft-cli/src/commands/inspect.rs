@@ -58,12 +58,12 @@ impl Inspect {
         let dir = hub::resolve(&self.path, None)?;
         let summary = ModelSummary::read(&dir)?;
         if self.json {
-            let mut value = json!({ "kind": "model", "path": dir, "architecture": "LlamaForCausalLM" });
+            let mut value = json!({ "kind": "model", "path": dir, "architecture": summary.config.architecture() });
             merge(&mut value, json!(summary));
             return output::json(&value);
         }
         let config = &summary.config;
-        row("model", format_args!("{} (LlamaForCausalLM)", dir.display()))?;
+        row("model", format_args!("{} ({})", dir.display(), config.architecture()))?;
         row("parameters", count(summary.parameters))?;
         row("layers", format_args!("{} of width {}", config.num_hidden_layers, config.hidden_size))?;
         let (heads, shared) = (config.num_attention_heads, config.num_key_value_heads);

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use llama_burn::{hub, merge_into};
+use clap::builder::PossibleValuesParser;
+use llama_burn::{GgufType, hub, merge_into, merge_into_gguf};
 use serde::Serialize;
 
 use crate::failure::Result;
@@ -11,25 +12,29 @@ use crate::model_args::{DeviceArgs, check_adapter_dir};
 use crate::output::{self, quoted};
 
 const EXAMPLE: &str = "\
-Example: a model that any program for Hugging Face models loads
-  peft merge --model models/smollm2 --adapter runs/mine/adapter --output models/mine";
+Examples: a model that any program for Hugging Face models loads; and one that llama.cpp runs
+  peft merge --model models/smollm2 --adapter runs/mine/adapter --output models/mine
+  peft merge --model models/smollm2 --adapter runs/mine/adapter --output mine.gguf --gguf q8_0";
 
 /// Fold an adapter into its model
 ///
 /// Writes a plain Hugging Face directory in the dtype of the model's own files. Its config.json and tokenizer are copied;
-/// weights that the adapter does not touch stay as they are to the bit.
+/// weights that the adapter does not touch stay as they are to the bit. With --gguf it writes one file for llama.cpp instead.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Merge {
-    /// The model: a Hugging Face directory, or a hub id
+    /// The model: a Hugging Face directory, a .gguf file, or a hub id
     #[arg(long, value_name = "DIR|ID")]
     model: String,
     /// The adapter: a Hugging Face PEFT directory
     #[arg(long, value_name = "DIR")]
     adapter: PathBuf,
-    /// The folder to write; it must not hold anything
-    #[arg(long, value_name = "DIR")]
+    /// The folder to write; it must not hold anything. With --gguf, the file
+    #[arg(long, value_name = "DIR|FILE")]
     output: PathBuf,
+    /// Write a GGUF file whose matrices are stored so
+    #[arg(long, value_name = "TYPE", value_parser = PossibleValuesParser::new(GgufType::ALL.map(|(name, _)| name)))]
+    gguf: Option<String>,
     #[command(flatten)]
     device: DeviceArgs,
     /// Print one JSON object
@@ -52,9 +57,13 @@ impl Merge {
         let device = self.device.open()?;
         check_adapter_dir(&self.adapter)?;
         let base = hub::resolve(&self.model, None)?;
-        let report = merge_into(&base, &self.adapter, &self.output, &device)?;
+        let kind = GgufType::ALL.into_iter().find(|(name, _)| self.gguf.as_deref() == Some(name));
+        let report = match kind {
+            Some((_, kind)) => merge_into_gguf(&base, Some(&self.adapter), &self.output, kind, &device)?,
+            None => merge_into(&base, &self.adapter, &self.output, &device)?,
+        };
         report.warnings.iter().for_each(output::warn);
-        if report.untied {
+        if report.untied && kind.is_none() {
             output::note("the head now differs from the embedding: config.json says tie_word_embeddings = false");
         }
         if self.json {

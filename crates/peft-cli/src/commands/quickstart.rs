@@ -21,8 +21,9 @@ use crate::model_args::DeviceArgs;
 use crate::output::{self, quoted};
 
 const EXAMPLE: &str = "\
-Example: the same task with DoRA, elsewhere
-  peft quickstart --method dora --output runs/dora";
+Examples: the same task with DoRA, elsewhere; and on a model of your own
+  peft quickstart --method dora --output runs/dora
+  peft quickstart --model gemma-3-270m.gguf --max-steps 100";
 
 /// The rows that are evaluated on.
 const VALID: &str = "task-valid.jsonl";
@@ -43,6 +44,9 @@ pub struct Quickstart {
     /// How to fine-tune
     #[arg(long, value_parser = PossibleValuesParser::new(names()), default_value = "lora")]
     method: String,
+    /// Fine-tune this model instead: a directory, a .gguf file, or a name on the Hugging Face hub
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
     /// The folder to write into; runs/quickstart-METHOD without it
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -92,7 +96,8 @@ impl Quickstart {
         let config = self.config(&output)?;
         let existing = if self.overwrite { Existing::Overwrite } else { Existing::Refuse };
         check_output(&output, existing)?;
-        embedded::unpack(&output.join("base"), &output.join("data"))?;
+        let own_base = self.model.is_none().then(|| output.join("base"));
+        embedded::unpack(own_base.as_deref(), &output.join("data"))?;
         self.train(&config, existing, &device)
     }
 
@@ -106,7 +111,7 @@ impl Quickstart {
             output: output.to_owned(),
             seed: 42,
             model: ModelConfig {
-                path: output.join("base").to_string_lossy().into_owned(),
+                path: self.model.clone().unwrap_or_else(|| output.join("base").to_string_lossy().into_owned()),
                 dtype: LoadDtype::default(),
             },
             adapter: AdapterSource::Config(preset.config.to_user_json()),
@@ -117,7 +122,8 @@ impl Quickstart {
             training: TrainingConfig {
                 max_steps: Some(steps),
                 per_device_train_batch_size: 16,
-                learning_rate: preset.learning_rate,
+                // The presets are made for the built-in model, which is small.
+                learning_rate: preset.learning_rate * if self.model.is_some() { 0.1 } else { 1.0 },
                 warmup_steps: steps.min(20),
                 eval_steps: 100,
                 save_steps: 100,
@@ -141,7 +147,7 @@ impl Quickstart {
         let adapter = config.output.join("adapter");
         let after = Score::of(&base, &examples)?;
         let text = base.text.as_ref().map(|text| &text.tokenizer);
-        let tokenizer = text.ok_or_else(|| Failure::new("the built-in model has no tokenizer", "build peft again"))?;
+        let tokenizer = text.ok_or_else(|| Failure::new("the model has no tokenizer", "give one that has"))?;
         let shown = side_by_side(tokenizer, &before, &after)?;
         if self.json {
             return output::json(&json!({

@@ -61,6 +61,11 @@ impl ChatTemplate {
         Self::find_with(dir.as_ref(), &SpecialTokens::from_dir(dir.as_ref())?)
     }
 
+    /// The source of a directory's default template.
+    pub(crate) fn source_in(dir: &Path) -> Result<Option<String>> {
+        Ok(files::find(dir)?.remove(files::DEFAULT))
+    }
+
     /// The template of a directory whose special tokens are known from elsewhere.
     pub(super) fn find_with(dir: &Path, special: &SpecialTokens) -> Result<Option<Self>> {
         let sources = files::find(dir)?;

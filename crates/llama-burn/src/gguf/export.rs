@@ -1,0 +1,205 @@
+//! A model as a GGUF file that llama.cpp runs.
+
+use std::path::Path;
+
+use super::dequantise::Kind;
+use super::names;
+use super::reader::Gguf;
+use super::value::Value;
+use super::write::{Planned, write};
+use super::{folder, vocabulary};
+use crate::config::{LlamaConfig, RopeScaling};
+use crate::error::{LlamaError, Result};
+use crate::model::Llama;
+
+/// What the matrices of a written GGUF file are stored as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GgufType {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// Brain floating point.
+    Bf16,
+    /// Eight bits and a scale for each 32 numbers.
+    Q8_0,
+}
+
+impl GgufType {
+    /// All of them, with their names.
+    pub const ALL: [(&'static str, Self); 4] =
+        [("f32", Self::F32), ("f16", Self::F16), ("bf16", Self::Bf16), ("q8_0", Self::Q8_0)];
+
+    fn kind(self) -> Kind {
+        match self {
+            Self::F32 => Kind::F32,
+            Self::F16 => Kind::F16,
+            Self::Bf16 => Kind::BF16,
+            Self::Q8_0 => Kind::Q8_0,
+        }
+    }
+
+    /// llama.cpp's number for a file of mostly this type.
+    fn file_type(self) -> u64 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Bf16 => 32,
+            Self::Q8_0 => 7,
+        }
+    }
+}
+
+/// What llama.cpp calls a family.
+pub(super) fn arch_of(config: &LlamaConfig) -> &str {
+    match config.model_type.as_str() {
+        "mistral" => "llama",
+        "gemma3_text" => "gemma3",
+        other => other,
+    }
+}
+
+/// Writes `model` to the file `path`, with the tokenizer and the template of the model directory `text`.
+///
+/// # Errors
+/// A model or a tokenizer that GGUF cannot hold, by name; a file that cannot be written.
+pub(crate) fn export(model: &Llama, text: &Path, path: &Path, kind: GgufType) -> Result<()> {
+    let config = model.config();
+    let refused = |message: String| LlamaError::Gguf { path: path.to_owned(), message };
+    let arch = arch_of(config);
+    let mut metadata = vec![
+        ("general.architecture".to_owned(), Value::Text(arch.into())),
+        ("general.type".to_owned(), Value::Text("model".into())),
+        ("general.file_type".to_owned(), Value::Unsigned(kind.file_type())),
+        ("general.quantization_version".to_owned(), Value::Unsigned(2)),
+    ];
+    metadata.extend(shape(config).into_iter().map(|(key, value)| (format!("{arch}.{key}"), value)));
+    let mut factors = Vec::new();
+    scaling(config, arch, &mut metadata, &mut factors).map_err(refused)?;
+    metadata.extend(match folder::weights_of(text)? {
+        // What came from a GGUF file goes back as it was.
+        Some(file) => vocabulary::copied(&Gguf::open(&file)?),
+        None => vocabulary::of_directory(text, config.vocab_size)?,
+    });
+    let heads = [config.num_attention_heads, config.num_key_value_heads];
+    let weights = model.named_weights();
+    let mut planned: Vec<Planned> =
+        factors.iter().map(|(name, values)| Planned::new((*name).to_owned(), vec![values.len()], Kind::F32)).collect();
+    for (name, data) in &weights {
+        let ours = names::to_file(arch, name).ok_or_else(|| refused(format!("{name} has no name in GGUF")))?;
+        planned.push(Planned::new(ours, data.shape().to_vec(), kind.kind()));
+    }
+    let written = write(path, &metadata, &planned, |i| match i.checked_sub(factors.len()) {
+        None => factors[i].1.clone(),
+        Some(i) => {
+            let (name, data) = &weights[i];
+            let values = data.iter::<f32>().collect();
+            names::done(arch, name, values, data.shape().first().copied().unwrap_or(1), heads)
+        }
+    });
+    written?;
+    let lost = lost(config, path)?;
+    if lost.is_empty() {
+        return Ok(());
+    }
+    // A file that computes something else is no use.
+    let _ = std::fs::remove_file(path);
+    Err(refused(format!("llama.cpp does not know what this {} has: {}", config.model_type, lost.join("; "))))
+}
+
+/// What the model of the file at `path` has otherwise than `config`: what llama.cpp implies, and no key can say.
+fn lost(config: &LlamaConfig, path: &Path) -> Result<Vec<&'static str>> {
+    let json = super::config::read(&Gguf::open(path)?)?.config;
+    let read = LlamaConfig::from_json(&json.to_string(), path)?;
+    let (ours, theirs) = (&config.decoder, &read.decoder);
+    let near = |a: Option<f64>, b: Option<f64>| match (a, b) {
+        (Some(a), Some(b)) => (a - b).abs() <= 1e-6 * a.abs(),
+        (a, b) => a == b,
+    };
+    let plain = 1.0 / (config.head_dim as f64).sqrt();
+    let scale = |decoder: &crate::config::Decoder| Some(decoder.attention_scale.unwrap_or(plain));
+    let checks = [
+        (ours.window == theirs.window, "its sliding window"),
+        (ours.layers == theirs.layers, "which of its layers have a window or a rotary embedding"),
+        (near(scale(ours), scale(theirs)), "the scale of its attention"),
+        (near(ours.attention_softcap, theirs.attention_softcap), "the soft cap of its attention"),
+        (near(ours.logit_softcap, theirs.logit_softcap), "the soft cap of its logits"),
+        (ours.local_rope == theirs.local_rope, "the rotary embedding of its windowed layers"),
+        (ours.rotary_dim == theirs.rotary_dim, "how much of its heads turns"),
+    ];
+    Ok(checks.into_iter().filter(|(same, _)| !same).map(|(_, what)| what).collect())
+}
+
+/// Sizes and switches.
+fn shape(config: &LlamaConfig) -> Vec<(&'static str, Value)> {
+    let size = |n: usize| Value::Unsigned(n as u64);
+    let decoder = &config.decoder;
+    let mut all = vec![
+        ("vocab_size", size(config.vocab_size)),
+        ("context_length", size(config.max_position_embeddings)),
+        ("embedding_length", size(config.hidden_size)),
+        ("block_count", size(config.num_hidden_layers)),
+        ("feed_forward_length", size(config.intermediate_size)),
+        ("attention.head_count", size(config.num_attention_heads)),
+        ("attention.head_count_kv", size(config.num_key_value_heads)),
+        ("attention.key_length", size(config.head_dim)),
+        ("attention.value_length", size(config.head_dim)),
+        ("attention.layer_norm_rms_epsilon", Value::Float(config.rms_norm_eps)),
+        ("rope.freq_base", Value::Float(config.rope.theta)),
+        ("rope.dimension_count", size(decoder.rotary_dim)),
+    ];
+    all.extend(decoder.window.map(|window| ("attention.sliding_window", size(window))));
+    let float = |key, value: Option<f64>| value.map(|value| (key, Value::Float(value)));
+    all.extend(float("attn_logit_softcapping", decoder.attention_softcap));
+    all.extend(float("final_logit_softcapping", decoder.logit_softcap));
+    if config.model_type == "granite" {
+        all.extend(float("embedding_scale", Some(decoder.embedding_scale.map_or(1.0, |scale| scale.factor))));
+        all.extend(float("attention.scale", decoder.attention_scale));
+        all.extend(float("residual_scale", Some(decoder.residual_scale.unwrap_or(1.0))));
+        all.extend(float("logit_scale", Some(decoder.logit_divisor.unwrap_or(1.0))));
+    }
+    all
+}
+
+type Factors = Vec<(&'static str, Vec<f32>)>;
+
+/// Scaling of the rotary embedding, in keys or in tensors of divisors.
+fn scaling(
+    config: &LlamaConfig,
+    arch: &str,
+    metadata: &mut Vec<(String, Value)>,
+    factors: &mut Factors,
+) -> Result<(), String> {
+    let mut put = |key: &str, value: Value| metadata.push((format!("{arch}.rope.scaling.{key}"), value));
+    let single = |values: &[f64]| values.iter().map(|x| *x as f32).collect::<Vec<_>>();
+    match &config.rope.scaling {
+        RopeScaling::Default => {}
+        RopeScaling::Linear { factor } => {
+            put("type", Value::Text("linear".into()));
+            put("factor", Value::Float(*factor));
+        }
+        RopeScaling::Yarn { factor, original_max_position_embeddings: original, .. } => {
+            put("type", Value::Text("yarn".into()));
+            put("factor", Value::Float(*factor));
+            put("original_context_length", Value::Unsigned(*original as u64));
+        }
+        RopeScaling::Llama3 { .. } => {
+            // As divisors, which is how llama.cpp has them.
+            let plain = crate::config::RopeConfig { scaling: RopeScaling::Default, ..config.rope.clone() };
+            let dims = config.decoder.rotary_dim;
+            let pairs = plain.inv_freq(dims).into_iter().zip(config.rope.inv_freq(dims));
+            factors.push(("rope_freqs.weight", pairs.map(|(plain, scaled)| (plain / scaled) as f32).collect()));
+        }
+        RopeScaling::LongRope { short_factor, long_factor, .. } if short_factor == long_factor => {
+            factors.push(("rope_freqs.weight", single(short_factor)));
+        }
+        RopeScaling::LongRope { short_factor, long_factor, original_max_position_embeddings: original, .. } => {
+            put("original_context_length", Value::Unsigned(*original as u64));
+            put("attn_factor", Value::Float(config.rope.attention_factor(config.max_position_embeddings)));
+            factors.push(("rope_factors_long.weight", single(long_factor)));
+            factors.push(("rope_factors_short.weight", single(short_factor)));
+        }
+        RopeScaling::Dynamic { .. } => return Err("llama.cpp has no `dynamic` scaling of the rotary embedding".into()),
+    }
+    Ok(())
+}

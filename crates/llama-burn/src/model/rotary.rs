@@ -124,7 +124,9 @@ impl Rotations {
     /// A table of positions 0 to `end` at least.
     fn table(&self, rope: usize, stretch: Stretch, end: usize, device: &Device, dtype: DType) -> [Tensor<2>; 2] {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |t: &Table| t.rope == rope && t.stretch == stretch && t.dtype == dtype && t.device == *device;
+        // Burn takes a device under autodiff for equal to the one outside of it; their tensors do not mix.
+        let same_device = |other: &Device| other == device && other.is_autodiff() == device.is_autodiff();
+        let same = |t: &Table| t.rope == rope && t.stretch == stretch && t.dtype == dtype && same_device(&t.device);
         if let Some(found) = tables.iter().find(|table| same(table) && table.rows >= end) {
             return [found.cos.clone(), found.sin.clone()];
         }

@@ -50,7 +50,7 @@ impl EvalBatches {
         self.range.is_empty()
     }
 
-    /// Targets of all rows together, those of batches that [`slice`](Self::slice) leaves out included.
+    /// Targets of all rows together, those of batches that a slice leaves out included.
     pub fn num_targets(&self) -> usize {
         self.targets
     }

@@ -92,7 +92,7 @@ impl<'a> Keys<'a> {
     pub fn positives(&mut self, key: &str, len: usize) -> Vec<f64> {
         let Some(value) = self.get(key) else {
             self.problem(key, "is missing");
-            return vec![1.0; len];
+            return Vec::new();
         };
         let number = |v: &Value| v.as_f64().filter(|&x| x > 0.0 && x.is_finite());
         let numbers: Option<Vec<f64>> = value.as_array().and_then(|list| list.iter().map(number).collect());
@@ -103,11 +103,11 @@ impl<'a> Keys<'a> {
                     key,
                     format_args!("must be {len} numbers, one for each pair that turns, but is {}", numbers.len()),
                 );
-                vec![1.0; len]
+                Vec::new()
             }
             None => {
                 self.problem(key, "must be a list of numbers above 0");
-                vec![1.0; len]
+                Vec::new()
             }
         }
     }

@@ -197,7 +197,7 @@ fn what_does_not_fit_is_told_all_at_once_with_both_sizes() {
     for (file, content, parts) in [
         ("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid", &["Git LFS", "git lfs pull"][..]),
         ("pytorch_model.bin", "PK\u{3}\u{4}", &["pytorch_model.bin is not a readable PyTorch file", "fetch it again"]),
-        ("model-q4.gguf", "GGUF", &["model-q4.gguf", "take the model in safetensors"]),
+        ("model-q4.gguf", "GGUF", &["model-q4.gguf", "give the file itself as the model"]),
         ("consolidated.00.pth", "x", &["consolidated.00.pth", "convert_llama_weights_to_hf.py"]),
         ("notes.txt", "x", &["model.safetensors (or pytorch_model.bin)", "fetch it again"]),
     ] {

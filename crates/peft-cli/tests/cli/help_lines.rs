@@ -69,7 +69,7 @@ fn files_of_a_model_that_are_broken_are_fetched_again() {
             "{\"model_type\": \"llama\", \"vocab_size\": \"many\"}",
             "fetch the model again, or correct the file",
         ),
-        ("config.json", "{\"model_type\": \"t5\"}", "give a model of the Llama family"),
+        ("config.json", "{\"model_type\": \"t5\"}", "give a model of one of these families"),
         ("tokenizer.json", "{\"model\": 3}", "fetch the tokenizer's files again"),
     ] {
         place.write(&format!("model/{file}"), text);

@@ -1,9 +1,9 @@
-//! The scores of attention before the softmax.
+//! The scores of attention, and the softmax that makes weights of them.
 
 use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
 
-use crate::simd::tanh;
+use crate::simd::{exp, max, sum, tanh};
 
 /// How scores are made of the products of queries and keys. The default is Llama's.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -50,4 +50,26 @@ pub(crate) fn cap_all(scores: &mut [f32], cap: f32) {
 pub(crate) fn cap_slope(capped: f32, cap: f32) -> f32 {
     let t = capped / cap;
     1.0 - t * t
+}
+
+/// Scores become weights. A query that sees no key has no weights.
+#[inline(always)]
+pub(crate) fn softmax(scores: &mut [f32]) {
+    let largest = max(scores);
+    if largest == f32::NEG_INFINITY {
+        scores.fill(0.0);
+        return;
+    }
+    for s in scores.iter_mut() {
+        *s = exp(*s - largest);
+    }
+    let total = sum(
+        scores.len(),
+        #[inline(always)]
+        |i| scores[i],
+    );
+    let factor = 1.0 / total;
+    for s in scores.iter_mut() {
+        *s *= factor;
+    }
 }

@@ -5,8 +5,8 @@ use rayon::prelude::*;
 use super::{Block, BlockLayer, BlockRows, BlockShape};
 use crate::flex::{self, FlexTensor, dims2, values};
 use crate::matrix::{Mat, MatMut, Product, compute};
-use crate::scores::cap_all;
-use crate::simd::{exp, max, sum, vectorized};
+use crate::scores::{cap_all, softmax};
+use crate::simd::{sum, vectorized};
 
 /// Queries of a sequence that are worked on together.
 const TILE: usize = 32;
@@ -188,22 +188,4 @@ fn weights(scores: &mut [f32], layer: &BlockLayer) {
         cap_all(scores, cap);
     }
     softmax(scores);
-}
-
-/// Scores become weights.
-#[inline(always)]
-fn softmax(scores: &mut [f32]) {
-    let largest = max(scores);
-    for s in scores.iter_mut() {
-        *s = exp(*s - largest);
-    }
-    let total = sum(
-        scores.len(),
-        #[inline(always)]
-        |i| scores[i],
-    );
-    let factor = 1.0 / total;
-    for s in scores.iter_mut() {
-        *s *= factor;
-    }
 }

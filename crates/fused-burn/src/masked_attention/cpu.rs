@@ -9,33 +9,11 @@ use super::sizes::Sizes;
 use super::{MaskedAttentionOps, composed};
 use crate::flex::{self, all_bf16, all_f32, contiguous, in_blocks, narrowed, values, widened};
 use crate::matrix::{Mat, MatMut, Product, compute};
-use crate::scores::{Scores, cap_all};
-use crate::simd::{exp, max, sum, vectorized};
+use crate::scores::{Scores, cap_all, softmax};
+use crate::simd::vectorized;
 
 /// Multiply-adds of all scores below which they stay on one thread.
 const PARALLEL_WORK: usize = 1 << 18;
-
-/// Scores become weights. A query that sees no key has no weights.
-#[inline(always)]
-fn softmax(scores: &mut [f32]) {
-    let largest = max(scores);
-    if largest == f32::NEG_INFINITY {
-        scores.fill(0.0);
-        return;
-    }
-    for s in scores.iter_mut() {
-        *s = exp(*s - largest);
-    }
-    let total = sum(
-        scores.len(),
-        #[inline(always)]
-        |i| scores[i],
-    );
-    let factor = 1.0 / total;
-    for s in scores.iter_mut() {
-        *s *= factor;
-    }
-}
 
 impl MaskedAttentionOps for Flex {
     fn masked_attention(

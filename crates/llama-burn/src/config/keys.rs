@@ -1,49 +1,37 @@
-//! A JSON object that is read key by key, with every problem noted.
+//! The values that a `config.json` holds: sizes, numbers, flags and token ids.
 
 use std::fmt::Display;
-use std::path::Path;
 
-use serde_json::{Map, Value};
-
-use crate::error::{LlamaError, Result};
+use peft_burn::Object;
+use peft_burn::reader::Section;
+use serde_json::Value;
 
 /// The largest size taken at its word: beyond any model, and products of sizes stay within 128 bits.
 const MAX_SIZE: u64 = 1 << 28;
 
-/// A JSON object being read. A getter notes what is wrong and returns a stand-in, so that reading goes on and all
-/// problems are reported together.
-pub(super) struct Keys<'a> {
-    pub object: &'a Map<String, Value>,
-    prefix: String,
-    pub problems: Vec<String>,
-}
+/// An object being read. A getter notes what is wrong and returns a stand-in, so that reading goes on and all problems
+/// are reported together.
+pub(super) struct Keys<'r>(pub Section<'r>);
 
-impl<'a> Keys<'a> {
-    pub fn new(object: &'a Map<String, Value>) -> Self {
-        Self { object, prefix: String::new(), problems: Vec::new() }
-    }
-
-    /// The keys of an object within one, whose problems name `prefix` too.
-    pub fn within(object: &'a Map<String, Value>, prefix: impl Into<String>) -> Self {
-        Self { object, prefix: prefix.into(), problems: Vec::new() }
+impl Keys<'_> {
+    /// The keys of an object within this one, which stands under `key`.
+    pub fn inner(&mut self, key: &str, object: Object) -> Keys<'_> {
+        Keys(self.0.inner(key, object))
     }
 
     /// The value of `key`; null counts as absent.
-    pub fn get(&self, key: &str) -> Option<&'a Value> {
-        self.object.get(key).filter(|value| !value.is_null())
+    pub fn get(&mut self, key: &str) -> Option<Value> {
+        self.0.get(key)
     }
 
     /// Whether `key` is there with null.
-    pub fn is_null(&self, key: &str) -> bool {
-        self.object.get(key).is_some_and(Value::is_null)
+    pub fn is_null(&mut self, key: &str) -> bool {
+        self.0.raw(key).is_some_and(|value| value.is_null())
     }
 
     pub fn problem(&mut self, key: &str, message: impl Display) {
-        let dot = if self.prefix.is_empty() { "" } else { "." };
-        let problem = format!("{}{dot}{key}: {message}", self.prefix);
-        if !self.problems.contains(&problem) {
-            self.problems.push(problem);
-        }
+        let problem = format!("{}: {message}", self.0.path(key));
+        self.0.problem(problem);
     }
 
     /// A size: a whole number from 1 to [`MAX_SIZE`].
@@ -132,8 +120,8 @@ impl<'a> Keys<'a> {
 
     /// Token ids: `None` for an absent key, empty for null. Old configs write -1 for a token they do not have.
     pub fn ids(&mut self, key: &str) -> Option<Vec<u32>> {
-        let value = self.object.get(key)?;
-        let values = match value {
+        let value = self.0.raw(key)?;
+        let values = match &value {
             Value::Null => &[],
             Value::Array(values) => values.as_slice(),
             one => std::slice::from_ref(one),
@@ -157,19 +145,13 @@ impl<'a> Keys<'a> {
     }
 
     /// The object under `key`.
-    pub fn object(&mut self, key: &str) -> Option<&'a Map<String, Value>> {
-        let value = self.get(key)?;
-        let object = value.as_object();
-        if object.is_none() {
-            self.problem(key, format_args!("must be an object, but is {value}"));
+    pub fn object(&mut self, key: &str) -> Option<Object> {
+        match self.get(key)? {
+            Value::Object(object) => Some(object),
+            value => {
+                self.problem(key, format_args!("must be an object, but is {value}"));
+                None
+            }
         }
-        object
-    }
-
-    pub fn finish(self, origin: &Path) -> Result<()> {
-        if self.problems.is_empty() {
-            return Ok(());
-        }
-        Err(LlamaError::Config { path: origin.to_path_buf(), message: self.problems.join("; ") })
     }
 }

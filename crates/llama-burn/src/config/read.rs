@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use peft_burn::Object;
+use peft_burn::reader::Reader;
+use serde_json::Value;
 
 use super::decoder::{Decoder, LayerKind};
 use super::family::{self, Family, family};
@@ -12,10 +14,11 @@ use super::{Dtype, LlamaConfig, RopeConfig, RopeScaling};
 use crate::error::{LlamaError, Result};
 
 pub(super) fn config(text: &str, origin: &Path) -> Result<LlamaConfig> {
-    let object: Map<String, Value> = serde_json::from_str(text).map_err(LlamaError::json(origin))?;
+    let object: Object = serde_json::from_str(text).map_err(LlamaError::json(origin))?;
     let family = family_of(&object, origin)?;
     let defaults = family.defaults;
-    let mut keys = Keys::new(&object);
+    let mut reader = Reader::default();
+    let mut keys = Keys(reader.section("", object));
 
     let hidden_size = keys.size("hidden_size", None);
     let num_attention_heads = keys.size("num_attention_heads", None);
@@ -49,7 +52,7 @@ pub(super) fn config(text: &str, origin: &Path) -> Result<LlamaConfig> {
             rotary_dim: head_dim,
             // A count that is beyond any model is a problem of the tensors, not of memory here.
             layers: vec![LayerKind::default(); num_hidden_layers.min(MAX_LAYERS)],
-            own_keys: family.keys.iter().filter_map(|key| Some((key.to_string(), object.get(*key)?.clone()))).collect(),
+            own_keys: family.keys.iter().filter_map(|key| Some((key.to_string(), keys.0.raw(key)?))).collect(),
             ..Decoder::default()
         },
     };
@@ -64,7 +67,7 @@ pub(super) fn config(text: &str, origin: &Path) -> Result<LlamaConfig> {
     (config.rope, config.decoder.local_rope) = rope_keys::ropes(&mut keys, &of);
     check_unsupported(&mut keys, family);
     check_consistency(&mut keys, &config, defaults.head_dim.is_some());
-    keys.finish(origin)?;
+    finish(reader, origin)?;
     Ok(config)
 }
 
@@ -72,11 +75,12 @@ pub(super) fn config(text: &str, origin: &Path) -> Result<LlamaConfig> {
 const MAX_LAYERS: usize = 1 << 16;
 
 pub(super) fn generation_config(config: &mut LlamaConfig, text: &str, origin: &Path) -> Result<()> {
-    let object: Map<String, Value> = serde_json::from_str(text).map_err(LlamaError::json(origin))?;
-    let mut keys = Keys::new(&object);
+    let object: Object = serde_json::from_str(text).map_err(LlamaError::json(origin))?;
+    let mut reader = Reader::default();
+    let mut keys = Keys(reader.section("", object));
     let eos = keys.ids("eos_token_id").unwrap_or_default();
     let pad = keys.ids("pad_token_id").unwrap_or_default();
-    keys.finish(origin)?;
+    finish(reader, origin)?;
     if !eos.is_empty() {
         config.eos_token_ids = eos;
     }
@@ -85,7 +89,7 @@ pub(super) fn generation_config(config: &mut LlamaConfig, text: &str, origin: &P
 }
 
 /// The family that `model_type` names, or `architectures` where there is none.
-fn family_of(object: &Map<String, Value>, origin: &Path) -> Result<&'static Family> {
+fn family_of(object: &Object, origin: &Path) -> Result<&'static Family> {
     let architectures: Vec<&str> =
         object.get("architectures").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let model_type = object.get("model_type").and_then(Value::as_str);
@@ -106,6 +110,15 @@ fn family_of(object: &Map<String, Value>, origin: &Path) -> Result<&'static Fami
         (names, Some(model_type)) => format!("{} (model_type {model_type:?})", names.join(", ")),
     };
     Err(LlamaError::UnsupportedArchitecture { path: origin.to_path_buf(), found, supported: family::supported() })
+}
+
+/// Every problem of the file in one error.
+fn finish(reader: Reader, origin: &Path) -> Result<()> {
+    let problems = reader.problems();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(LlamaError::Config { path: origin.to_path_buf(), message: problems.join("; ") })
 }
 
 fn dtype(keys: &mut Keys<'_>) -> Dtype {
@@ -141,7 +154,7 @@ fn check_consistency(keys: &mut Keys<'_>, config: &LlamaConfig, own_head_dim: bo
     let LlamaConfig { hidden_size, num_attention_heads: heads, num_key_value_heads: kv, head_dim, .. } = *config;
     if keys.get("head_dim").is_none() && !own_head_dim && hidden_size % heads != 0 {
         keys.problem("hidden_size", format_args!("{hidden_size} is not a multiple of num_attention_heads {heads}"));
-    } else if head_dim % 2 != 0 && config.decoder.rotary_dim == head_dim && keys.problems.is_empty() {
+    } else if head_dim % 2 != 0 && config.decoder.rotary_dim == head_dim && keys.0.is_fine() {
         keys.problem("head_dim", format_args!("{head_dim} must be even for the rotary embedding"));
     }
     if heads % kv != 0 {

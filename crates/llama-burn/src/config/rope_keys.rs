@@ -1,6 +1,7 @@
 //! The keys of the rotary embedding in `config.json`, in the spellings of Transformers 4 and 5.
 
-use serde_json::{Map, Value};
+use peft_burn::Object;
+use serde_json::Value;
 
 use super::keys::Keys;
 use super::{RopeConfig, RopeScaling};
@@ -37,16 +38,13 @@ pub(super) fn ropes(keys: &mut Keys<'_>, of: &Surrounding) -> (RopeConfig, Optio
     }
     // Phi-3 gives the length of pretraining beside.
     let original = (of.model_type == "phi3").then(|| keys.size("original_max_position_embeddings", Some(4096)));
-    let mut inner = Keys::within(object, name);
-    let rope = one(&mut inner, of, theta, original);
-    keys.problems.append(&mut inner.problems);
-    (rope, None)
+    (one(&mut keys.inner(name, object), of, theta, original), None)
 }
 
 /// How many values of heads of `head_dim` turn.
 pub(super) fn rotary_dim(keys: &mut Keys<'_>, head_dim: usize) -> usize {
     let factor = parameters(keys).and_then(|(_, object)| object.get("partial_rotary_factor").cloned());
-    let factor = factor.or(keys.get("partial_rotary_factor").cloned());
+    let factor = factor.or_else(|| keys.get("partial_rotary_factor"));
     let Some(value) = factor.filter(|value| !value.is_null()) else { return head_dim };
     let dims = value.as_f64().filter(|f| (0.0..=1.0).contains(f)).map(|factor| (head_dim as f64 * factor) as usize);
     dims.filter(|dims| *dims >= 2 && dims.is_multiple_of(2)).unwrap_or_else(|| {
@@ -59,7 +57,7 @@ pub(super) fn rotary_dim(keys: &mut Keys<'_>, head_dim: usize) -> usize {
 }
 
 /// The object with the parameters, and its key.
-fn parameters<'a>(keys: &mut Keys<'a>) -> Option<(&'static str, &'a Map<String, Value>)> {
+fn parameters(keys: &mut Keys<'_>) -> Option<(&'static str, Object)> {
     let name = ["rope_scaling", "rope_parameters"]
         .into_iter()
         .find(|key| keys.get(key).is_some_and(|v| v.as_object().is_none_or(|o| !o.is_empty())))?;
@@ -70,21 +68,18 @@ fn parameters<'a>(keys: &mut Keys<'a>) -> Option<(&'static str, &'a Map<String, 
 fn nested(keys: &mut Keys<'_>, of: &Surrounding) -> (RopeConfig, RopeConfig) {
     let theta = keys.positive("rope_theta", Some(of.theta));
     let local_theta = keys.positive("rope_local_base_freq", Some(LOCAL_THETA));
-    let outer = keys.object("rope_parameters").cloned().unwrap_or_default();
-    let scaling = keys.object("rope_scaling").cloned().unwrap_or_default();
+    let outer = keys.object("rope_parameters").unwrap_or_default();
+    let scaling = keys.object("rope_scaling").unwrap_or_default();
     if !outer.is_empty() && !LAYER_TYPES.iter().any(|key| outer.contains_key(*key)) {
         keys.problem("rope_parameters", "must have full_attention and sliding_attention, with parameters each");
     }
-    let mut read = |kind: &str, theta: f64, over: Map<String, Value>| {
+    let mut read = |kind: &str, theta: f64, over: Object| {
         let mut object = outer.get(kind).and_then(Value::as_object).cloned().unwrap_or_default();
         object.extend(over);
-        let mut inner = Keys::within(&object, format!("rope_parameters.{kind}"));
-        let rope = one(&mut inner, of, theta, None);
-        keys.problems.append(&mut inner.problems);
-        rope
+        one(&mut keys.inner(&format!("rope_parameters.{kind}"), object), of, theta, None)
     };
     let main = read(LAYER_TYPES[0], theta, scaling);
-    let local = read(LAYER_TYPES[1], local_theta, Map::new());
+    let local = read(LAYER_TYPES[1], local_theta, Object::new());
     (main, local)
 }
 
@@ -92,7 +87,7 @@ fn nested(keys: &mut Keys<'_>, of: &Surrounding) -> (RopeConfig, RopeConfig) {
 fn one(keys: &mut Keys<'_>, of: &Surrounding, theta: f64, original: Option<usize>) -> RopeConfig {
     let theta = keys.positive("rope_theta", Some(theta));
     // `type` is the spelling of transformers before 4.43.
-    let kind = keys.get("rope_type").or(keys.get("type")).cloned().unwrap_or_else(|| "default".into());
+    let kind = keys.get("rope_type").or_else(|| keys.get("type")).unwrap_or_else(|| "default".into());
     let kind_name = match kind.as_str() {
         // What the first releases of Phi-3 called it.
         Some("su" | "yarn") if of.model_type == "phi3" => "longrope",
@@ -120,8 +115,8 @@ fn one(keys: &mut Keys<'_>, of: &Surrounding, theta: f64, original: Option<usize
                 attention_factor: keys.positive_or_none("attention_factor", None),
                 beta_fast: keys.positive("beta_fast", Some(32.0)),
                 beta_slow: keys.positive("beta_slow", Some(1.0)),
-                mscale: keys.get("mscale").and_then(Value::as_f64).filter(|&scale| scale != 0.0),
-                mscale_all_dim: keys.get("mscale_all_dim").and_then(Value::as_f64).filter(|&scale| scale != 0.0),
+                mscale: keys.get("mscale").and_then(|v| v.as_f64()).filter(|&scale| scale != 0.0),
+                mscale_all_dim: keys.get("mscale_all_dim").and_then(|v| v.as_f64()).filter(|&scale| scale != 0.0),
                 truncate: keys.flag("truncate", true),
                 original_max_position_embeddings: original,
             }

@@ -12,13 +12,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
-from small_llama import mean_loss, write_rows
+from small_llama import into_new_folder, mean_loss, write_rows
 
-torch.set_num_threads(1)
-out = os.path.abspath(sys.argv[1])
-shutil.rmtree(out, ignore_errors=True)
-os.makedirs(out)
-os.chdir(out)
+into_new_folder(sys.argv[1])
 VOCAB, ADDED = 64, 6
 prefix = "base_model.model."
 

@@ -5,19 +5,15 @@ usage: checkpoint_cases.py OUTPUT, a folder that is made or replaced. Made with 
 Each folder is a model; `expected.json` holds the mean loss over target tokens of rows.jsonl. `tuned_bf16` is `tied` with other
 weights, of which `peft convert --from-model` makes an adapter.
 """
-import json, os, shutil, sys, warnings
+import json, os, sys, warnings
 os.environ["HF_HUB_OFFLINE"] = "1"
 warnings.simplefilter("ignore")
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
-from small_llama import mean_loss, write_rows
+from small_llama import into_new_folder, mean_loss, write_rows
 
-torch.set_num_threads(1)
-out = os.path.abspath(sys.argv[1])
-shutil.rmtree(out, ignore_errors=True)
-os.makedirs(out)
-os.chdir(out)
+into_new_folder(sys.argv[1])
 VOCAB = 64
 WEIGHTS = "model.safetensors"
 

@@ -12,13 +12,9 @@ import torch
 from peft import AdaLoraConfig, IA3Config, LoHaConfig, LoraConfig, PeftModel, VeraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
-from small_llama import mean_loss, train, write_rows
+from small_llama import into_new_folder, mean_loss, train, write_rows
 
-torch.set_num_threads(1)
-out = os.path.abspath(sys.argv[1])
-shutil.rmtree(out, ignore_errors=True)
-os.makedirs(out)
-os.chdir(out)
+into_new_folder(sys.argv[1])
 VOCAB, STEPS, RATE = 48, 4, 1e-2
 
 

@@ -12,6 +12,7 @@ pub mod prelude;
 mod summary;
 mod tensors;
 mod text;
+mod user_cache;
 mod weights;
 
 pub use config::{
@@ -29,3 +30,4 @@ pub use summary::ModelSummary;
 pub use text::{
     ChatTemplate, Conversation, Encoded, Message, SpecialTokens, StopScanner, StopTokens, Text, TextStream, Tokenizer,
 };
+pub use user_cache::user_cache;

@@ -13,6 +13,7 @@ use serde_json::{Value as Json, json};
 use super::reader::Gguf;
 use super::{config, tokenizer};
 use crate::error::{LlamaError, Result};
+use crate::user_cache::user_cache;
 
 /// The note that says where the weights are.
 const NOTE: &str = "gguf.json";
@@ -68,9 +69,7 @@ fn stamp(file: &Path) -> Result<Json> {
 
 /// The user's folder for what can be made again.
 fn cache() -> PathBuf {
-    let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let base = of("XDG_CACHE_HOME").or_else(|| of("LOCALAPPDATA")).or_else(|| Some(of("HOME")?.join(".cache")));
-    let dir = base.unwrap_or_else(std::env::temp_dir).join("peft-burn").join("gguf");
+    let dir = user_cache().unwrap_or_else(|| std::env::temp_dir().join("peft-burn")).join("gguf");
     // A home that cannot be written to, as some services have.
     if std::fs::create_dir_all(&dir).is_ok() { dir } else { std::env::temp_dir().join("peft-burn-gguf") }
 }

@@ -108,11 +108,7 @@ impl DataCache {
             Self::Off => None,
             Self::Folder(folder) => Some(folder.clone()),
             Self::Auto if bytes < Self::AUTO_ABOVE => None,
-            Self::Auto => {
-                let set = std::env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
-                let cache = set.or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
-                Some(cache.join("peft-burn").join("tokens"))
-            }
+            Self::Auto => Some(llama_burn::user_cache()?.join("tokens")),
         }
     }
 }

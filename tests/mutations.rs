@@ -155,6 +155,7 @@ fn check(reader: &Reader, rounds: u64) {
 #[case("config", 400)]
 #[case("tokenizer", 60)]
 #[case("tokenizer_config", 60)]
+#[case("gguf", 300)]
 #[case("index", 60)]
 #[case("template", 200)]
 #[case("rows", 200)]
@@ -170,9 +171,11 @@ fn mutated_files_are_read_or_refused(#[case] name: &str, #[case] rounds: u64) {
 #[test]
 fn every_reader_is_tried() {
     let source = include_str!("mutations.rs");
-    READERS
-        .iter()
-        .for_each(|reader| assert!(source.contains(&format!("#[case(\"{}\"", reader.name)), "{}", reader.name));
+    let targets = include_str!("fuzz/Cargo.toml");
+    for Reader { name, .. } in READERS {
+        assert!(source.contains(&format!("#[case(\"{name}\"")), "{name}");
+        assert!(targets.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");
+    }
     let Some(folder) = std::env::var_os("FUZZ_CORPUS").map(std::path::PathBuf::from) else { return };
     for reader in READERS {
         let folder = folder.join(reader.name);

@@ -45,20 +45,33 @@ fn forward_gradients_and_merge(
 }
 
 #[rstest]
-fn thirty_steps(#[values("qwen2", "gemma3_text")] name: &str) {
-    let case = Case::named(name);
+fn thirty_steps(
+    #[files("tests/fixtures/families/*/config.json")] config: PathBuf,
+    #[values("lora", "second")] label: &str,
+) {
+    let case = Case::of(&config);
     let mut model = case.model();
-    model.load_adapter(case.folder.join("lora"), "default", true).unwrap();
-    for (key, mut param) in model.adapter_params_mut("default").unwrap() {
-        param.set(case.expected[&format!("lora.start.{key}")].clone());
-    }
+    model.load_adapter(case.folder.join(label), "default", true).unwrap();
     let mut model = model.train();
     let mut optimizer = AdamWConfig::new().with_weight_decay(0.01).with_epsilon(1e-8).init();
-    for (i, expected) in case.expected["lora.losses"].iter::<f64>().enumerate() {
+    for (i, expected) in case.expected[&format!("{label}.losses")].iter::<f64>().enumerate() {
         let loss = loss(&model, &case.ids, &as_labels(&case.ids));
         let value = loss.clone().into_scalar::<f64>();
-        assert!((value - expected).abs() <= 1e-3, "{name}: loss of step {} is {value}, PEFT's {expected}", i + 1);
+        assert!((value - expected).abs() <= 1e-3, "loss of step {} is {value}, PEFT's {expected}", i + 1);
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         model = optimizer.step(1e-2, model, grads);
+    }
+    // Of each tensor its sum, and that of its squares.
+    let mut params = model.adapter_params("default").unwrap();
+    params.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let ends: Vec<f64> = case.expected[&format!("{label}.end")].iter::<f64>().collect();
+    assert_eq!(2 * params.len(), ends.len());
+    for ((key, param), end) in params.iter().zip(ends.chunks(2)) {
+        let values: Vec<f64> = param.to_data().iter::<f64>().collect();
+        let squares = values.iter().map(|v| v * v).sum::<f64>();
+        // A sum of n values that are off by 1e-3 of their size each.
+        let off = 1e-3 * (values.len() as f64 * end[1]).sqrt();
+        assert!((values.iter().sum::<f64>() - end[0]).abs() <= off, "the sum of {key}");
+        assert!((squares - end[1]).abs() <= 2e-3 * end[1], "{key}: {squares}, PEFT's {}", end[1]);
     }
 }

@@ -84,6 +84,10 @@ write("head_differs_bin", {**body, **head}, config, zipped("head_differs_bin"))
 
 # Names and tensors beside the usual ones.
 write("without_prefix", {key.removeprefix("model."): value for key, value in body.items()}, config)
+# Some names with `model.` and others without: the embedding's says nothing of the layers'.
+part = lambda key, bare: key.removeprefix("model.") if bare else key
+write("mixed_prefixes", {part(key, "layers.1" in key or "norm" in key): value for key, value in body.items()}, config)
+write("mixed_bare_first", {part(key, "embed" in key or "layers.0" in key): value for key, value in body.items()}, config)
 write("wrapped", {"module._orig_mod." + key: value for key, value in {**body, **head}.items()}, config, loads=False)
 # What Transformers computes with the names as they should be.
 expected["wrapped"] = expected["head_differs"]

@@ -5,7 +5,7 @@ Usage, from the repository's root, with torch 2.12.1, transformers 5.23 and peft
     python tests/python/families.py check JOBS.json  opens models and adapters, and writes down their logits
     python tests/python/families.py gguf FILE OUT    what Transformers makes of a GGUF file: ids, logits, greedy text
 """
-import json, os, shutil, sys
+import copy, json, os, shutil, sys
 
 if os.environ.get("PYTHONHASHSEED") != "0":  # PEFT writes sets into adapter_config.json: fix their order
     os.environ["PYTHONHASHSEED"] = "0"
@@ -35,29 +35,29 @@ LOHA = LoHaConfig(r=2, alpha=4, target_modules=["v_proj", "down_proj"], task_typ
 FUSED = LoHaConfig(r=2, alpha=4, target_modules=["qkv_proj", "gate_up_proj"], task_type="CAUSAL_LM")
 SMOL = IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"])
 
-# name: model_type, keys of its config.json, a second method, whether it is trained for 30 steps
+# name: model_type, keys of its config.json, a second method
 CASES = {
-    "mistral": ("mistral", dict(sliding_window=WINDOW), DORA, False),
+    "mistral": ("mistral", dict(sliding_window=WINDOW), DORA),
     "mistral_yarn": ("mistral", dict(sliding_window=None, rope_parameters=dict(
-        rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=16)), IA3, False),
+        rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=16)), IA3),
     "qwen2": ("qwen2", dict(use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1, tie_word_embeddings=True),
-              IA3, True),
+              IA3),
     "qwen2_dynamic": ("qwen2", dict(max_position_embeddings=8, rope_parameters=dict(
-        rope_type="dynamic", rope_theta=10000.0, factor=2.0)), VERA, False),
-    "qwen3": ("qwen3", dict(attention_bias=True), VERA, False),
-    "gemma": ("gemma", dict(), LOHA, False),
+        rope_type="dynamic", rope_theta=10000.0, factor=2.0)), VERA),
+    "qwen3": ("qwen3", dict(attention_bias=True), VERA),
+    "gemma": ("gemma", dict(), LOHA),
     "gemma2": ("gemma2", dict(sliding_window=WINDOW, query_pre_attn_scalar=14, attn_logit_softcapping=3.0,
-                              final_logit_softcapping=5.0), IA3, False),
+                              final_logit_softcapping=5.0), IA3),
     "gemma3_text": ("gemma3_text", dict(sliding_window=WINDOW, sliding_window_pattern=3, query_pre_attn_scalar=14,
         rope_parameters=dict(full_attention=dict(rope_type="linear", factor=8.0, rope_theta=1000000.0),
-                             sliding_attention=dict(rope_type="default", rope_theta=10000.0))), VERA, True),
-    "phi3": ("phi3", dict(sliding_window=WINDOW), FUSED, False),
+                             sliding_attention=dict(rope_type="default", rope_theta=10000.0))), VERA),
+    "phi3": ("phi3", dict(sliding_window=WINDOW), FUSED),
     "phi3_longrope": ("phi3", dict(rope_parameters=LONGROPE | dict(rope_theta=10000.0, partial_rotary_factor=0.8),
-                                   original_max_position_embeddings=8, hidden_size=40), FUSED, False),
-    "smollm3": ("smollm3", dict(num_hidden_layers=4, tie_word_embeddings=True), SMOL, False),
-    "olmo2": ("olmo2", dict(), LOHA, False),
+                                   original_max_position_embeddings=8, hidden_size=40), FUSED),
+    "smollm3": ("smollm3", dict(num_hidden_layers=4, tie_word_embeddings=True), SMOL),
+    "olmo2": ("olmo2", dict(), LOHA),
     "granite": ("granite", dict(embedding_multiplier=3.0, attention_multiplier=0.2, residual_multiplier=0.6,
-                                logits_scaling=2.5, mlp_bias=True, attention_bias=True, tie_word_embeddings=True), DORA, False),
+                                logits_scaling=2.5, mlp_bias=True, attention_bias=True, tie_word_embeddings=True), DORA),
 }
 
 
@@ -102,11 +102,10 @@ def fresh(model):
     return model
 
 
-def adapt(folder, label, config, ids, labels, out, steps):
+def adapt(folder, label, config, ids, labels, out):
     torch.manual_seed(11)
     model = get_peft_model(base(folder), config).eval()
     generator = torch.Generator().manual_seed(7)
-    start = copies(trained(model))
     with torch.no_grad():
         for _, p in sorted(trained(model).items()):
             p.add_(0.1 * torch.randn(p.shape, generator=generator))
@@ -117,32 +116,29 @@ def adapt(folder, label, config, ids, labels, out, steps):
     out[f"{label}.logits"], out[f"{label}.loss"] = result.logits, result.loss.reshape(1)
     for name, p in trained(model).items():
         out[f"{label}.grad.{stored(name)}"] = p.grad
-    if steps:
-        train(model, start, ids, out, label)
-        return
+    train(copy.deepcopy(model), ids, out, label)
     with torch.no_grad():
-        merged = model.merge_and_unload()
+        merged = fresh(model).merge_and_unload()
         out[f"{label}.merged"] = merged(input_ids=ids).logits
 
 
-def train(model, start, ids, out, label):
-    with torch.no_grad():
-        for name, p in trained(model).items():
-            p.copy_(start[name])
-    out.update({f"{label}.start.{stored(name)}": p for name, p in copies(trained(model)).items()})
+def train(model, ids, out, label):
+    """Thirty steps from the adapter that was saved: losses, and at the end the sum of each tensor and of its squares, by name."""
     optimizer = torch.optim.AdamW(trained(model).values(), lr=1e-2, eps=1e-8, weight_decay=0.01)
     losses = []
     for _ in range(STEPS):
         optimizer.zero_grad()
-        loss = model.train()(input_ids=ids, labels=ids).loss
+        loss = fresh(model).train()(input_ids=ids, labels=ids).loss
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     out[f"{label}.losses"] = torch.tensor(losses)
+    tensors = {stored(name): p.detach().double() for name, p in trained(model).items()}
+    out[f"{label}.end"] = torch.stack([torch.stack([p.sum(), p.square().sum()]) for _, p in sorted(tensors.items())])
 
 
 def write(name):
-    model_type, keys, second, steps = CASES[name]
+    model_type, keys, second = CASES[name]
     folder = f"{ROOT}/{name}"
     shutil.rmtree(folder, ignore_errors=True)
     model = made_up(name, model_type, keys)
@@ -168,8 +164,8 @@ def write(name):
             model.generation_config.eos_token_id = None  # texts of one length
             made = model.generate(input_ids=ids * mask, attention_mask=mask, **settings)
             out["generated"] = made[:, SEQ:]
-    adapt(folder, "lora", LORA, ids, labels, out, steps)
-    adapt(folder, "second", second, ids, labels, out, False)
+    adapt(folder, "lora", LORA, ids, labels, out)
+    adapt(folder, "second", second, ids, labels, out)
     save_file(copies(out), f"{folder}/case.safetensors")
 
 

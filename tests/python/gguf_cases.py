@@ -1,6 +1,6 @@
 """GGUF files for tests, written with gguf-py as llama.cpp's converter writes them.
 
-Usage, from the repository's root, with gguf 0.19, torch 2.12.1 and safetensors:
+Usage, from the repository's root, with gguf 0.19, libgguf 0.2.2 (ggml's encoders), torch 2.12.1 and safetensors:
     python tests/python/gguf_cases.py          writes tests/fixtures/gguf, from tests/fixtures/families
     python tests/python/gguf_cases.py read FILE OUT.safetensors   writes down what gguf-py reads
 """
@@ -57,6 +57,24 @@ def types(writer):
     writer.add_tensor("BF16", half.view(torch.int16).numpy().view(np.uint8).reshape(3, 10), raw_dtype=Type.BF16)
     expected["BF16"] = half.float()
     save_file(expected, f"{ROOT}/types.safetensors")
+
+
+def encoded():
+    """What ggml's encoders make of numbers of every kind: the bytes of each type that is written."""
+    from libgguf.libgguf_numpy import quantize
+
+    generator = np.random.default_rng(9)
+    draw = lambda *shape: generator.normal(0, 1, shape)
+    blocks = [draw(256) * 0.02, draw(256) * 0.02, draw(256) * np.exp(2 * draw(256)), generator.standard_t(2, 256),
+              np.abs(draw(256)), -np.abs(draw(256)) - 1, draw(256) * 1e-9, draw(256) * 1e-20, draw(256) * 1e4,
+              np.zeros(256), np.full(256, 0.3), np.full(256, -0.3), np.round(draw(256) * 4) / 8,
+              draw(256) * np.repeat(np.exp(3 * draw(8)), 32), np.repeat([1.0, 0.0, -1.0, 0.0], 64),
+              np.where(np.arange(256) == 77, 50.0, draw(256) * 0.01), np.tile(np.linspace(-1, 1, 32), 8)]
+    values = np.stack(blocks).astype(np.float32)
+    out = {"values": torch.from_numpy(values)}
+    for kind in [Type.Q8_0, Type.Q5_0, Type.Q5_1, Type.Q4_K, Type.Q5_K, Type.Q6_K]:
+        out[kind.name] = torch.from_numpy(np.frombuffer(quantize(values, kind), np.uint8).reshape(len(blocks), -1).copy())
+    save_file(out, f"{ROOT}/encoded.safetensors")
 
 
 def pairs(weight, heads):
@@ -165,6 +183,7 @@ else:
     shutil.rmtree(ROOT, ignore_errors=True)
     os.makedirs(ROOT)
     write("types", "llama", types)
+    encoded()
     write("tokenizer", "llama", tokenizer)
     for name, arch in [("mistral", "llama"), ("qwen3", "qwen3"), ("gemma", "gemma"), ("phi3_longrope", "phi3"),
                        ("smollm3", "smollm3"), ("olmo2", "olmo2"), ("granite", "granite")]:

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use burn::tensor::Device;
-use llama_burn::{ChatTemplate, Conversation, Llama, LlamaConfig, Message, ModelSummary, Text, Tokenizer};
+use llama_burn::{
+    ChatTemplate, Conversation, Input, Llama, LlamaConfig, Message, ModelSummary, Text, Tokenizer, unpack_gguf,
+};
 use peft_burn::tensor_file::TensorFile;
 use peft_burn::{AdapterFiles, AdapterSummary, PeftConfig, PeftModel, adalora};
 use peft_learner::config::RunConfig;
@@ -69,6 +71,17 @@ pub const READERS: &[Reader] = &[
     },
     Reader { name: "tokenizer", seeds: &["glassllm-en/tokenizer.json"], read: tokenizer },
     Reader { name: "tokenizer_config", seeds: &["glassllm-en/tokenizer_config.json"], read: tokenizer_config },
+    Reader {
+        name: "gguf",
+        seeds: &[
+            "gguf/tokenizer.gguf",
+            "gguf/types.gguf",
+            "gguf/qwen3.gguf",
+            "gguf/phi3_longrope.gguf",
+            "gguf/gemma.gguf",
+        ],
+        read: gguf,
+    },
     Reader { name: "index", seeds: &["checkpoints/bin_sharded/pytorch_model.bin.index.json"], read: index },
     Reader {
         name: "template",
@@ -189,6 +202,22 @@ fn tokenizer_config(bytes: &[u8], dir: &Path) {
     write(dir, "tokenizer_config.json", bytes);
     if let Ok(Some(template)) = ChatTemplate::find(dir) {
         let _ = template.render(&conversation(), true);
+    }
+}
+
+/// Header, tokenizer, and tensors as a model. The folder is given, so that nothing stays in the user's cache.
+fn gguf(bytes: &[u8], dir: &Path) {
+    write(dir, "model.gguf", bytes);
+    let unpacked = dir.join("model");
+    if unpack_gguf(dir.join("model.gguf"), &unpacked).is_err() {
+        return;
+    }
+    let _ = ModelSummary::read(&unpacked).is_ok();
+    if let Ok(Some(text)) = Text::from_dir(&unpacked) {
+        use_tokenizer(&text.tokenizer);
+    }
+    if let Ok(model) = Llama::from_dir(&unpacked, None, &Device::flex()) {
+        let _ = model.forward(&Input::from_rows(&[vec![0, 1, 2]], &model.device()));
     }
 }
 

@@ -21,7 +21,7 @@ pub use config::{
 };
 pub use error::{LlamaError, Result};
 pub use generate::{Finish, Generate, GenerateOptions, Piece, Sampler, SamplingConfig, TextDecoder, TokenLogprob};
-pub use gguf::{GgufType, save_lora_gguf};
+pub use gguf::{GgufType, save_lora_gguf, unpack_gguf};
 pub use merge::{MergeReport, merge_into, merge_into_gguf};
 pub use model::{
     Attention, AttentionMask, CausalModel, DecoderLayer, Input, KvCache, Llama, Mlp, ModelSpec, RmsNorm, Step,

@@ -95,6 +95,10 @@ pub(super) fn read(file: &Gguf) -> Result<Shape> {
     if !keys.missing.is_empty() {
         return Err(file.error(format!("these keys are missing, or no sizes: {}", keys.missing.join(", "))));
     }
+    let unknown = unknown(&keys);
+    if !unknown.is_empty() {
+        return Err(file.error(format!("it asks for what the decoder does not compute: {}", unknown.join("; "))));
+    }
     let biased = file.tensor("blk.0.attn_q.bias").is_some();
     let token = |key: &str| file.get(&format!("tokenizer.ggml.{key}")).and_then(Value::as_u64);
     let mut json = json!({
@@ -124,6 +128,22 @@ pub(super) fn read(file: &Gguf) -> Result<Shape> {
     Ok(Shape { config: json, arch: arch.to_owned(), heads: [heads as usize, kv_heads as usize] })
 }
 
+/// Keys that would change what the model computes, and that the decoder does not know.
+fn unknown(keys: &Keys<'_>) -> Vec<String> {
+    let set = |key: &str, plain: f64| keys.float(key).is_some_and(|value| value != plain);
+    let off = |key: &str| keys.get(key).and_then(Value::as_bool) == Some(false);
+    let long = keys.file.tensor("rope_factors_long.weight").is_some();
+    let checks = [
+        ("attention.causal", off("attention.causal"), "attention to later tokens"),
+        ("expert_count", set("expert_count", 0.0), "a mixture of experts"),
+        ("rope.scaling.finetuned", keys.arch == "granite" && off("rope.scaling.finetuned"), "no rotary embedding"),
+        ("rope.scaling.attn_factor", !long && set("rope.scaling.attn_factor", 1.0), "a factor of rotations"),
+        ("attention.sliding_window", keys.arch == "olmo2" && set("attention.sliding_window", 0.0), "OLMo 3's windows"),
+    ];
+    let found = checks.into_iter().filter(|(_, found, _)| *found);
+    found.map(|(key, _, what)| format!("{}.{key} ({what})", keys.arch)).collect()
+}
+
 /// What a family has beyond sizes. What llama.cpp implies is spelled out.
 fn own_keys(keys: &Keys<'_>, json: &mut Map<String, Json>, sizes: [u64; 6]) {
     let [hidden, heads, head_dim, layers, turning, _] = sizes;
@@ -137,7 +157,11 @@ fn own_keys(keys: &Keys<'_>, json: &mut Map<String, Json>, sizes: [u64; 6]) {
             }
         }
         "gemma2" | "gemma3" => {
-            put("sliding_window", window.map_or(if keys.arch == "gemma2" { 4096 } else { 512 }, |w| w).into());
+            put("sliding_window", window.or((keys.arch == "gemma2").then_some(4096)).into());
+            if let Some(windowed) = windowed(keys, window, layers) {
+                let name = |windowed: bool| if windowed { "sliding_attention" } else { "full_attention" };
+                put("layer_types", windowed.into_iter().map(name).collect());
+            }
             // The largest of each generation scales by the width.
             let largest = if keys.arch == "gemma2" { 46 } else { 62 };
             put("query_pre_attn_scalar", if layers == largest { hidden / heads.max(1) } else { head_dim }.into());
@@ -147,6 +171,9 @@ fn own_keys(keys: &Keys<'_>, json: &mut Map<String, Json>, sizes: [u64; 6]) {
             }
             let theta = keys.float("rope.freq_base_swa").unwrap_or(10_000.0);
             put("rope_local_base_freq", theta.into());
+            if keys.arch == "gemma3" {
+                put("final_logit_softcapping", keys.float("final_logit_softcapping").filter(|cap| *cap != 0.0).into());
+            }
         }
         "phi3" => {
             put("sliding_window", window.into());
@@ -167,6 +194,20 @@ fn own_keys(keys: &Keys<'_>, json: &mut Map<String, Json>, sizes: [u64; 6]) {
             }
         }
         _ => {}
+    }
+}
+
+/// Which layers of a Gemma have a window, where that is not what `config.json` implies: the file says so, or has no window.
+fn windowed(keys: &Keys<'_>, window: Option<u64>, layers: u64) -> Option<Vec<bool>> {
+    match keys.get("attention.sliding_window_pattern") {
+        None if keys.arch == "gemma3" && window.is_none() => Some(vec![false; layers as usize]),
+        None => None,
+        Some(Value::List(list)) => Some(list.iter().map(|flag| flag.as_bool().unwrap_or(true)).collect()),
+        // The last of each period is not; of a period of none all are.
+        Some(period) => {
+            let period = period.as_u64().unwrap_or_default();
+            Some((0..layers).map(|layer| period == 0 || layer % period < period - 1).collect())
+        }
     }
 }
 
@@ -192,11 +233,13 @@ fn rope_scaling(keys: &Keys<'_>, json: &mut Map<String, Json>, context: u64) -> 
         json!({"rope_type": "longrope", "short_factor": factors, "long_factor": factors, "attention_factor": 1.0,
                "original_max_position_embeddings": context})
     } else {
-        let kind = keys.get("rope.scaling.type").and_then(Value::as_str).unwrap_or("none");
-        let factor = keys.float("rope.scaling.factor").unwrap_or(1.0);
+        let kind = keys.get("rope.scaling.type").and_then(Value::as_str).unwrap_or("linear");
+        // The second is what older files say.
+        let factor = ["rope.scaling.factor", "rope.scale_linear"].iter().find_map(|key| keys.float(key));
+        let factor = factor.filter(|factor| *factor != 0.0).unwrap_or(1.0);
         match kind {
             "none" => return Ok(()),
-            _ if factor == 0.0 => return Ok(()),
+            "linear" | "yarn" if factor == 1.0 => return Ok(()),
             "linear" => json!({"rope_type": "linear", "factor": factor}),
             "yarn" => {
                 json!({"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original})

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use super::dequantise::Kind;
-use super::names;
 use super::reader::Gguf;
 use super::value::Value;
 use super::write::{Planned, write};
-use super::{folder, vocabulary};
+use super::{folder, mixture, names, vocabulary};
 use crate::config::{LlamaConfig, RopeScaling};
 use crate::error::{LlamaError, Result};
 use crate::model::Llama;
+use crate::weights::Weight;
 
 /// What the matrices of a written GGUF file are stored as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,19 +23,23 @@ pub enum GgufType {
     Bf16,
     /// Eight bits and a scale for each 32 numbers.
     Q8_0,
+    /// Four bits and a half for most numbers, six and a half for those that matter most: llama.cpp's mixture of this name.
+    Q4KM,
 }
 
 impl GgufType {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Self); 4] =
-        [("f32", Self::F32), ("f16", Self::F16), ("bf16", Self::Bf16), ("q8_0", Self::Q8_0)];
+    pub const ALL: [(&'static str, Self); 5] =
+        [("f32", Self::F32), ("f16", Self::F16), ("bf16", Self::Bf16), ("q8_0", Self::Q8_0), ("q4_k_m", Self::Q4KM)];
 
-    fn kind(self) -> Kind {
+    /// The type of the matrix that llama.cpp calls `name`, if its shape allows it.
+    fn kind(self, config: &LlamaConfig, arch: &str, name: &str) -> Kind {
         match self {
             Self::F32 => Kind::F32,
             Self::F16 => Kind::F16,
             Self::Bf16 => Kind::BF16,
             Self::Q8_0 => Kind::Q8_0,
+            Self::Q4KM => mixture::q4_k_m(config, arch, name),
         }
     }
 
@@ -46,6 +50,7 @@ impl GgufType {
             Self::F16 => 1,
             Self::Bf16 => 32,
             Self::Q8_0 => 7,
+            Self::Q4KM => 15,
         }
     }
 }
@@ -82,19 +87,20 @@ pub(crate) fn export(model: &Llama, text: &Path, path: &Path, kind: GgufType) ->
         None => vocabulary::of_directory(text, config.vocab_size)?,
     });
     let heads = [config.num_attention_heads, config.num_key_value_heads];
-    let weights = model.named_weights();
+    let weights = model.weights();
     let mut planned: Vec<Planned> =
         factors.iter().map(|(name, values)| Planned::new((*name).to_owned(), vec![values.len()], Kind::F32)).collect();
-    for (name, data) in &weights {
+    for Weight { name, shape, .. } in &weights {
         let ours = names::to_file(arch, name).ok_or_else(|| refused(format!("{name} has no name in GGUF")))?;
-        planned.push(Planned::new(ours, data.shape().to_vec(), kind.kind()));
+        let kind = kind.kind(config, arch, &ours);
+        planned.push(Planned::new(ours, shape.clone(), kind));
     }
     let written = write(path, &metadata, &planned, |i| match i.checked_sub(factors.len()) {
         None => factors[i].1.clone(),
         Some(i) => {
-            let (name, data) = &weights[i];
-            let values = data.iter::<f32>().collect();
-            names::done(arch, name, values, data.shape().first().copied().unwrap_or(1), heads)
+            let Weight { name, shape, .. } = &weights[i];
+            let values = weights[i].read().iter::<f32>().collect();
+            names::done(arch, name, values, shape.first().copied().unwrap_or(1), heads)
         }
     });
     written?;
@@ -126,8 +132,23 @@ fn lost(config: &LlamaConfig, path: &Path) -> Result<Vec<&'static str>> {
         (near(ours.logit_softcap, theirs.logit_softcap), "the soft cap of its logits"),
         (ours.local_rope == theirs.local_rope, "the rotary embedding of its windowed layers"),
         (ours.rotary_dim == theirs.rotary_dim, "how much of its heads turns"),
+        (same_turns(config, &read), "the scaling of its rotary embedding"),
     ];
     Ok(checks.into_iter().filter(|(same, _)| !same).map(|(_, what)| what).collect())
+}
+
+/// Whether texts of every length are turned alike.
+fn same_turns(ours: &LlamaConfig, theirs: &LlamaConfig) -> bool {
+    let of = |config: &LlamaConfig, length: usize| {
+        let context = config.max_position_embeddings;
+        let stretch = config.rope.stretch(context, length);
+        let mut turns = config.rope.stretched(config.decoder.rotary_dim, context, stretch);
+        turns.push(config.rope.attention_factor(context));
+        turns
+    };
+    [1, ours.max_position_embeddings]
+        .into_iter()
+        .all(|length| of(ours, length).iter().zip(of(theirs, length)).all(|(a, b)| (a - b).abs() <= 1e-5 * a.abs()))
 }
 
 /// Sizes and switches.
@@ -149,6 +170,11 @@ fn shape(config: &LlamaConfig) -> Vec<(&'static str, Value)> {
         ("rope.dimension_count", size(decoder.rotary_dim)),
     ];
     all.extend(decoder.window.map(|window| ("attention.sliding_window", size(window))));
+    if config.model_type.starts_with("gemma") {
+        let period = decoder.window.and_then(|_| period(config));
+        all.extend(period.map(|period| ("attention.sliding_window_pattern", size(period))));
+        all.extend(decoder.local_rope.as_ref().map(|rope| ("rope.freq_base_swa", Value::Float(rope.theta))));
+    }
     let float = |key, value: Option<f64>| value.map(|value| (key, Value::Float(value)));
     all.extend(float("attn_logit_softcapping", decoder.attention_softcap));
     all.extend(float("final_logit_softcapping", decoder.logit_softcap));
@@ -159,6 +185,14 @@ fn shape(config: &LlamaConfig) -> Vec<(&'static str, Value)> {
         all.extend(float("logit_scale", Some(decoder.logit_divisor.unwrap_or(1.0))));
     }
     all
+}
+
+/// After how many layers the pattern of windows begins again, if only the last of them has none: what a file can say.
+fn period(config: &LlamaConfig) -> Option<usize> {
+    let layers = &config.decoder.layers;
+    let fits =
+        |period: usize| layers.iter().enumerate().all(|(layer, kind)| kind.windowed == (layer % period < period - 1));
+    (1..=layers.len() + 1).find(|period| fits(*period))
 }
 
 type Factors = Vec<(&'static str, Vec<f32>)>;

@@ -35,9 +35,33 @@ pub(crate) fn directory(path: &Path) -> Result<PathBuf> {
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let dir = cache().join(format!("{name}-{:016x}", hash.finish()));
     if !dir.join(NOTE).exists() {
-        write(&Gguf::open(&file)?, &dir, &stamp)?;
+        unpack_gguf(&file, &dir)?;
     }
     Ok(dir)
+}
+
+/// Makes `dir` the model directory of the GGUF file `file`, as Hugging Face lays one out: configuration, tokenizer and template.
+/// The weights stay in `file`, which must remain as and where it is. (A GGUF file that is given as a model needs none of this.)
+///
+/// # Errors
+/// A file that is no GGUF, or one of a model that is not supported; a folder that cannot be written to.
+pub fn unpack_gguf(file: impl AsRef<Path>, dir: impl AsRef<Path>) -> Result<()> {
+    let (file, dir) = (file.as_ref(), dir.as_ref());
+    let file = std::fs::canonicalize(file).map_err(LlamaError::io(file))?;
+    let stamp = stamp(&file)?;
+    let file = Gguf::open(&file)?;
+    let config = config::read(&file)?.config;
+    let text = tokenizer::read(&file)?;
+    std::fs::create_dir_all(dir).map_err(LlamaError::io(dir))?;
+    let put =
+        |name: &str, json: &Json| -> Result<()> { Ok(write_atomic(dir.join(name), format!("{json:#}\n").as_bytes())?) };
+    put("config.json", &config)?;
+    if let Some(text) = text {
+        write_atomic(dir.join("tokenizer.json"), text.tokenizer.to_string().as_bytes())?;
+        put("tokenizer_config.json", &text.config)?;
+    }
+    // Last: a folder with the note is whole.
+    put(NOTE, &json!({"file": file.path(), "stamp": stamp}))
 }
 
 /// The GGUF file that holds the weights of the directory `dir`, if it is one of [`directory`]'s.
@@ -72,19 +96,4 @@ fn cache() -> PathBuf {
     let dir = user_cache().unwrap_or_else(|| std::env::temp_dir().join("peft-burn")).join("gguf");
     // A home that cannot be written to, as some services have.
     if std::fs::create_dir_all(&dir).is_ok() { dir } else { std::env::temp_dir().join("peft-burn-gguf") }
-}
-
-fn write(file: &Gguf, dir: &Path, stamp: &Json) -> Result<()> {
-    let config = config::read(file)?.config;
-    let text = tokenizer::read(file)?;
-    std::fs::create_dir_all(dir).map_err(LlamaError::io(dir))?;
-    let put =
-        |name: &str, json: &Json| -> Result<()> { Ok(write_atomic(dir.join(name), format!("{json:#}\n").as_bytes())?) };
-    put("config.json", &config)?;
-    if let Some(text) = text {
-        write_atomic(dir.join("tokenizer.json"), text.tokenizer.to_string().as_bytes())?;
-        put("tokenizer_config.json", &text.config)?;
-    }
-    // Last: a folder with the note is whole.
-    put(NOTE, &json!({"file": file.path(), "stamp": stamp}))
 }

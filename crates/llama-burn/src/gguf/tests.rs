@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use peft_burn::tensor_file::TensorFile;
 use serde_json::Value as Json;
 
+use super::value::Value;
 use super::*;
 use crate::{Llama, LlamaConfig, Text};
 
@@ -165,4 +166,88 @@ fn what_is_not_known_is_refused_by_name() {
     std::fs::write(&path, file).unwrap();
     let error = Text::from_dir(&path).unwrap_err().to_string();
     assert!(error.contains("tokenizer.ggml.pre is `gibberish`, which is not known (known: llama-bpe"), "{error}");
+}
+
+/// The model of a file of so many layers with these keys beside those that every file has.
+fn config_of(arch: &str, layers: u64, keys: &[(&str, Value)]) -> crate::error::Result<LlamaConfig> {
+    let dir = tempfile::tempdir().unwrap();
+    let size = |key: &str, n: u64| (format!("{arch}.{key}"), Value::Unsigned(n));
+    let mut metadata = vec![
+        ("general.architecture".to_owned(), Value::Text(arch.into())),
+        size("embedding_length", 8),
+        size("block_count", layers),
+        size("feed_forward_length", 8),
+        size("attention.head_count", 2),
+        size("context_length", 64),
+    ];
+    metadata.extend(keys.iter().map(|(key, value)| (format!("{arch}.{key}"), value.clone())));
+    let path = dir.path().join("model.gguf");
+    let planned = write::Planned::new("token_embd.weight".into(), vec![4, 8], dequantise::Kind::F32);
+    write::write(&path, &metadata, &[planned], |_| vec![0.0; 32]).unwrap();
+    LlamaConfig::from_json(&config::read(&Gguf::open(&path)?)?.config.to_string(), &path)
+}
+
+#[test]
+fn windows_are_where_the_file_says() {
+    let windowed = |arch: &str, keys: &[(&str, Value)]| -> Vec<bool> {
+        let config = config_of(arch, 7, keys).unwrap();
+        config.decoder.layers.iter().map(|layer| layer.windowed).collect()
+    };
+    let window = ("attention.sliding_window", Value::Unsigned(16));
+    let pattern = |value: Value| ("attention.sliding_window_pattern", value);
+    let every = |n: usize| -> Vec<bool> { (1..=7).map(|layer| layer % n != 0).collect() };
+    assert_eq!(windowed("gemma3", &[window.clone()]), every(6));
+    assert_eq!(windowed("gemma3", &[window.clone(), pattern(Value::Unsigned(3))]), every(3));
+    assert_eq!(windowed("gemma3", &[]), [false; 7]);
+    assert_eq!(windowed("gemma2", &[]), every(2));
+    assert_eq!(windowed("gemma2", &[pattern(Value::Unsigned(4))]), every(4));
+    assert_eq!(windowed("gemma2", &[pattern(Value::Unsigned(0))]), [true; 7]);
+    let list = [true, true, false, true, false, false, true];
+    let flags = Value::List(list.iter().map(|flag| Value::Bool(*flag)).collect());
+    assert_eq!(windowed("gemma3", &[window, pattern(flags)]), list);
+}
+
+#[test]
+fn what_the_decoder_does_not_compute_is_refused_by_name() {
+    let float = |x: f64| Value::Float(x);
+    for (arch, key, value) in [
+        ("llama", "expert_count", Value::Unsigned(8)),
+        ("qwen2", "attention.causal", Value::Bool(false)),
+        ("olmo2", "attention.sliding_window", Value::Unsigned(4096)),
+        ("granite", "rope.scaling.finetuned", Value::Bool(false)),
+        ("llama", "rope.scaling.attn_factor", float(1.5)),
+    ] {
+        let error = config_of(arch, 1, &[(key, value)]).unwrap_err().to_string();
+        assert!(error.contains(&format!("{arch}.{key}")), "{error}");
+    }
+    // An old key, and the type that goes without saying.
+    for keys in [[("rope.scale_linear", float(4.0))], [("rope.scaling.factor", float(4.0))]] {
+        let config = config_of("llama", 1, &keys).unwrap();
+        assert_eq!(config.rope.scaling, crate::config::RopeScaling::Linear { factor: 4.0 });
+    }
+    let none = [("rope.scaling.factor", float(4.0)), ("rope.scaling.type", Value::Text("none".into()))];
+    assert_eq!(config_of("llama", 1, &none).unwrap().rope.scaling, crate::config::RopeScaling::Default);
+}
+
+#[test]
+fn every_pattern_of_windows_that_a_file_can_name_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = |layers: &[&str]| {
+        serde_json::json!({"model_type": "gemma3_text", "vocab_size": 4, "hidden_size": 8, "intermediate_size": 8,
+            "num_hidden_layers": layers.len(), "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4,
+            "query_pre_attn_scalar": 4, "sliding_window": 8, "layer_types": layers, "rope_local_base_freq": 500.0})
+    };
+    let (near, far) = ("sliding_attention", "full_attention");
+    for (i, layers) in [[near, far, near, far], [near, near, near, near], [near, near, far, near]].iter().enumerate() {
+        let config = LlamaConfig::from_json(&json(layers).to_string(), Path::new("config.json")).unwrap();
+        let (model, path) = (Llama::random(config, 3, &Device::flex()), dir.path().join(format!("{i}.gguf")));
+        export(&model, dir.path(), &path, GgufType::F32).unwrap();
+        let read = LlamaConfig::from_dir(&path).unwrap();
+        assert_eq!(read.decoder.layers, model.config().decoder.layers);
+        assert_eq!(read.decoder.local_rope, model.config().decoder.local_rope);
+    }
+    let config = LlamaConfig::from_json(&json(&[far, near, near, far]).to_string(), Path::new("config.json")).unwrap();
+    let error =
+        export(&Llama::random(config, 3, &Device::flex()), dir.path(), &dir.path().join("no.gguf"), GgufType::F32);
+    assert!(error.unwrap_err().to_string().contains("which of its layers have a window"));
 }

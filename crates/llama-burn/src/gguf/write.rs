@@ -4,16 +4,12 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use half::{bf16, f16};
-
 use super::dequantise::Kind;
 use super::value::Value;
 use crate::error::{LlamaError, Result};
 
 /// Where tensors begin: at multiples of this.
 const ALIGNMENT: usize = 32;
-/// Numbers in a block of Q8_0.
-const BLOCK: usize = 32;
 
 /// A tensor that will be written.
 pub(super) struct Planned {
@@ -24,13 +20,22 @@ pub(super) struct Planned {
 }
 
 impl Planned {
-    /// A tensor of the type `kind`, or one that its shape allows: vectors are not rounded, as in llama.cpp.
+    /// A tensor of the type `kind`, or of one that its shape allows, as llama.cpp chooses it: vectors are not rounded, and
+    /// rows that no whole blocks make up are stored in smaller blocks, or in none.
     pub fn new(name: String, shape: Vec<usize>, kind: Kind) -> Self {
         let width = shape.last().copied().unwrap_or(1);
+        let fits = |kind: Kind| width.is_multiple_of(kind.block().0);
+        let smaller = match kind {
+            Kind::Q4_K => Kind::Q5_0,
+            Kind::Q5_K => Kind::Q5_1,
+            Kind::Q6_K => Kind::Q8_0,
+            other => other,
+        };
         let kind = match kind {
             _ if shape.len() < 2 => Kind::F32,
-            Kind::Q8_0 if !width.is_multiple_of(BLOCK) => Kind::F16,
-            kind => kind,
+            kind if fits(kind) => kind,
+            _ if fits(smaller) => smaller,
+            _ => Kind::F16,
         };
         Self { name, shape, kind }
     }
@@ -124,7 +129,7 @@ pub(super) fn write(
         let mut out = BufWriter::new(File::create(&part)?);
         out.write_all(&header)?;
         for (i, tensor) in tensors.iter().enumerate() {
-            let mut bytes = narrow(&numbers(i), tensor.kind);
+            let mut bytes = tensor.kind.narrow(&numbers(i)).map_err(std::io::Error::other)?;
             bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
             out.write_all(&bytes)?;
         }
@@ -138,49 +143,22 @@ pub(super) fn write(
     written.map_err(LlamaError::io(path))
 }
 
-/// The bytes of numbers as the type `kind`, which is one of those that [`Planned::new`] leaves.
-fn narrow(values: &[f32], kind: Kind) -> Vec<u8> {
-    match kind {
-        Kind::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
-        Kind::BF16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
-        Kind::Q8_0 => values.chunks(BLOCK).flat_map(q8_0).collect(),
-        _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-    }
-}
-
-/// A block of Q8_0, as ggml's reference makes it.
-fn q8_0(block: &[f32]) -> Vec<u8> {
-    let d = block.iter().fold(0.0f32, |most, v| most.max(v.abs())) / 127.0;
-    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
-    let mut bytes = f16::from_f32(d).to_le_bytes().to_vec();
-    bytes.extend(block.iter().map(|v| (v * inverse).round() as i8 as u8));
-    bytes
-}
-
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
-    fn q8_0_is_within_half_a_step() {
-        let values: Vec<f32> = (0..96).map(|i| (i as f32 * 0.7).sin() * (i / 32) as f32).collect();
-        let bytes = narrow(&values, Kind::Q8_0);
-        assert_eq!(bytes.len(), 3 * 34);
-        for (i, (found, value)) in Kind::Q8_0.widen(&bytes).iter().zip(&values).enumerate() {
-            let most = values[i / 32 * 32..][..32].iter().fold(0.0f32, |most, v| most.max(v.abs()));
-            // Half a step, and the rounding of the scale to 11 bits.
-            assert!((found - value).abs() <= most * (0.5 / 127.0 + 1.0 / 2048.0), "{i}: {found} {value}");
+    fn a_shape_has_the_type_that_llama_cpp_gives_it() {
+        let kind = |shape: &[usize], kind| Planned::new("t".into(), shape.to_vec(), kind).kind;
+        let shapes: [&[usize]; 4] = [&[256], &[2, 40], &[2, 96], &[2, 256]];
+        for (wanted, expected) in [
+            (Kind::Q8_0, [Kind::F32, Kind::F16, Kind::Q8_0, Kind::Q8_0]),
+            (Kind::Q4_K, [Kind::F32, Kind::F16, Kind::Q5_0, Kind::Q4_K]),
+            (Kind::Q5_K, [Kind::F32, Kind::F16, Kind::Q5_1, Kind::Q5_K]),
+            (Kind::Q6_K, [Kind::F32, Kind::F16, Kind::Q8_0, Kind::Q6_K]),
+            (Kind::BF16, [Kind::F32, Kind::BF16, Kind::BF16, Kind::BF16]),
+        ] {
+            assert_eq!(shapes.map(|shape| kind(shape, wanted)), expected, "{wanted:?}");
         }
-        // Ties go away from zero, as in ggml: 0.5 steps of 1.
-        let mut tie = [0.0f32; 32];
-        (tie[0], tie[1], tie[2]) = (127.0, 0.5, -0.5);
-        assert_eq!(narrow(&tie, Kind::Q8_0)[2..5], [127, 1, 255]);
-    }
-
-    #[test]
-    fn vectors_and_odd_rows_are_not_quantised() {
-        let kind = |shape: &[usize]| Planned::new("t".into(), shape.to_vec(), Kind::Q8_0).kind;
-        assert_eq!([kind(&[64]), kind(&[2, 40]), kind(&[2, 64])], [Kind::F32, Kind::F16, Kind::Q8_0]);
     }
 }

@@ -127,9 +127,14 @@ fn meaning(stored: &str, root: &str) -> Option<String> {
             None => outer = "",
         }
     }
-    let rest = name.strip_prefix(root)?;
-    let of_decoder = ["layers.", "embed_tokens.", "norm."].iter().any(|part| rest.starts_with(part));
-    of_decoder.then(|| format!("model.{rest}"))
+    // Names of one file may be with and without `model.`, whichever the landmark's has.
+    let outer = root.strip_suffix("model.").unwrap_or(root);
+    let within = |root: &str| {
+        let rest = name.strip_prefix(root)?;
+        let of_decoder = ["layers.", "embed_tokens.", "norm."].iter().any(|part| rest.starts_with(part));
+        of_decoder.then(|| format!("model.{rest}"))
+    };
+    within(root).or_else(|| within(outer)).or_else(|| within(&format!("{outer}model.")))
 }
 
 /// A line about names that are spelled otherwise.
@@ -192,6 +197,10 @@ mod tests {
             ),
             ("module.lm_head.weight", "module.model.", Some("lm_head.weight")),
             ("base_model.model.lm_head.weight", "base_model.model.model.", Some("lm_head.weight")),
+            ("layers.1.mlp.up_proj.weight", "model.", Some("model.layers.1.mlp.up_proj.weight")),
+            ("model.norm.weight", "", Some("model.norm.weight")),
+            ("module.norm.weight", "module.model.", Some("model.norm.weight")),
+            ("other.norm.weight", "model.", None),
             ("v_head.summary.weight", "model.", None),
             ("v_head.summary.weight", "", None),
             ("score.weight", "model.", None),

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::{DType, FloatDType, TensorData};
+use burn::module::Param;
+use burn::tensor::{DType, FloatDType, Tensor, TensorData};
 use peft_burn::tensor_file::{write_atomic, write_tensors};
 
 use super::checkpoint::{INDEX, SINGLE};
@@ -15,21 +16,42 @@ use crate::model::parts::PartRef;
 /// The size above which Transformers splits a checkpoint.
 const SHARD_BYTES: usize = 5_000_000_000;
 
+/// A weight of the base, which is copied out of the model when its numbers are asked for.
+pub(crate) struct Weight<'a> {
+    pub name: String,
+    pub shape: Vec<usize>,
+    read: Box<dyn Fn() -> TensorData + 'a>,
+}
+
+impl<'a> Weight<'a> {
+    fn new<const D: usize>(name: String, param: &'a Param<Tensor<D>>) -> Self {
+        Self { name, shape: param.val().dims().to_vec(), read: Box::new(|| param.val().into_data()) }
+    }
+
+    pub fn read(&self) -> TensorData {
+        (self.read)()
+    }
+}
+
 impl Llama {
     /// Every weight of the base by its Hugging Face name, with what is merged into it. A tied head is left out.
     pub fn named_weights(&self) -> Vec<(String, TensorData)> {
+        self.weights().into_iter().map(|weight| (weight.name.clone(), weight.read())).collect()
+    }
+
+    /// As [`Self::named_weights`], to be read one by one.
+    pub(crate) fn weights(&self) -> Vec<Weight<'_>> {
         let mut all = Vec::new();
         for (path, part) in self.parts() {
+            let weight = format!("{path}.weight");
             match part {
                 PartRef::Linear(_) if path == "lm_head" && self.config().tie_word_embeddings => {}
-                PartRef::Embedding(embedding) => {
-                    all.push((format!("{path}.weight"), embedding.base().val().into_data()));
-                }
-                PartRef::Norm(norm) => all.push((format!("{path}.weight"), norm.gain().base().val().into_data())),
+                PartRef::Embedding(embedding) => all.push(Weight::new(weight, embedding.base())),
+                PartRef::Norm(norm) => all.push(Weight::new(weight, norm.gain().base())),
                 PartRef::Linear(linear) => {
                     let base = linear.base();
-                    all.push((format!("{path}.weight"), base.weight.val().into_data()));
-                    all.extend(base.bias.iter().map(|bias| (format!("{path}.bias"), bias.val().into_data())));
+                    all.push(Weight::new(weight, &base.weight));
+                    all.extend(base.bias.iter().map(|bias| Weight::new(format!("{path}.bias"), bias)));
                 }
             }
         }

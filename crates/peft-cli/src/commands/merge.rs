@@ -7,7 +7,7 @@ use clap::builder::PossibleValuesParser;
 use llama_burn::{GgufType, hub, merge_into, merge_into_gguf};
 use serde::Serialize;
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::model_args::{DeviceArgs, check_adapter_dir};
 use crate::output::{self, quoted};
 
@@ -19,7 +19,8 @@ Examples: a model that any program for Hugging Face models loads; and one that l
 /// Fold an adapter into its model
 ///
 /// Writes a plain Hugging Face directory in the dtype of the model's own files. Its config.json and tokenizer are copied;
-/// weights that the adapter does not touch stay as they are to the bit. With --gguf it writes one file for llama.cpp instead.
+/// weights that the adapter does not touch stay as they are to the bit. With --gguf it writes one file for llama.cpp instead, of
+/// the model alone where no adapter is given.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Merge {
@@ -27,12 +28,12 @@ pub struct Merge {
     #[arg(long, value_name = "DIR|ID")]
     model: String,
     /// The adapter: a Hugging Face PEFT directory
-    #[arg(long, value_name = "DIR")]
-    adapter: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "gguf")]
+    adapter: Option<PathBuf>,
     /// The folder to write; it must not hold anything. With --gguf, the file
     #[arg(long, value_name = "DIR|FILE")]
     output: PathBuf,
-    /// Write a GGUF file whose matrices are stored so
+    /// Write a GGUF file whose matrices are stored so (q4_k_m: llama.cpp's mixture of types)
     #[arg(long, value_name = "TYPE", value_parser = PossibleValuesParser::new(GgufType::ALL.map(|(name, _)| name)))]
     gguf: Option<String>,
     #[command(flatten)]
@@ -55,12 +56,13 @@ struct Merged {
 impl Merge {
     pub fn run(self) -> Result {
         let device = self.device.open()?;
-        check_adapter_dir(&self.adapter)?;
+        self.adapter.iter().try_for_each(|adapter| check_adapter_dir(adapter))?;
         let base = hub::resolve(&self.model, None)?;
         let kind = GgufType::ALL.into_iter().find(|(name, _)| self.gguf.as_deref() == Some(name));
-        let report = match kind {
-            Some((_, kind)) => merge_into_gguf(&base, Some(&self.adapter), &self.output, kind, &device)?,
-            None => merge_into(&base, &self.adapter, &self.output, &device)?,
+        let report = match (kind, &self.adapter) {
+            (Some((_, kind)), adapter) => merge_into_gguf(&base, adapter.as_deref(), &self.output, kind, &device)?,
+            (None, Some(adapter)) => merge_into(&base, adapter, &self.output, &device)?,
+            (None, None) => return Err(Failure::new("no adapter is named", "give its folder: --adapter DIR")),
         };
         report.warnings.iter().for_each(output::warn);
         if report.untied && kind.is_none() {
@@ -76,7 +78,10 @@ impl Merge {
             });
         }
         let place = self.output.display().to_string();
-        output::line(format_args!("{} modules merged into {place}", report.merged_modules))?;
+        match report.merged_modules {
+            0 => output::line(format_args!("The model is in {place}"))?,
+            modules => output::line(format_args!("{modules} modules merged into {place}"))?,
+        }
         let peft = output::program();
         output::line(format_args!("Try it:\n  {peft} generate --model {} --prompt 'Hello'", quoted(&place)))
     }

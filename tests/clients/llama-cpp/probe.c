@@ -1,0 +1,75 @@
+// What llama.cpp makes of a GGUF file: logits of every position, and a file that it quantised itself.
+//
+//     probe logits MODEL.gguf OUT.f32 ID,ID,...  [LORA.gguf]
+//     probe quantize IN.gguf OUT.gguf q8_0|q4_k_m
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ggml-backend.h"
+#include "llama.h"
+
+static void quiet(enum ggml_log_level level, const char *text, void *data) {
+    (void)data;
+    if (level == GGML_LOG_LEVEL_ERROR) fputs(text, stderr);
+}
+
+static int fail(const char *what) {
+    fprintf(stderr, "probe: %s\n", what);
+    return 1;
+}
+
+static int quantize(const char *from, const char *to, const char *kind) {
+    struct llama_model_quantize_params params = llama_model_quantize_default_params();
+    params.ftype = strcmp(kind, "q8_0") ? LLAMA_FTYPE_MOSTLY_Q4_K_M : LLAMA_FTYPE_MOSTLY_Q8_0;
+    return llama_model_quantize(from, to, &params) ? fail("it cannot be quantised") : 0;
+}
+
+static int logits(const char *path, const char *out, char *ids, const char *lora) {
+    static llama_token tokens[4096];
+    int count = 0;
+    for (char *id = strtok(ids, ","); id; id = strtok(NULL, ",")) {
+        if (count == 4096) return fail("too many tokens");
+        tokens[count++] = atoi(id);
+    }
+    struct llama_model *model = llama_model_load_from_file(path, llama_model_default_params());
+    if (!model) return fail("the model cannot be loaded");
+    struct llama_context_params params = llama_context_default_params();
+    params.n_ctx = params.n_batch = params.n_ubatch = count;
+    params.n_outputs_max = count;
+    params.n_threads = params.n_threads_batch = 2;
+    // In full precision: what is compared is the model, and not a cache of halves.
+    params.type_k = params.type_v = GGML_TYPE_F32;
+    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    struct llama_context *context = llama_init_from_model(model, params);
+    if (!context) return fail("no context");
+    if (lora) {
+        struct llama_adapter_lora *adapter = llama_adapter_lora_init(model, lora);
+        float scale = 1;
+        if (!adapter || llama_set_adapters_lora(context, &adapter, 1, &scale)) return fail("the adapter cannot be loaded");
+    }
+    struct llama_batch batch = llama_batch_init(count, 0, 1);
+    batch.n_tokens = count;
+    for (int i = 0; i < count; i++) {
+        batch.token[i] = tokens[i];
+        batch.pos[i] = i;
+        batch.n_seq_id[i] = 1;
+        batch.seq_id[i][0] = 0;
+        batch.logits[i] = 1;
+    }
+    if (llama_decode(context, batch)) return fail("the tokens cannot be computed");
+    int vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
+    FILE *file = fopen(out, "wb");
+    if (!file) return fail("the output cannot be written");
+    for (int i = 0; i < count; i++) fwrite(llama_get_logits_ith(context, i), sizeof(float), vocab, file);
+    return fclose(file) ? fail("the output cannot be written") : 0;
+}
+
+int main(int argc, char **argv) {
+    llama_log_set(quiet, NULL);
+    // The CPU's code lies beside the library, a file for each kind of processor.
+    if (getenv("LLAMA_LIBRARIES")) ggml_backend_load_all_from_path(getenv("LLAMA_LIBRARIES"));
+    if (argc == 5 && !strcmp(argv[1], "quantize")) return quantize(argv[2], argv[3], argv[4]);
+    if ((argc == 5 || argc == 6) && !strcmp(argv[1], "logits")) return logits(argv[2], argv[3], argv[4], argv[5]);
+    return fail("see the top of probe.c");
+}

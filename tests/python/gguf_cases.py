@@ -8,9 +8,9 @@ import json, os, shutil, sys
 
 import numpy as np
 import torch
-from gguf import GGUFReader, GGUFWriter
+from gguf import GGUFReader, GGUFWriter, RopeScalingType
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType as Type
-from gguf.quants import dequantize
+from gguf.quants import dequantize, quantize
 from safetensors.torch import load_file, save_file
 
 ROOT = "tests/fixtures/gguf"
@@ -61,7 +61,7 @@ def types(writer):
 
 def encoded():
     """What ggml's encoders make of numbers of every kind: the bytes of each type that is written."""
-    from libgguf.libgguf_numpy import quantize
+    from libgguf.libgguf_numpy import quantize as encode
 
     generator = np.random.default_rng(9)
     draw = lambda *shape: generator.normal(0, 1, shape)
@@ -73,7 +73,7 @@ def encoded():
     values = np.stack(blocks).astype(np.float32)
     out = {"values": torch.from_numpy(values)}
     for kind in [Type.Q8_0, Type.Q5_0, Type.Q5_1, Type.Q4_K, Type.Q5_K, Type.Q6_K]:
-        out[kind.name] = torch.from_numpy(np.frombuffer(quantize(values, kind), np.uint8).reshape(len(blocks), -1).copy())
+        out[kind.name] = torch.from_numpy(np.frombuffer(encode(values, kind), np.uint8).reshape(len(blocks), -1).copy())
     save_file(out, f"{ROOT}/encoded.safetensors")
 
 
@@ -169,6 +169,40 @@ def tokenizer(writer):
     writer.add_tensor("token_embd.weight", np.zeros((len(tokens), 4), dtype=np.float32))
 
 
+def small(writer):
+    """A whole model in few bytes: what changed files begin with."""
+    generator = np.random.default_rng(3)
+    hidden, inner, vocab = 32, 32, 16
+    draw = lambda *shape: generator.normal(0, 0.3, shape).astype(np.float32)
+    writer.add_context_length(16)
+    writer.add_embedding_length(hidden)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(inner)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(1)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(16)
+    writer.add_rope_scaling_type(RopeScalingType.YARN)
+    writer.add_rope_scaling_factor(2.0)
+    writer.add_rope_scaling_orig_ctx_len(8)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(["<s>", "</s>", *"abcdefghijkl", "ab", "cd"])
+    writer.add_token_types([3, 3] + [1] * 14)
+    writer.add_token_merges(["a b", "c d"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_tensor("token_embd.weight", quantize(draw(vocab, hidden), Type.Q8_0), raw_dtype=Type.Q8_0)
+    writer.add_tensor("output_norm.weight", draw(hidden))
+    for name, rows, width in [("attn_norm", hidden, 0), ("attn_q", hidden, hidden), ("attn_k", 16, hidden),
+                              ("attn_v", 16, hidden), ("attn_output", hidden, hidden), ("ffn_norm", hidden, 0),
+                              ("ffn_gate", inner, hidden), ("ffn_up", inner, hidden), ("ffn_down", hidden, inner)]:
+        if width:
+            writer.add_tensor(f"blk.0.{name}.weight", quantize(draw(rows, width), Type.Q4_0), raw_dtype=Type.Q4_0)
+        else:
+            writer.add_tensor(f"blk.0.{name}.weight", draw(rows))
+
+
 def read(path, out):
     tensors = {}
     for tensor in GGUFReader(path).tensors:
@@ -185,6 +219,7 @@ else:
     write("types", "llama", types)
     encoded()
     write("tokenizer", "llama", tokenizer)
+    write("small", "llama", small)
     for name, arch in [("mistral", "llama"), ("qwen3", "qwen3"), ("gemma", "gemma"), ("phi3_longrope", "phi3"),
                        ("smollm3", "smollm3"), ("olmo2", "olmo2"), ("granite", "granite")]:
         model(name, arch)

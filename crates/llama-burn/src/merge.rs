@@ -74,8 +74,8 @@ pub fn merge_into(
 }
 
 /// Writes the model of directory `base`, with the adapter of directory `adapter` folded in where one is given, to the file
-/// `output` in llama.cpp's format. Matrices are stored as `kind`; Q8_0's are F16 where their rows are no multiple of 32, and
-/// vectors are never rounded. A tokenizer of the adapter's own takes the place of the base's.
+/// `output` in llama.cpp's format. Matrices are stored as `kind`, or where their rows are no whole blocks of it as llama.cpp
+/// stores such; vectors are never rounded. A tokenizer of the adapter's own takes the place of the base's.
 ///
 /// # Errors
 /// As [`merge_into`]; an `output` that is there already; a model or a tokenizer that llama.cpp does not have.
@@ -90,7 +90,7 @@ pub fn merge_into_gguf(
     if output.exists() {
         return Err(LlamaError::OutputExists { path: output.to_owned() });
     }
-    let (model, report) = match adapter {
+    let (model, mut report) = match adapter {
         Some(adapter) => merged(base, adapter, device)?,
         None => {
             let (model, warnings) = Llama::from_dir_with_warnings(base, None, device)?;
@@ -105,7 +105,7 @@ pub fn merge_into_gguf(
     if let Some(folder) = output.parent() {
         std::fs::create_dir_all(folder).map_err(LlamaError::io(folder))?;
     }
-    gguf::export(&model, text, output, kind)?;
+    report.warnings.extend(gguf::export(&model, text, output, kind)?);
     Ok(report)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! FUZZ_CORPUS=tests/fuzz/corpus cargo test --test mutations every_reader     # the files to begin with
-//! cargo +nightly fuzz run --fuzz-dir tests/fuzz safetensors -- -max_total_time=600 -rss_limit_mb=4096
+//! RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz safetensors -- -max_total_time=600 -rss_limit_mb=4096
 //! ```
 
 use std::path::PathBuf;

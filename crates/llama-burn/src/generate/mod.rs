@@ -3,6 +3,7 @@
 mod logprobs;
 mod options;
 mod sampling;
+mod sampling_config;
 mod text_decoder;
 
 use std::ops::{ControlFlow, Deref};
@@ -16,7 +17,8 @@ use crate::model::{AttentionMask, CausalModel, Input};
 use crate::text::Tokenizer;
 pub use logprobs::TokenLogprob;
 pub use options::GenerateOptions;
-pub use sampling::{Sampler, SamplingConfig};
+pub use sampling::Sampler;
+pub use sampling_config::SamplingConfig;
 pub use text_decoder::{Finish, Piece, TextDecoder};
 
 /// Text from a model. Implemented for every [`CausalModel`].

@@ -1,6 +1,6 @@
 //! How long to generate and how to choose.
 
-use super::sampling::SamplingConfig;
+use super::sampling_config::SamplingConfig;
 
 /// When a text ends, how its tokens are chosen, and what is told of them.
 #[derive(Clone, Debug, PartialEq)]

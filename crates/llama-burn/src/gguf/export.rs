@@ -64,11 +64,12 @@ pub(super) fn arch_of(config: &LlamaConfig) -> &str {
     }
 }
 
-/// Writes `model` to the file `path`, with the tokenizer and the template of the model directory `text`.
+/// Writes `model` to the file `path`, with the tokenizer and the template of the model directory `text`. Returns notes for the
+/// user.
 ///
 /// # Errors
 /// A model or a tokenizer that GGUF cannot hold, by name; a file that cannot be written.
-pub(crate) fn export(model: &Llama, text: &Path, path: &Path, kind: GgufType) -> Result<()> {
+pub(crate) fn export(model: &Llama, text: &Path, path: &Path, kind: GgufType) -> Result<Vec<String>> {
     let config = model.config();
     let refused = |message: String| LlamaError::Gguf { path: path.to_owned(), message };
     let arch = arch_of(config);
@@ -106,11 +107,24 @@ pub(crate) fn export(model: &Llama, text: &Path, path: &Path, kind: GgufType) ->
     written?;
     let lost = lost(config, path)?;
     if lost.is_empty() {
-        return Ok(());
+        return Ok(passed_over(config, arch));
     }
     // A file that computes something else is no use.
     let _ = std::fs::remove_file(path);
     Err(refused(format!("llama.cpp does not know what this {} has: {}", config.model_type, lost.join("; "))))
+}
+
+/// Keys that llama.cpp has, and does not use.
+fn passed_over(config: &LlamaConfig, arch: &str) -> Vec<String> {
+    let window = config.decoder.window.filter(|window| *window < config.max_position_embeddings);
+    let window = window.filter(|_| arch == "llama" || arch == "phi3");
+    let note = |window| {
+        format!(
+            "llama.cpp does not use the sliding window of a {}: on texts of more than {window} tokens it computes something else",
+            config.model_type
+        )
+    };
+    window.map(note).into_iter().collect()
 }
 
 /// What the model of the file at `path` has otherwise than `config`: what llama.cpp implies, and no key can say.

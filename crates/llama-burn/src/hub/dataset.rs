@@ -6,8 +6,9 @@ use std::sync::Arc;
 use hf_hub::api::sync::{ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 
-use super::download::{Download, Hub, status};
+use super::download::{Download, status};
 use super::patience::within;
+use super::settings::Hub;
 use crate::error::{LlamaError, Result};
 
 fn error(name: &str, message: impl Into<String>) -> LlamaError {

@@ -11,13 +11,15 @@ mod patience;
 #[cfg(all(test, feature = "hub"))]
 #[allow(clippy::unwrap_used)]
 mod server;
+#[cfg(feature = "hub")]
+mod settings;
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{LlamaError, Result};
 use crate::gguf;
 #[cfg(feature = "hub")]
-pub use download::Hub;
+pub use settings::Hub;
 
 /// The directory of `model`: an existing directory as it is, and that of a `.gguf` file as [`Llama::from_dir`](crate::Llama::from_dir) reads it; otherwise `model` is a hub id such as
 /// `HuggingFaceTB/SmolLM2-135M-Instruct`, and what the model consists of is downloaded, where it is not there yet,

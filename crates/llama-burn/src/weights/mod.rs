@@ -6,6 +6,8 @@ mod fit;
 mod load;
 mod save;
 
-pub(crate) use checkpoint::{BIN, BIN_INDEX, Checkpoint, INDEX, SINGLE, shards};
+pub(crate) use checkpoint::Checkpoint;
+#[cfg(feature = "hub")]
+pub(crate) use checkpoint::{BIN, BIN_INDEX, INDEX, SINGLE, shards};
 pub(crate) use fit::fit;
 pub(crate) use save::Weight;

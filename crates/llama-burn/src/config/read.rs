@@ -25,6 +25,9 @@ pub(super) fn config(text: &str, origin: &Path) -> Result<LlamaConfig> {
     let head_dim = keys.size("head_dim", Some(defaults.head_dim.unwrap_or(hidden_size / num_attention_heads)));
     let kv_heads = defaults.kv_heads.filter(|_| !keys.is_null("num_key_value_heads")).unwrap_or(num_attention_heads);
     let num_hidden_layers = keys.size("num_hidden_layers", None);
+    if num_hidden_layers > MAX_LAYERS {
+        keys.problem("num_hidden_layers", format_args!("is {num_hidden_layers}; {MAX_LAYERS} are possible"));
+    }
     let id = |keys: &mut Keys<'_>, key, default| keys.ids(key).map_or(default, |ids| ids.first().copied());
     let mut config = LlamaConfig {
         model_type: family.model_type.to_owned(),

@@ -170,8 +170,10 @@ fn impossible_rope_and_head_sizes_are_refused() {
 #[test]
 fn sizes_beyond_any_model_neither_overflow_nor_pass() {
     let large = json!({"hidden_size": 1 << 28, "intermediate_size": 1 << 28, "num_attention_heads": 1 << 28,
-                       "num_key_value_heads": 1 << 28, "head_dim": 1 << 28, "num_hidden_layers": 1 << 28});
+                       "num_key_value_heads": 1 << 28, "head_dim": 1 << 28, "num_hidden_layers": 1 << 16});
     assert_eq!(read(v4_with(large)).unwrap().num_parameters(), usize::MAX);
+    let error = problems(json!({"num_hidden_layers": (1 << 16) + 1}));
+    assert!(error.contains("num_hidden_layers: is 65537; 65536 are possible"), "{error}");
     let error = problems(json!({"vocab_size": u64::MAX}));
     assert!(error.contains("vocab_size: must be a whole number from 1 to 268435456"), "{error}");
 }

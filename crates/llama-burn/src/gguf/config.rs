@@ -95,6 +95,10 @@ pub(super) fn read(file: &Gguf) -> Result<Shape> {
     if !keys.missing.is_empty() {
         return Err(file.error(format!("these keys are missing, or no sizes: {}", keys.missing.join(", "))));
     }
+    let tensors = file.tensors().count();
+    if layers > tensors as u64 {
+        return Err(file.error(format!("{arch}.block_count is {layers}, and there are only {tensors} tensors")));
+    }
     let unknown = unknown(&keys);
     if !unknown.is_empty() {
         return Err(file.error(format!("it asks for what the decoder does not compute: {}", unknown.join("; "))));

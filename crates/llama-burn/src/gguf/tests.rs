@@ -182,8 +182,11 @@ fn config_of(arch: &str, layers: u64, keys: &[(&str, Value)]) -> crate::error::R
     ];
     metadata.extend(keys.iter().map(|(key, value)| (format!("{arch}.{key}"), value.clone())));
     let path = dir.path().join("model.gguf");
-    let planned = write::Planned::new("token_embd.weight".into(), vec![4, 8], dequantise::Kind::F32);
-    write::write(&path, &metadata, &[planned], |_| vec![0.0; 32]).unwrap();
+    let norms = (0..layers).map(|layer| (format!("blk.{layer}.attn_norm.weight"), vec![32]));
+    let tensors = [("token_embd.weight".to_owned(), vec![4, 8])].into_iter().chain(norms);
+    let planned: Vec<_> =
+        tensors.map(|(name, shape)| write::Planned::new(name, shape, dequantise::Kind::F32)).collect();
+    write::write(&path, &metadata, &planned, |_| vec![0.0; 32]).unwrap();
     LlamaConfig::from_json(&config::read(&Gguf::open(&path)?)?.config.to_string(), &path)
 }
 
@@ -196,7 +199,7 @@ fn windows_are_where_the_file_says() {
     let window = ("attention.sliding_window", Value::Unsigned(16));
     let pattern = |value: Value| ("attention.sliding_window_pattern", value);
     let every = |n: usize| -> Vec<bool> { (1..=7).map(|layer| layer % n != 0).collect() };
-    assert_eq!(windowed("gemma3", &[window.clone()]), every(6));
+    assert_eq!(windowed("gemma3", std::slice::from_ref(&window)), every(6));
     assert_eq!(windowed("gemma3", &[window.clone(), pattern(Value::Unsigned(3))]), every(3));
     assert_eq!(windowed("gemma3", &[]), [false; 7]);
     assert_eq!(windowed("gemma2", &[]), every(2));
@@ -250,4 +253,21 @@ fn every_pattern_of_windows_that_a_file_can_name_is_written() {
     let error =
         export(&Llama::random(config, 3, &Device::flex()), dir.path(), &dir.path().join("no.gguf"), GgufType::F32);
     assert!(error.unwrap_err().to_string().contains("which of its layers have a window"));
+}
+
+#[test]
+fn sizes_that_no_tensor_bears_out_take_no_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = std::fs::read(fixture("small.gguf")).unwrap();
+    let key = b"llama.block_count";
+    let at = whole.windows(key.len()).position(|bytes| bytes == key).unwrap() + key.len() + 4;
+    for layers in [u32::MAX, 60_000, 12] {
+        let mut bytes = whole.clone();
+        bytes[at..at + 4].copy_from_slice(&layers.to_le_bytes());
+        let path = dir.path().join(format!("{layers}.gguf"));
+        std::fs::write(&path, bytes).unwrap();
+        let error = Llama::from_dir(&path, None, &Device::flex()).unwrap_err().to_string();
+        let said = format!("llama.block_count is {layers}, and there are only 11 tensors");
+        assert!(error.contains(&said), "{error}");
+    }
 }

@@ -34,6 +34,12 @@ pub(crate) struct Fit {
 pub(crate) fn fit(dir: &Path, config: LlamaConfig, checkpoint: &Checkpoint) -> Result<Fit> {
     let root = root_of(checkpoint);
     let mut config = config;
+    let (layers, tensors) = (config.num_hidden_layers, checkpoint.names().count());
+    if layers > tensors {
+        // Before a name is made for each tensor that is not there.
+        let message = format!("its configuration has {layers} layers, and there are only {tensors} tensors");
+        return Err(LlamaError::Weights { path: dir.to_owned(), message });
+    }
     let mut names: BTreeMap<String, String> = BTreeMap::new();
     let mut others = Vec::new();
     let expected = config.tensor_shapes();

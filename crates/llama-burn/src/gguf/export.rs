@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::dequantise::Kind;
 use super::reader::Gguf;
+use super::unknown::{lost, passed_over, without_place};
 use super::value::Value;
 use super::write::{Planned, write};
 use super::{folder, mixture, names, vocabulary};
@@ -96,6 +97,10 @@ pub(crate) fn export(model: &Llama, text: &Path, path: &Path, kind: GgufType) ->
         let kind = kind.kind(config, arch, &ours);
         planned.push(Planned::new(ours, shape.clone(), kind));
     }
+    let without = without_place(config, arch, planned.iter().map(|tensor| tensor.name.as_str()));
+    if !without.is_empty() {
+        return Err(refused(format!("llama.cpp runs no {arch} with {}", without.join("; nor with "))));
+    }
     let written = write(path, &metadata, &planned, |i| match i.checked_sub(factors.len()) {
         None => factors[i].1.clone(),
         Some(i) => {
@@ -112,57 +117,6 @@ pub(crate) fn export(model: &Llama, text: &Path, path: &Path, kind: GgufType) ->
     // A file that computes something else is no use.
     let _ = std::fs::remove_file(path);
     Err(refused(format!("llama.cpp does not know what this {} has: {}", config.model_type, lost.join("; "))))
-}
-
-/// Keys that llama.cpp has, and does not use.
-fn passed_over(config: &LlamaConfig, arch: &str) -> Vec<String> {
-    let window = config.decoder.window.filter(|window| *window < config.max_position_embeddings);
-    let window = window.filter(|_| arch == "llama" || arch == "phi3");
-    let note = |window| {
-        format!(
-            "llama.cpp does not use the sliding window of a {}: on texts of more than {window} tokens it computes something else",
-            config.model_type
-        )
-    };
-    window.map(note).into_iter().collect()
-}
-
-/// What the model of the file at `path` has otherwise than `config`: what llama.cpp implies, and no key can say.
-fn lost(config: &LlamaConfig, path: &Path) -> Result<Vec<&'static str>> {
-    let json = super::config::read(&Gguf::open(path)?)?.config;
-    let read = LlamaConfig::from_json(&json.to_string(), path)?;
-    let (ours, theirs) = (&config.decoder, &read.decoder);
-    let near = |a: Option<f64>, b: Option<f64>| match (a, b) {
-        (Some(a), Some(b)) => (a - b).abs() <= 1e-6 * a.abs(),
-        (a, b) => a == b,
-    };
-    let plain = 1.0 / (config.head_dim as f64).sqrt();
-    let scale = |decoder: &crate::config::Decoder| Some(decoder.attention_scale.unwrap_or(plain));
-    let checks = [
-        (ours.window == theirs.window, "its sliding window"),
-        (ours.layers == theirs.layers, "which of its layers have a window or a rotary embedding"),
-        (near(scale(ours), scale(theirs)), "the scale of its attention"),
-        (near(ours.attention_softcap, theirs.attention_softcap), "the soft cap of its attention"),
-        (near(ours.logit_softcap, theirs.logit_softcap), "the soft cap of its logits"),
-        (ours.local_rope == theirs.local_rope, "the rotary embedding of its windowed layers"),
-        (ours.rotary_dim == theirs.rotary_dim, "how much of its heads turns"),
-        (same_turns(config, &read), "the scaling of its rotary embedding"),
-    ];
-    Ok(checks.into_iter().filter(|(same, _)| !same).map(|(_, what)| what).collect())
-}
-
-/// Whether texts of every length are turned alike.
-fn same_turns(ours: &LlamaConfig, theirs: &LlamaConfig) -> bool {
-    let of = |config: &LlamaConfig, length: usize| {
-        let context = config.max_position_embeddings;
-        let stretch = config.rope.stretch(context, length);
-        let mut turns = config.rope.stretched(config.decoder.rotary_dim, context, stretch);
-        turns.push(config.rope.attention_factor(context));
-        turns
-    };
-    [1, ours.max_position_embeddings]
-        .into_iter()
-        .all(|length| of(ours, length).iter().zip(of(theirs, length)).all(|(a, b)| (a - b).abs() <= 1e-5 * a.abs()))
 }
 
 /// Sizes and switches.

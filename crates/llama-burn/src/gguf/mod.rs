@@ -3,7 +3,7 @@
 //! [`Gguf`] reads a file ([`value`] and [`header`]) and widens its tensors ([`dequantise`]); [`names`] and [`config`] say
 //! what they are in Transformers' terms, and [`tokenizer`] does so for text. [`folder`] puts all of that together: a GGUF file
 //! becomes a model directory whose weights stay where they are. [`export`] is the way back: [`mixture`] chooses each tensor's
-//! type, [`quantise`] encodes it, with scales that [`fit`] finds.
+//! type, [`quantise`] encodes it, with scales that [`fit`] finds; [`unknown`] is what llama.cpp does not compute.
 
 mod config;
 mod dequantise;
@@ -17,6 +17,7 @@ mod names;
 mod quantise;
 mod reader;
 mod tokenizer;
+mod unknown;
 mod value;
 mod vocabulary;
 mod write;

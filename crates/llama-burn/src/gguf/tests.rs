@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use super::value::Value;
 use super::*;
-use crate::{Llama, LlamaConfig, Text};
+use crate::{Input, Llama, LlamaConfig, Text};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/gguf").join(name)
@@ -269,5 +269,69 @@ fn sizes_that_no_tensor_bears_out_take_no_memory() {
         let error = Llama::from_dir(&path, None, &Device::flex()).unwrap_err().to_string();
         let said = format!("llama.block_count is {layers}, and there are only 11 tensors");
         assert!(error.contains(&said), "{error}");
+    }
+}
+
+/// Models of sizes that llama.cpp has a place for; `tests/clients/llama-cpp` runs their like there.
+#[test]
+fn models_of_every_architecture_go_there_and_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Device::flex();
+    for (model_type, tied) in [
+        ("llama", true),
+        ("mistral", false),
+        ("qwen2", true),
+        ("qwen3", false),
+        ("gemma", true),
+        ("gemma2", true),
+        ("gemma3_text", false),
+        ("phi3", false),
+        ("smollm3", true),
+        ("olmo2", false),
+        ("granite", true),
+    ] {
+        let json = serde_json::json!({"model_type": model_type, "vocab_size": 12, "hidden_size": 24,
+            "intermediate_size": 20, "num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "head_dim": 6, "query_pre_attn_scalar": 6, "max_position_embeddings": 64, "sliding_window": null,
+            "tie_word_embeddings": tied, "initializer_range": 0.3, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2});
+        let json = match model_type {
+            "gemma2" | "gemma3_text" => {
+                let mut json = json;
+                json["sliding_window"] = 3.into();
+                json
+            }
+            _ => json,
+        };
+        let config = LlamaConfig::from_json(&json.to_string(), Path::new("config.json")).unwrap();
+        let (model, path) = (Llama::random(config, 3, &device), dir.path().join(format!("{model_type}.gguf")));
+        export(&model, dir.path(), &path, GgufType::F32).unwrap();
+        let again = Llama::from_dir(&path, None, &device).unwrap();
+        let logits = |model: &Llama| -> Vec<f32> {
+            let input = Input::from_rows(&[vec![1, 5, 9, 2, 7, 3, 3, 8]], &device);
+            model.forward(&input).into_data().iter().collect()
+        };
+        let (ours, read) = (logits(&model), logits(&again));
+        let worst = ours.iter().zip(&read).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-4 && ours.iter().any(|v| v.abs() > 0.01), "{model_type}: {worst}");
+    }
+}
+
+#[test]
+fn what_llama_cpp_would_not_load_is_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    for (arch, keys, said) in [
+        ("qwen3", serde_json::json!({"attention_bias": true}), "the bias blk.0.attn_output.bias"),
+        ("qwen2", serde_json::json!({"head_dim": 8}), "heads that are 32 wide together beside a hidden_size of 24"),
+        ("gemma", serde_json::json!({"tie_word_embeddings": false}), "a head of its own"),
+        ("olmo2", serde_json::json!({"tie_word_embeddings": true}), "a head that is the embedding"),
+    ] {
+        let mut json = serde_json::json!({"model_type": arch, "vocab_size": 12, "hidden_size": 24, "head_dim": 6,
+            "intermediate_size": 20, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2});
+        keys.as_object().unwrap().iter().for_each(|(key, value)| json[key] = value.clone());
+        let config = LlamaConfig::from_json(&json.to_string(), Path::new("config.json")).unwrap();
+        let path = dir.path().join("no.gguf");
+        let error = export(&Llama::random(config, 3, &Device::flex()), dir.path(), &path, GgufType::F32).unwrap_err();
+        assert!(error.to_string().contains(said) && !path.exists(), "{error}");
     }
 }

@@ -1,4 +1,5 @@
-//! The reads of a training step from the device: its loss and the norm of its gradients, in one transfer.
+//! What a training step asks of the device: its launches and bytes, and its reads, which are its loss and the norm of its
+//! gradients in one transfer.
 //!
 //! wgpu logs every buffer that is mapped to be read, whatever it holds; so this runs on WebGPU alone.
 //!
@@ -9,36 +10,22 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use log::{LevelFilter, Log, Metadata, Record};
+use burn::tensor::FloatDType;
+use llama_burn::LlamaConfig;
 use peft_burn::{AdaLoraConfig, LoraConfig, PeftConfig, PeftModel, TargetModules};
-use peft_burn_workspace::{Inputs, base};
+use peft_burn_workspace::counters::{Case, Figures, Method, Reads, count};
+use peft_burn_workspace::{Inputs, base, device, golden};
 use peft_learner::config::TrainingConfig;
 use peft_learner::data::{Example, Stream, StreamConfig};
 use peft_learner::train::{Existing, Finetune};
 
-/// Counts the buffers that are mapped to be read.
-struct Reads(AtomicUsize);
+/// What is counted is counted for the whole process.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-static READS: Reads = Reads(AtomicUsize::new(0));
-
-impl Log for Reads {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("wgpu_core")
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) && record.args().to_string().starts_with("Buffer::map_async") {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-fn reads() -> usize {
-    READS.0.load(Ordering::SeqCst)
+fn on_webgpu() -> bool {
+    std::env::var("PEFT_TEST_DEVICE").as_deref() == Ok("webgpu")
 }
 
 /// Trains for `steps` steps, without evaluations and checkpoints.
@@ -68,14 +55,13 @@ fn train(config: &PeftConfig, steps: usize, output: &Path) {
     Finetune::new(model, "default", training).stream(stream).existing(Existing::Overwrite).run(output).unwrap();
 }
 
-/// One test, since there is one logger for the process.
 #[test]
 fn a_step_reads_the_device_once() {
-    if std::env::var("PEFT_TEST_DEVICE").as_deref() != Ok("webgpu") {
+    if !on_webgpu() {
         return;
     }
-    log::set_logger(&READS).unwrap();
-    log::set_max_level(LevelFilter::Trace);
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    Reads::watch();
     let target_modules = TargetModules::list(["q_proj", "v_proj"]);
     let lora = LoraConfig { r: 4, target_modules: target_modules.clone(), ..LoraConfig::default() };
     // A mask is due in the last step alone: it is what AdaLoRA reads besides.
@@ -91,9 +77,9 @@ fn a_step_reads_the_device_once() {
     for config in [PeftConfig::Lora(lora), PeftConfig::AdaLora(adalora)] {
         let dir = tempfile::tempdir().unwrap();
         let count = |steps: usize| {
-            let before = reads();
+            let before = Reads::so_far();
             train(&config, steps, &dir.path().join(steps.to_string()));
-            reads() - before
+            Reads::so_far() - before
         };
         // The first run compiles and tunes its kernels, which reads clocks.
         count(4);

@@ -13,8 +13,7 @@ use std::path::PathBuf;
 
 use burn::tensor::FloatDType;
 use llama_burn::LlamaConfig;
-use peft_burn_workspace::counters::{Case, Method, Reads, count, header, row};
-use peft_burn_workspace::golden;
+use peft_burn_workspace::counters::{Case, Method, Reads, count, header, row, small_config};
 use peft_learner::device::DeviceName;
 
 fn main() {
@@ -39,7 +38,7 @@ fn main() {
     };
     assert!(arguments.is_empty(), "unknown: {arguments:?}");
     let small = model.is_none();
-    let config = LlamaConfig::from_dir(&model.unwrap_or_else(|| golden("base"))).unwrap();
+    let config = model.map_or_else(small_config, |model| LlamaConfig::from_dir(model).unwrap());
     let batch = match shape {
         Some(shape) => shape.split_once('x').map(|(rows, seq)| [rows.parse().unwrap(), seq.parse().unwrap()]).unwrap(),
         None if small => [2, 32],

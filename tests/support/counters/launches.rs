@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::cubecl::config::type_name_format;
 use burn::cubecl::config::TypeNameFormatLevel;
+use burn::cubecl::config::type_name_format;
 use burn::cubecl::logging::{LaunchObservation, LaunchObserver};
 
 /// Every kernel that was launched while this observed, by name.

@@ -20,8 +20,7 @@ pub enum Method {
 }
 
 impl Method {
-    pub const ALL: [Self; 6] =
-        [Self::LoraAll, Self::LoraQv, Self::DoraAll, Self::AdaLoraAll, Self::Vera, Self::Ia3];
+    pub const ALL: [Self; 6] = [Self::LoraAll, Self::LoraQv, Self::DoraAll, Self::AdaLoraAll, Self::Vera, Self::Ia3];
 
     /// As `--method` takes it.
     pub fn name(self) -> &'static str {

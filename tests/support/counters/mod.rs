@@ -13,4 +13,4 @@ pub use figures::{Figures, header, row};
 pub use launches::Launches;
 pub use method::{Method, adapter};
 pub use reads::Reads;
-pub use step::{Case, count};
+pub use step::{Case, count, small_config};

@@ -15,6 +15,7 @@ use super::launches::Launches;
 use super::method::{Method, adapter};
 use super::reads::Reads;
 use super::traffic::Traffic;
+use crate::golden;
 
 /// Steps before the counted one: the first compile and tune, and Burn's fusion settles on its blocks.
 const WARMUP: usize = 3;
@@ -35,6 +36,13 @@ pub struct Case {
     pub depths: [usize; 2],
 }
 
+/// A model that any device runs, which is said to have 16 layers: what is counted of a step is of that many.
+pub fn small_config() -> LlamaConfig {
+    let config = LlamaConfig::from_dir(golden("base")).unwrap();
+    // A vocabulary that no other side of a tensor is as long as.
+    LlamaConfig { num_hidden_layers: 16, vocab_size: 500, ..config }
+}
+
 /// The counts of one depth.
 #[derive(Clone, Debug, Default)]
 struct Counts {
@@ -43,7 +51,7 @@ struct Counts {
     optimizer: usize,
     kept: u64,
     casts: u64,
-    large: u64,
+    logits: u64,
     peak: u64,
     reads: usize,
     by_name: BTreeMap<String, usize>,
@@ -73,7 +81,7 @@ pub fn count(case: &Case, device: &Device) -> (Figures, BTreeMap<String, usize>)
         launches_outside: outside,
         kept_bytes_per_token_layer: of_layer(|c| c.kept) / tokens as f64,
         cast_bytes: casts,
-        bytes_per_logit: few.large as f64 / logits as f64,
+        bytes_per_logit: few.logits as f64 / logits as f64,
         peak_bytes: more.peak,
         device_reads: more.reads,
     };
@@ -95,11 +103,10 @@ fn count_depth(case: &Case, depth: usize, device: &Device) -> Counts {
     }
     device.memory_cleanup();
     let (kept, launches_forward) = Launches::of(|| forward(&lm, case, vocab, device));
-    let entries = case.batch[1] * vocab;
+    let sizes = [vocab, case.config.hidden_size];
     // A step has two micro-batches: the first one brings AdaLoRA's regulariser, which is outside the layers, so that the
     // layers are counted in the second.
-    let ((_, bytes), launches) =
-        Launches::of(|| Traffic::of(entries, || both(&lm, batch(case, vocab, 1), device)));
+    let ((_, bytes), launches) = Launches::of(|| Traffic::of(sizes, || both(&lm, batch(case, vocab, 1), device)));
     let reads = Reads::so_far();
     let (next, whole) = Launches::of(|| step(lm, &mut optimizer, batch(case, vocab, 0), device));
     drop(next);
@@ -111,7 +118,7 @@ fn count_depth(case: &Case, depth: usize, device: &Device) -> Counts {
         optimizer: total(&whole).saturating_sub(both),
         kept,
         casts: bytes.casts,
-        large: bytes.large,
+        logits: bytes.logits,
         peak: peak(device),
         reads: Reads::so_far() - reads,
         by_name: whole,
@@ -158,12 +165,7 @@ fn both(lm: &CausalLm<Llama>, batch: Batch, device: &Device) {
 }
 
 /// A whole step: forward, backward, clipping, AdamW, AdaLoRA's part, and the read.
-fn step(
-    lm: CausalLm<Llama>,
-    optimizer: &mut ModuleOptimizer,
-    batch: Batch,
-    device: &Device,
-) -> CausalLm<Llama> {
+fn step(lm: CausalLm<Llama>, optimizer: &mut ModuleOptimizer, batch: Batch, device: &Device) -> CausalLm<Llama> {
     let output = lm.step(batch);
     let next = lm.optimize(optimizer, 1e-4.into(), output.grads);
     wait(device);

@@ -11,14 +11,15 @@ use burn::backend::ir::{BaseOperationIr, OperationIr, TensorIr, TensorStatus};
 pub struct Bytes {
     /// By blocks that do nothing but cast, copies of other layouts among them.
     pub casts: u64,
-    /// Of tensors with `entries` entries or more.
-    pub large: u64,
+    /// Of logits: tensors one of whose sides is the vocabulary and none the residual stream.
+    pub logits: u64,
 }
 
 /// Watches blocks.
 #[derive(Debug)]
 pub struct Traffic {
-    entries: usize,
+    vocab: usize,
+    hidden: usize,
     bytes: Mutex<Bytes>,
 }
 
@@ -34,22 +35,27 @@ impl FusionObserver for Traffic {
         if work().next().is_some() && work().all(casts) {
             bytes.casts += sum(&moved);
         }
-        let large: Vec<_> = moved.into_iter().filter(|t| t.shape.num_elements() >= self.entries).collect();
-        bytes.large += sum(&large);
+        let logits: Vec<_> = moved.into_iter().filter(|t| self.are_logits(t)).collect();
+        bytes.logits += sum(&logits);
     }
 
     fn block_ran(&self) {}
 }
 
 impl Traffic {
-    /// What `work` moves, which has to wait for the device before it returns; tensors of `entries` entries or more are large.
-    pub fn of<T>(entries: usize, work: impl FnOnce() -> T) -> (T, Bytes) {
-        let traffic = Arc::new(Self { entries, bytes: Mutex::default() });
+    /// What `work` moves, which has to wait for the device before it returns, in a model of these sizes.
+    pub fn of<T>([vocab, hidden]: [usize; 2], work: impl FnOnce() -> T) -> (T, Bytes) {
+        let traffic = Arc::new(Self { vocab, hidden, bytes: Mutex::default() });
         let watching = FusionObservation::new(traffic.clone());
         let result = work();
         drop(watching);
         let bytes = *traffic.bytes.lock().unwrap_or_else(PoisonError::into_inner);
         (result, bytes)
+    }
+
+    fn are_logits(&self, tensor: &TensorIr) -> bool {
+        let has = |side: usize| tensor.shape.iter().any(|own| *own == side);
+        tensor.shape.num_elements() > self.vocab && has(self.vocab) && !has(self.hidden)
     }
 }
 

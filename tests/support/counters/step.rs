@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use burn::optim::{AdamWConfig, ModuleOptimizer};
+use burn::optim::ModuleOptimizer;
 use burn::tensor::{Device, FloatDType};
 use burn::train::{Interrupter, TrainStep};
 use llama_burn::{Llama, LlamaConfig};
 use peft_burn::PeftModel;
+use peft_learner::config::TrainingConfig;
 use peft_learner::data::{Batch, Example};
-use peft_learner::train::{CausalLm, StepOptions, batch_loss};
+use peft_learner::train::{CausalLm, StepOptions, batch_loss, optimizer};
 
 use super::figures::Figures;
 use super::launches::Launches;
@@ -95,7 +96,7 @@ fn count_depth(case: &Case, depth: usize, device: &Device) -> Counts {
     model.add_adapter("default", &adapter(case.method, case.rank), 1).unwrap();
     let options = StepOptions::new(100 * (WARMUP + 1));
     let mut lm = CausalLm::new(model, "default", &options, Interrupter::new()).unwrap();
-    let mut optimizer = AdamWConfig::new().with_weight_decay(0.01).init();
+    let mut optimizer = optimizer(&TrainingConfig::default());
     for _ in 0..WARMUP {
         forward(&lm, case, vocab, device);
         both(&lm, batch(case, vocab, 1), device);

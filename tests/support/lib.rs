@@ -6,6 +6,8 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+#[cfg(feature = "cube")]
+pub mod counters;
 mod python;
 pub mod readers;
 

@@ -4,14 +4,16 @@
 //!
 //! Each operation has a folder. Its trait is a Burn backend extension: the default body composes ordinary tensor
 //! operations (`composed.rs`), so that every backend has it. `Autodiff` implements the trait with a backward that keeps
-//! only what it reads, and `Flex`, Burn's backend for the CPU, with loops over slices (`cpu.rs`). Operations of one's own
-//! can be built from the same parts: [`matrix`] products, [`rows`], [`simd`] loops and the slices of [`flex`] tensors.
+//! only what it reads, `Flex`, Burn's backend for the CPU, with loops over slices (`cpu.rs`), and where it pays Burn's backend for
+//! GPUs with kernels in CubeCL (`gpu.rs`). Operations of one's own can be built from the same parts: [`matrix`] products, [`rows`], [`simd`] loops and the slices of [`flex`] tensors.
 
 mod attention;
 mod block_attention;
 mod columns;
 mod cross_entropy;
 pub mod flex;
+#[cfg(feature = "cube")]
+mod gpu;
 mod host;
 mod linear;
 mod masked_attention;
@@ -27,9 +29,10 @@ pub mod simd;
 mod swiglu;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod together;
 mod workers;
 
-pub use attention::{AttentionOps, AttentionShape, causal_attention};
+pub use attention::{AttentionOps, AttentionShape, Starts, causal_attention};
 pub use block_attention::{Block, BlockLayer, BlockRows, BlockShape, block_attention};
 pub use columns::{ColumnOps, scale_columns};
 pub use cross_entropy::{CrossEntropyOps, LogitRule, cross_entropy, cross_entropy_with};
@@ -42,4 +45,5 @@ pub use row_updates::{RowGroup, RowLowRank, RowShared, RowUpdate, SharedPair, sc
 pub use scaled_linear::{ScaledProjectionOps, Scaling, can_tell, scaled_linear};
 pub use scores::Scores;
 pub use swiglu::{Activation, SwigluOps, glu, scaled_glu, scaled_swiglu, swiglu};
+pub use together::{AdamWParameter, AdamWStep, AnyTensor, TogetherOps, adam_w, better_together, sum_of_squares};
 pub use workers::on_workers;

@@ -104,8 +104,10 @@ impl Block<'_> {
         let s = self.shape;
         let dtype = queries.dtype();
         let device = queries.device();
+        // A score in bf16 would have lost more than its weight may be wrong by.
+        let [queries, keys] = [queries, keys].map(|x| cast::<B>(x, precise(dtype)));
         let scores = B::float_matmul(queries, B::float_swap_dims(keys, 2, 3));
-        let scores = B::float_mul_scalar(cast::<B>(scores, precise(dtype)), s.scale().into());
+        let scores = B::float_mul_scalar(scores, s.scale().into());
         let (scores, slope) = s.scores.capped::<B>(scores, with_slope);
         let full = Shape::from([s.batch, s.heads, self.end - self.first, self.seen()]);
         let folded = scores.shape();
@@ -164,7 +166,8 @@ pub(super) fn backward<B: Backend>(
         let weights = B::float_exp(B::float_sub(scores, logs));
         let low = cast::<B>(weights.clone(), dtype);
         let dv = B::float_matmul(B::float_swap_dims(low, 2, 3), grads.clone());
-        let dw = cast::<B>(B::float_matmul(grads, B::float_swap_dims(vals, 2, 3)), precise(dtype));
+        let [grads, vals] = [grads, vals].map(|x| cast::<B>(x, precise(dtype)));
+        let dw = B::float_matmul(grads, B::float_swap_dims(vals, 2, 3));
         let ds = B::float_mul(weights, B::float_sub(dw, dots));
         let ds = match slope {
             Some(slope) => B::float_mul(ds, slope),

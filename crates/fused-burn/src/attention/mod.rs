@@ -6,16 +6,27 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+#[cfg(feature = "fusion")]
+use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
+#[cfg(feature = "fusion")]
+use burn::tensor::Shape;
 use burn::tensor::Tensor;
+
+#[cfg(feature = "fusion")]
+use crate::precision::precise;
 
 mod blocks;
 mod composed;
 mod cpu;
+#[cfg(feature = "cube")]
+mod gpu;
 mod shape;
+mod starts;
 
 pub use shape::AttentionShape;
+pub use starts::Starts;
 
 #[cfg(test)]
 mod tests;
@@ -25,7 +36,7 @@ mod tests;
 pub trait AttentionOps: Backend {
     /// The heads' outputs, `[batch·seq, heads·d]`, and the logarithm of each query's sum of the exponentials of its scores,
     /// `[batch·seq, heads]` in f32 at least, which backward reads.
-    #[fusion(default)]
+    #[fusion(meta = |q, _k, _v, shape| (q.clone(), logs_of(q, shape)))]
     fn causal_attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -36,7 +47,7 @@ pub trait AttentionOps: Backend {
     }
 
     /// The gradients with respect to q, k and v, for what [`causal_attention`](Self::causal_attention) returned.
-    #[fusion(default)]
+    #[fusion(meta = |_grad, q, k, v, _out, _logs, _shape| (q.clone(), k.clone(), v.clone()))]
     fn causal_attention_backward(
         grad: FloatTensor<Self>,
         q: FloatTensor<Self>,
@@ -50,8 +61,11 @@ pub trait AttentionOps: Backend {
     }
 }
 
-#[cfg(feature = "cube")]
-impl AttentionOps for burn::backend::Cube {}
+/// The logarithms' shape and dtype.
+#[cfg(feature = "fusion")]
+fn logs_of(q: &TensorSpec, shape: &AttentionShape) -> TensorSpec {
+    TensorSpec::new(Shape::from([shape.batch * shape.seq, shape.heads]), precise(q.dtype))
+}
 
 impl<B: AttentionOps, C: CheckpointStrategy> AttentionOps for Autodiff<B, C> {
     fn causal_attention(

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::starts::Starts;
 use crate::scores::Scores;
 
 /// Sizes of an attention, and where its texts begin.
@@ -19,7 +20,7 @@ pub struct AttentionShape {
     /// Width of a head.
     pub head_dim: usize,
     /// For packed rows: the first column of the text that each column belongs to, `[batch·seq]`. `None`: 0 everywhere.
-    pub starts: Option<Arc<Vec<usize>>>,
+    pub starts: Option<Arc<Starts>>,
     /// How many columns a query sees at most, its own among them. `None`: all that come before.
     pub window: Option<usize>,
     /// How scores are made.

@@ -44,7 +44,7 @@ fn shapes() -> Vec<AttentionShape> {
             starts.extend(vec![start; length]);
         }
         assert_eq!(starts.len(), shape.batch * shape.seq);
-        AttentionShape { starts: Some(Arc::new(starts)), ..shape }
+        AttentionShape { starts: Some(Arc::new(starts.into())), ..shape }
     };
     vec![
         shape(1, 1, 1, 1, 1),
@@ -60,6 +60,9 @@ fn shapes() -> Vec<AttentionShape> {
         windowed(packed(shape(1, 200, 3, 1, 8), &[70, 1, 100, 29]), 33),
         capped(shape(2, 9, 4, 2, 6), None, 0.7),
         capped(windowed(shape(1, 150, 6, 2, 8), 20), Some(0.3), 1.5),
+        // Heads that are no multiple of a tile, and the widest.
+        shape(2, 35, 4, 2, 40),
+        packed(shape(1, 40, 2, 1, 256), &[33, 7]),
     ]
 }
 

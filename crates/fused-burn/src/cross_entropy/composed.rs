@@ -2,9 +2,9 @@
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::{IndexingUpdateOp, Shape, Slice};
+use burn::tensor::{DType, IndexingUpdateOp, Shape, Slice};
 
-use super::LogitRule;
+use super::{CrossEntropyOps, LogitRule};
 use crate::precision::{cast, precise};
 
 /// Entries of the logits that exist at a time, 128 MiB in f32: a GPU reads the head's weight once for each chunk, which
@@ -18,7 +18,7 @@ pub(super) fn chunk_rows(n: usize, vocab: usize, elements: usize) -> usize {
 }
 
 /// With `elements` entries of the logits at a time.
-pub(super) fn cross_entropy<B: Backend>(
+pub(super) fn cross_entropy<B: CrossEntropyOps>(
     hidden: FloatTensor<B>,
     weight: FloatTensor<B>,
     targets: IntTensor<B>,
@@ -40,23 +40,10 @@ pub(super) fn cross_entropy<B: Backend>(
         let h = B::float_slice(hidden.clone(), &[start..end, 0..width].map(Slice::from));
         let target = B::int_slice(targets.clone(), &[Slice::from(start..end)]);
         let target = B::int_reshape(target, Shape::from([end - start, 1]));
-        let logits = cast::<B>(B::float_matmul(h.clone(), B::float_transpose(weight.clone())), precise);
-        let (logits, slope) = rule.with_slope::<B>(logits);
-        let largest = B::float_max_dim(logits.clone(), 1);
-        let shifted = B::float_sub(logits, largest);
-        let picked = B::float_gather(1, shifted.clone(), target.clone());
-        let exp = B::float_exp(shifted);
-        let sums = B::float_sum_dim(exp.clone(), 1);
-        let loss = B::float_sum(B::float_sub(B::float_log(sums.clone()), picked));
-        total = B::float_add(total, B::float_reshape(loss, Shape::from([1])));
+        let product = B::float_matmul(h.clone(), B::float_transpose(weight.clone()));
+        let (p, losses) = B::logit_gradients(product, target, scale, rule, dtype);
+        total = B::float_add(total, B::float_reshape(B::float_sum(losses), Shape::from([1])));
         if want_hidden || want_weight {
-            let minus = B::float_full(Shape::from([end - start, 1]), (-1.0).into(), &device, precise.into());
-            let p = B::float_scatter(1, B::float_div(exp, sums), target, minus, IndexingUpdateOp::Add);
-            let p = match slope {
-                Some(slope) => B::float_mul(p, slope),
-                None => p,
-            };
-            let p = cast::<B>(B::float_mul_scalar(p, scale.into()), dtype);
             if want_weight {
                 let grad = B::float_matmul(B::float_transpose(p.clone()), h);
                 weight_grad = Some(match weight_grad {
@@ -71,4 +58,29 @@ pub(super) fn cross_entropy<B: Backend>(
     }
     let hidden_grad = (want_hidden && n > 0).then(|| B::float_cat(hidden_grads, 0));
     (B::float_mul_scalar(total, scale.into()), hidden_grad, weight_grad)
+}
+
+/// The gradients of a head's product, and the losses of its rows.
+pub(super) fn logit_gradients<B: Backend>(
+    product: FloatTensor<B>,
+    targets: IntTensor<B>,
+    scale: f64,
+    rule: LogitRule,
+    dtype: DType,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let (device, precise, rows) = (product.device(), precise(product.dtype()), product.shape()[0]);
+    let (logits, slope) = rule.with_slope::<B>(cast::<B>(product, precise));
+    let largest = B::float_max_dim(logits.clone(), 1);
+    let shifted = B::float_sub(logits, largest);
+    let picked = B::float_gather(1, shifted.clone(), targets.clone());
+    let exp = B::float_exp(shifted);
+    let sums = B::float_sum_dim(exp.clone(), 1);
+    let losses = B::float_sub(B::float_log(sums.clone()), picked);
+    let minus = B::float_full(Shape::from([rows, 1]), (-1.0).into(), &device, precise.into());
+    let p = B::float_scatter(1, B::float_div(exp, sums), targets, minus, IndexingUpdateOp::Add);
+    let p = match slope {
+        Some(slope) => B::float_mul(p, slope),
+        None => p,
+    };
+    (cast::<B>(B::float_mul_scalar(p, scale.into()), dtype), losses)
 }

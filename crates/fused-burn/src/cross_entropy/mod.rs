@@ -5,12 +5,19 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+#[cfg(feature = "fusion")]
+use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extension};
-use burn::tensor::{Int, Shape, Tensor};
+use burn::tensor::{DType, Int, Shape, Tensor};
+
+#[cfg(feature = "fusion")]
+use crate::precision::precise;
 
 mod composed;
 mod cpu;
+#[cfg(feature = "cube")]
+mod gpu;
 mod rule;
 
 pub use rule::LogitRule;
@@ -35,10 +42,23 @@ pub trait CrossEntropyOps: Backend {
     ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>, Option<FloatTensor<Self>>) {
         composed::cross_entropy::<Self>(hidden, weight, targets, scale, rule, wanted, composed::CHUNK_ELEMENTS)
     }
-}
 
-#[cfg(feature = "cube")]
-impl CrossEntropyOps for burn::backend::Cube {}
+    /// Of a head's product (`[n, vocab]`), its gradient in `dtype` where the loss's is `scale`, and the loss of each row
+    /// (`[n, 1]`, in f32 at least, not scaled).
+    #[fusion(meta = |product, _targets, _scale, _rule, dtype| (
+        TensorSpec::new(product.shape.clone(), *dtype),
+        TensorSpec::new(Shape::from([product.shape[0], 1]), precise(product.dtype)),
+    ))]
+    fn logit_gradients(
+        product: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        scale: f64,
+        rule: LogitRule,
+        dtype: DType,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::logit_gradients::<Self>(product, targets, scale, rule, dtype)
+    }
+}
 
 impl<B: CrossEntropyOps, C: CheckpointStrategy> CrossEntropyOps for Autodiff<B, C> {
     fn cross_entropy(

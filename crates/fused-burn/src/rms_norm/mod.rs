@@ -10,6 +10,8 @@ use burn::tensor::Tensor;
 
 mod composed;
 mod cpu;
+#[cfg(feature = "cube")]
+mod gpu;
 
 #[cfg(test)]
 mod tests;
@@ -19,13 +21,13 @@ mod tests;
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
 pub trait RmsNormOps: Backend {
     /// The normalised rows.
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn rms_norm(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f64, offset: f64) -> FloatTensor<Self> {
         composed::rms_norm::<Self>(x, gain, eps, offset)
     }
 
     /// The gradient with respect to x.
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn rms_norm_backward(
         grad: FloatTensor<Self>,
         x: FloatTensor<Self>,
@@ -36,9 +38,6 @@ pub trait RmsNormOps: Backend {
         composed::rms_norm_backward::<Self>(grad, x, gain, eps, offset)
     }
 }
-
-#[cfg(feature = "cube")]
-impl RmsNormOps for burn::backend::Cube {}
 
 impl<B: RmsNormOps, C: CheckpointStrategy> RmsNormOps for Autodiff<B, C> {
     fn rms_norm(x: FloatTensor<Self>, gain: FloatTensor<Self>, eps: f64, offset: f64) -> FloatTensor<Self> {

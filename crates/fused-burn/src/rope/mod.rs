@@ -10,6 +10,8 @@ use burn::tensor::Tensor;
 
 mod composed;
 mod cpu;
+#[cfg(feature = "cube")]
+mod gpu;
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +22,7 @@ mod tests;
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
 pub trait RopeOps: Backend {
     /// Turns forward, or back with `inverse`.
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn rope(
         x: FloatTensor<Self>,
         cos: FloatTensor<Self>,
@@ -31,9 +33,6 @@ pub trait RopeOps: Backend {
         composed::rope::<Self>(x, cos, sin, width, inverse)
     }
 }
-
-#[cfg(feature = "cube")]
-impl RopeOps for burn::backend::Cube {}
 
 impl<B: RopeOps, C: CheckpointStrategy> RopeOps for Autodiff<B, C> {
     fn rope(

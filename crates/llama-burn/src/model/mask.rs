@@ -60,7 +60,7 @@ impl AttentionMask {
         match self {
             Self::Causal if all_new => Pattern::Causal(None),
             Self::Segments(rows) if all_new => match starts(rows) {
-                Some(starts) => Pattern::Causal(Some(Arc::new(starts))),
+                Some(starts) => Pattern::Causal(Some(Arc::new(starts.into()))),
                 None => Pattern::Masked(self.tensor(columns, window, device)),
             },
             _ => Pattern::Masked(self.tensor(columns, window, device)),

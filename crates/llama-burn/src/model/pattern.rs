@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Bool, Tensor};
+use fused_burn::Starts;
 
 /// Who sees whom in a forward pass.
 #[derive(Clone, Debug)]
@@ -10,7 +11,7 @@ use burn::tensor::{Bool, Tensor};
 pub(crate) enum Pattern {
     /// Causal within a text, from column 0: the fused operation, which knows a layer's window. For packed rows, where each
     /// column's text starts.
-    Causal(Option<Arc<Vec<usize>>>),
+    Causal(Option<Arc<Starts>>),
     /// Any other; `true` hides, `[1 or batch, 1, 1 or queries, 1 or keys]`. What lies outside of a window is hidden too.
     Masked(Tensor<4, Bool>),
 }

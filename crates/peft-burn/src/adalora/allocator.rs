@@ -122,9 +122,12 @@ pub fn keep_gradients<M: PeftModel>(model: &M, name: &str, grads: &GradientsPara
 /// A name that is not attached, or an adapter of another method.
 pub fn live_triplets<M: PeftModel>(model: &M, name: &str) -> Result<Tensor<1>> {
     let (_, found) = layers(model, name)?;
-    let live = |layer: &AdaLora| layer.lora_e.val().inner().not_equal_elem(0.0).float().sum();
-    let counts = found.iter().filter(|(_, l)| l.rank() > 0).map(|(_, l)| live(l)).reduce(|a, b| a + b);
-    Ok(counts.unwrap_or_else(|| Tensor::zeros([1], &crate::model::device_of(model))))
+    let entries = found.iter().filter(|(_, l)| l.rank() > 0).map(|(_, l)| l.lora_e.val().inner());
+    let entries: Vec<_> = entries.collect();
+    if entries.is_empty() {
+        return Ok(Tensor::zeros([1], &crate::model::device_of(model)));
+    }
+    Ok(Tensor::cat(entries, 0).not_equal_elem(0.0).float().sum())
 }
 
 /// How many triplets the last mask of the adapter `name` kept; all of them before the first. Read from the device.

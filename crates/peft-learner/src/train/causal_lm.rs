@@ -11,8 +11,9 @@ use burn::train::{InferenceStep, Interrupter, ItemLazy, TrainOutput, TrainStep};
 use llama_burn::CausalModel;
 
 use super::adalora::{self, Allocated};
+use super::adam_w;
 use super::checks;
-use super::clip::clip;
+use super::clip::{measure, scale};
 use super::loss::{batch_loss, input};
 use super::replicas::Replicas;
 use super::run::{Rules, Run};
@@ -187,10 +188,17 @@ impl<M: CausalModel> CausalLm<M> {
         step: usize,
     ) -> (Self, Tensor<1>, Option<Allocated>) {
         let run = self.run.clone();
-        let (grads, norm) = clip(&self, grads, run.rules().max_grad_norm);
-        let Some(pruning) = &run.rules().pruning else { return (optim.step(lr, self, grads), norm, None) };
-        let kept = pruning.keep(&self.model, &grads);
-        let mut next = optim.step(lr, self, grads);
+        let (norm, factor) = measure(&self, &grads, run.rules().max_grad_norm);
+        let Some(pruning) = &run.rules().pruning else {
+            return (adam_w::step(optim, lr, self, grads, factor), norm, None);
+        };
+        let kept = pruning.keep(&self.model, &grads).map(|mut kept| {
+            if let Some(factor) = &factor {
+                scale(&self, &mut kept, factor);
+            }
+            kept
+        });
+        let mut next = adam_w::step(optim, lr, self, grads, factor);
         let allocated =
             kept.and_then(|kept| pruning.allocate(&mut next.model, optim, &kept, step, |mask| run.agree(mask)));
         let allocated = allocated.map_err(|error| run.fail(error)).ok();

@@ -3,24 +3,58 @@
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Tensor};
+use fused_burn::{AnyTensor, better_together, sum_of_squares};
 
 /// Scales all gradients so that their norm together is at most `max_norm` (0: off), as PyTorch's `clip_grad_norm_` does.
 /// Burn's own clipping is per tensor. Returns the norm from before, `[1]`, on the device.
 pub fn clip<M: Module>(module: &M, mut grads: GradientsParams, max_norm: f64) -> (GradientsParams, Tensor<1>) {
-    struct Squares<'a>(&'a GradientsParams, Option<Tensor<1>>);
-    impl ModuleVisitor for Squares<'_> {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(grad) = self.0.get::<D>(param.id) {
-                let grad = grad.cast(DType::F32);
-                let square = (grad.clone() * grad).sum();
-                self.1 = Some(match self.1.take() {
-                    Some(sum) => sum + square,
-                    None => square,
-                });
-            }
-        }
+    let (norm, factor) = measure(module, &grads, max_norm);
+    if let Some(factor) = factor {
+        scale(module, &mut grads, &factor);
     }
-    struct Scale<'a>(&'a mut GradientsParams, Tensor<1>);
+    (grads, norm)
+}
+
+/// The norm of all gradients together, `[1]`, and what they are to be scaled by so that it is at most `max_norm` (0: off).
+pub(crate) fn measure<M: Module>(module: &M, grads: &GradientsParams, max_norm: f64) -> (Tensor<1>, Option<Tensor<1>>) {
+    let device = module.devices().into_iter().next().unwrap_or_default().inner();
+    let mut squares = Squares { grads, together: better_together(&device), sum: None, all: Vec::new() };
+    module.visit(&mut squares);
+    let Some(sum) = squares.sum.or_else(|| sum_of_squares(squares.all)) else {
+        return (Tensor::zeros([1], (&device, DType::F32)), None);
+    };
+    let norm = sum.sqrt();
+    let factor = || norm.clone().add_scalar(1e-6).recip().mul_scalar(max_norm).clamp_max(1.0);
+    let factor = (max_norm > 0.0).then(factor);
+    (norm, factor)
+}
+
+/// The sum of the squares so far, or the gradients that they are to be of.
+struct Squares<'a> {
+    grads: &'a GradientsParams,
+    together: bool,
+    sum: Option<Tensor<1>>,
+    all: Vec<AnyTensor>,
+}
+
+impl ModuleVisitor for Squares<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(grad) = self.grads.get::<D>(param.id) else { return };
+        if self.together {
+            return self.all.push(grad.into());
+        }
+        let grad = grad.cast(DType::F32);
+        let square = (grad.clone() * grad).sum();
+        self.sum = Some(match self.sum.take() {
+            Some(sum) => sum + square,
+            None => square,
+        });
+    }
+}
+
+/// Every gradient of `module`'s parameters times `factor` (`[1]`).
+pub(crate) fn scale<M: Module>(module: &M, grads: &mut GradientsParams, factor: &Tensor<1>) {
+    struct Scale<'a>(&'a mut GradientsParams, &'a Tensor<1>);
     impl Scale<'_> {
         fn scale<const D: usize>(&mut self, id: ParamId) {
             if let Some(grad) = self.0.remove::<D>(id) {
@@ -34,16 +68,5 @@ pub fn clip<M: Module>(module: &M, mut grads: GradientsParams, max_norm: f64) ->
             self.scale::<D>(param.id);
         }
     }
-    let mut squares = Squares(&grads, None);
-    module.visit(&mut squares);
-    let Some(sum) = squares.1 else {
-        let device = module.devices().into_iter().next().unwrap_or_default().inner();
-        return (grads, Tensor::zeros([1], (&device, DType::F32)));
-    };
-    let norm = sum.sqrt();
-    if max_norm > 0.0 {
-        let factor = norm.clone().add_scalar(1e-6).recip().mul_scalar(max_norm).clamp_max(1.0);
-        module.visit(&mut Scale(&mut grads, factor));
-    }
-    (grads, norm)
+    module.visit(&mut Scale(grads, factor));
 }

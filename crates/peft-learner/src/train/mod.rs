@@ -1,6 +1,7 @@
 //! Training: a run from its first check to its last checkpoint, and the step that Burn's loop calls.
 
 mod adalora;
+mod adam_w;
 mod callbacks;
 mod causal_lm;
 mod checkpoint;
@@ -23,6 +24,7 @@ mod settings;
 mod stop;
 
 pub(crate) use adalora::restart;
+pub use adam_w::optimizer;
 pub use callbacks::{Evaluated, Flow, Saved};
 pub use causal_lm::{CausalLm, LmOutput, StepOptions};
 pub use checkpoint::{Checkpoints, TrainerState};

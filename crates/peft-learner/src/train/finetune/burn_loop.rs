@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::module::Module;
-use burn::optim::{AdamWConfig, ModuleOptimizer};
 use burn::tensor::Device;
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::LossMetric;
@@ -12,10 +11,10 @@ use burn::train::{InferenceStep, Interrupter, Learner, SupervisedTraining, Train
 use llama_burn::CausalModel;
 
 use super::builder::Finetune;
-use crate::config::TrainingConfig;
 use crate::data::{EvalBatches, Stream};
 use crate::error::{LearnerError, Result};
 use crate::report::{Metrics, MetricsWriter, Progress, StepMetric, dashboard, read_metrics, truncate_after};
+use crate::train::adam_w::optimizer;
 use crate::train::causal_lm::CausalLm;
 use crate::train::checkpoint::Checkpoints;
 use crate::train::checks::Found;
@@ -196,13 +195,4 @@ fn on_dashboard<M: CausalModel>(
         true => supervised.metric_train_numeric(StepMetric::budget()).metric_train_numeric(StepMetric::live_triplets()),
         false => supervised,
     }
-}
-
-fn optimizer(training: &TrainingConfig) -> ModuleOptimizer {
-    AdamWConfig::new()
-        .with_beta_1(training.adam_beta1 as f32)
-        .with_beta_2(training.adam_beta2 as f32)
-        .with_epsilon(training.adam_epsilon as f32)
-        .with_weight_decay(training.weight_decay as f32)
-        .init()
 }

@@ -1,7 +1,7 @@
 //! The decoder.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use fused_burn::LogitRule;
+use fused_burn::{LogitRule, Weight};
 use peft_burn::{EmbeddingAdapter, PeftEmbedding, PeftLinear, PeftModel, PeftState};
 
 use super::cache::KvCache;
@@ -127,7 +127,7 @@ impl Llama {
     pub fn untie(&mut self) {
         if let Some(weight) = self.tied_weight() {
             let base = self.lm_head.base_mut();
-            base.weight = base.weight.clone().map(|_| weight.detach());
+            base.weight.set(weight.detach());
             self.config.tie_word_embeddings = false;
         }
     }
@@ -239,13 +239,13 @@ impl Llama {
     }
 
     /// The head's weight (`[vocab, hidden]`) if the head is one plain product, else `None`: an adapter is on it.
-    pub fn head_weight(&self) -> Option<Tensor<2>> {
+    pub fn head_weight(&self) -> Option<Weight> {
         let plain = self.lm_head.plain_weight()?;
         Some(if self.lm_head.replaces_weight() { plain } else { self.tied_weight().unwrap_or(plain) })
     }
 
     /// The embedding's matrix, where it is the head's too.
-    pub(super) fn tied_weight(&self) -> Option<Tensor<2>> {
+    pub(super) fn tied_weight(&self) -> Option<Weight> {
         // A merge that makes the two differ gives the head its own until it is undone.
         let shared = self.config.tie_word_embeddings && !self.differ_when_merged(self.lm_head.adapters().merged());
         shared.then(|| self.embed_tokens.tied_weight())

@@ -23,12 +23,12 @@ impl Llama {
             match part {
                 PartRef::Linear(_) if path == "lm_head" && self.config().tie_word_embeddings => {}
                 PartRef::Embedding(embedding) => {
-                    all.push((format!("{path}.weight"), embedding.base().val().into_data()));
+                    all.push((format!("{path}.weight"), embedding.base().val().dense().into_data()));
                 }
                 PartRef::Norm(norm) => all.push((format!("{path}.weight"), norm.gain().base().val().into_data())),
                 PartRef::Linear(linear) => {
                     let base = linear.base();
-                    all.push((format!("{path}.weight"), base.weight.val().into_data()));
+                    all.push((format!("{path}.weight"), base.weight.val().dense().into_data()));
                     all.extend(base.bias.iter().map(|bias| (format!("{path}.bias"), bias.val().into_data())));
                 }
             }

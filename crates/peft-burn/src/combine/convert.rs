@@ -101,9 +101,9 @@ fn linear_update(linear: &PeftLinear, name: &str, path: &str, rank: Option<usize
     let (update, error) = match exact {
         Some(update) => (update, 0.0),
         None => {
-            let base = linear.original_weight().detach().inner().cast(DType::F32);
+            let base = linear.original_weight().dense().detach().inner().cast(DType::F32);
             let merged =
-                method.merge(linear.weight_made_for(adapter).cast(DType::F32), &linear.weight_made_for(adapter));
+                method.merge(linear.weight_made_for(adapter).dense().cast(DType::F32), &linear.weight_made_for(adapter));
             nearest(merged.detach().inner() - base, rank.or(own_rank), path)?
         }
     };

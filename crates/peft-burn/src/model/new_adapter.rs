@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::Param;
+use fused_burn::Weight;
 use burn::tensor::{DType, Tensor};
 
 use crate::config::Bias;
@@ -28,7 +29,7 @@ pub(super) struct New<'a> {
 }
 
 impl New<'_> {
-    fn place<'a>(&'a self, path: &'a str, weight: &'a Tensor<2>) -> Place<'a> {
+    fn place<'a>(&'a self, path: &'a str, weight: &'a Weight) -> Place<'a> {
         Place { path, weight, seed: self.seed, shared_pair: self.shared_pair }
     }
 

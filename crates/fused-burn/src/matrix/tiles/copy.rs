@@ -1,6 +1,7 @@
 //! Copies of factors in the order in which tiles read them.
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::arch::x86_64::{
     __m256, _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps,
     _mm256_unpacklo_ps,
@@ -10,6 +11,7 @@ use half::bf16;
 
 use super::kernel::COLS;
 use crate::matrix::mat::{Mat, Values};
+use crate::packed::PackedView;
 use crate::simd::{narrow, vectorized, widen};
 
 /// Copies a right factor times `alpha` into panels of `COLS` columns, each row by row, the last one filled up with zeros.
@@ -39,15 +41,58 @@ pub(super) unsafe fn right(b: Mat<'_>, alpha: f32, out: &mut [f32]) {
                     |v| widen(v) * alpha,
                 );
             }
+            Values::Packed(view, start) => decoded(view, start, b, |values, layout| {
+                panels(
+                    layout,
+                    values,
+                    out,
+                    #[inline(always)]
+                    |v| v * alpha,
+                );
+            }),
         }
     }
+}
+
+thread_local! {
+    static DECODED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Decodes a packed factor, run by run of values that follow each other.
+fn decoded(view: PackedView<'_>, start: usize, b: Mat<'_>, then: impl FnOnce(&[f32], Layout)) {
+    let by_rows = b.col_stride == 1;
+    let (runs, length, stride) = if by_rows { (b.rows, b.cols, b.row_stride) } else { (b.cols, b.rows, b.col_stride) };
+    DECODED.with_borrow_mut(|values| {
+        values.resize(runs * length, 0.0);
+        for (run, out) in values.chunks_mut(length.max(1)).enumerate() {
+            view.decode(start + run * stride, out);
+        }
+        let (row_stride, col_stride) = if by_rows { (length, 1) } else { (1, length) };
+        then(values, Layout { rows: b.rows, cols: b.cols, row_stride, col_stride });
+    });
 }
 
 /// As [`right`] for bf16 that stays bf16: two rows share one, pair by pair, and a last single one is paired with zeros.
 ///
 /// # Safety
 /// The processor must have AVX-512, and with it AVX2 and FMA.
-pub(super) unsafe fn right_pairs(b: Mat<'_>, values: &[bf16], out: &mut [f32]) {
+pub(super) unsafe fn right_pairs(b: Mat<'_>, out: &mut [f32]) {
+    // SAFETY: the caller's.
+    unsafe {
+        match b.values {
+            Values::Half(values) => half_pairs(b, values, out),
+            Values::Packed(view, start) => decoded(view, start, b, |values, Layout { row_stride, col_stride, .. }| {
+                let values: Vec<bf16> = values.iter().map(|&v| narrow(v)).collect();
+                half_pairs(Mat { row_stride, col_stride, ..b }, &values, out);
+            }),
+            Values::Single(_) => unreachable!("only bf16 is multiplied in pairs"),
+        }
+    }
+}
+
+/// # Safety
+/// As [`right_pairs`].
+unsafe fn half_pairs(b: Mat<'_>, values: &[bf16], out: &mut [f32]) {
     let depth = b.rows.div_ceil(2);
     // Neighbours along the inner dimension that are neighbours in memory are a pair as they lie.
     if b.row_stride == 1 && b.rows.is_multiple_of(2) && b.col_stride.is_multiple_of(2) {
@@ -192,6 +237,14 @@ pub(super) unsafe fn left(a: Mat<'_>, out: &mut [f32]) {
                 |v| v,
             ),
             Values::Half(values) => rows(a, values, a.cols, out, widen),
+            Values::Packed(..) => rows(
+                a,
+                &a.single(),
+                a.cols,
+                out,
+                #[inline(always)]
+                |v| v,
+            ),
         }
     }
 }
@@ -218,6 +271,7 @@ pub(super) unsafe fn left_pairs(a: Mat<'_>, out: &mut [f32]) {
                 #[inline(always)]
                 |v| v,
             ),
+            Values::Packed(..) => rows(a, &a.single(), 2 * depth, halves, narrow),
         }
     }
 }

@@ -106,7 +106,7 @@ fn groups<'a>(products: &[Product<'a>], bf16: bool) -> Vec<Vec<Part<'a>>> {
     let mut groups: Vec<Vec<Part<'a>>> = Vec::new();
     let mut room = 0;
     for &product in products {
-        let half = |m: Mat<'_>| matches!(m.values, Values::Half(_));
+        let half = |m: Mat<'_>| m.is_half();
         let pairs = bf16 && half(product.b) && (half(product.a) || product.round) && product.alpha == 1.0;
         let inner = product.a.cols;
         let most = if pairs { 2 * DEPTH } else { DEPTH };
@@ -173,7 +173,7 @@ unsafe fn write_group(
                     }
                     continue;
                 }
-                Values::Half(values) if part.pairs => copy::right_pairs(b, values, copied),
+                _ if part.pairs => copy::right_pairs(b, copied),
                 _ => copy::right(b, product.alpha, copied),
             }
         }
@@ -253,7 +253,7 @@ fn in_place(a: Mat<'_>, part: &Part<'_>) -> Option<(*const f32, usize)> {
             let aligned = values.as_ptr().cast::<f32>().is_aligned();
             (whole && aligned).then_some((values.as_ptr().cast(), a.row_stride / 2))
         }
-        Values::Half(_) => None,
+        Values::Half(_) | Values::Packed(..) => None,
     }
 }
 

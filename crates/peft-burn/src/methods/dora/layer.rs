@@ -6,7 +6,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
-use fused_burn::scale_columns;
+use fused_burn::{Weight, base_linear, scale_columns};
 
 use super::magnitude::Magnitude;
 use super::op::dora_linear;
@@ -29,9 +29,10 @@ impl Dora {
     ///
     /// # Errors
     /// As [`Lora::init`].
-    pub fn init(spec: &LoraSpec, weight: &Tensor<2>, rng: &mut TensorRng) -> Result<(Self, Option<Tensor<2>>)> {
+    pub fn init(spec: &LoraSpec, weight: &Weight, rng: &mut TensorRng) -> Result<(Self, Option<Tensor<2>>)> {
         let (lora, residual) = Lora::init(spec, weight, rng)?;
-        let base = residual.as_ref().unwrap_or(weight);
+        let residual_weight = residual.clone().map(Weight::Dense);
+        let base = residual_weight.as_ref().unwrap_or(weight);
         let magnitude = Magnitude::new(base, &lora.lora_a.val(), &lora.lora_b.val(), lora.scaling);
         Ok((Self { lora, magnitude }, residual))
     }
@@ -47,7 +48,7 @@ impl Dora {
     }
 
     /// c = m / ‖W + s·B·A‖ for W = `base` (`[out, in]`): `[out]`. Only m has a gradient.
-    pub fn factor(&self, base: &Tensor<2>) -> Tensor<1> {
+    pub fn factor(&self, base: &Weight) -> Tensor<1> {
         self.magnitude.factor(base, &self.lora.lora_a.val(), &self.lora.lora_b.val(), self.lora.scaling)
     }
 }
@@ -67,22 +68,22 @@ impl MethodLayer for Dora {
     }
 
     /// With dropout PEFT computes the correction from the base weight and the dropped input, and so does this.
-    fn apply(&self, product: Tensor<2>, x: Tensor<2>, base: &Tensor<2>, _: Option<&Tensor<2>>) -> Tensor<2> {
+    fn apply(&self, product: Tensor<2>, x: Tensor<2>, base: &Weight, _: Option<&Tensor<2>>) -> Tensor<2> {
         let c = self.factor(base);
         let p = self.lora.dropout;
         if p == 0.0 || !self.lora.lora_a.val().is_require_grad() {
             return scale_columns(product + self.lora.low_rank(x), c);
         }
         let x = dropout(x, p, true);
-        let dropped = x.clone().cast(base.dtype()).matmul(base.clone().transpose()).cast(DType::F32);
+        let dropped = base_linear(x.clone().cast(base.dtype()), base.clone()).cast(DType::F32);
         product + scale_columns(dropped.clone() + self.lora.low_rank(x), c) - dropped
     }
 
     fn project(
         &self,
         x: &Tensor<2>,
-        weight: &Tensor<2>,
-        base: &Tensor<2>,
+        weight: &Weight,
+        base: &Weight,
         _: Option<&Tensor<2>>,
         rounded: bool,
     ) -> Option<Tensor<2>> {
@@ -90,7 +91,7 @@ impl MethodLayer for Dora {
         Some(dora_linear(x.clone(), weight.clone(), factors, self.factor(base), self.lora.scaling, rounded))
     }
 
-    fn merge(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
+    fn merge(&self, weight: Tensor<2>, base: &Weight) -> Tensor<2> {
         (weight + self.lora.delta()) * self.factor(base).unsqueeze_dim(1)
     }
 

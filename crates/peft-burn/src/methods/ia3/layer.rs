@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use fused_burn::{RowUpdate, can_join, scale_columns, scaled_linear};
+use fused_burn::{RowUpdate, Weight, can_join, scale_columns, scaled_linear};
 
 use crate::methods::traits::{MethodLayer, Scale};
 use crate::param::{ParamMut, ParamRef, from_vec};
@@ -19,7 +19,7 @@ pub struct Ia3 {
 
 impl Ia3 {
     /// Makes the adapter for `weight` (`[out, in]`). `ones`: l begins as the identity, else as N(0, 1).
-    pub fn init(weight: &Tensor<2>, feedforward: bool, ones: bool, rng: &mut TensorRng) -> Self {
+    pub fn init(weight: &Weight, feedforward: bool, ones: bool, rng: &mut TensorRng) -> Self {
         let [out, inp] = weight.dims();
         let shape = if feedforward { [1, inp] } else { [out, 1] };
         let n = shape[0] * shape[1];
@@ -63,15 +63,15 @@ impl MethodLayer for Ia3 {
         Some(Scale { of_input: self.feedforward, values: &self.ia3_l })
     }
 
-    fn apply(&self, product: Tensor<2>, _: Tensor<2>, _: &Tensor<2>, _: Option<&Tensor<2>>) -> Tensor<2> {
+    fn apply(&self, product: Tensor<2>, _: Tensor<2>, _: &Weight, _: Option<&Tensor<2>>) -> Tensor<2> {
         self.scale_output(product)
     }
 
     fn project(
         &self,
         x: &Tensor<2>,
-        weight: &Tensor<2>,
-        _: &Tensor<2>,
+        weight: &Weight,
+        _: &Weight,
         _: Option<&Tensor<2>>,
         rounded: bool,
     ) -> Option<Tensor<2>> {
@@ -79,7 +79,7 @@ impl MethodLayer for Ia3 {
         joined.then(|| scaled_linear(x.clone(), weight.clone(), self.vector(), rounded))
     }
 
-    fn merge(&self, weight: Tensor<2>, _: &Tensor<2>) -> Tensor<2> {
+    fn merge(&self, weight: Tensor<2>, _: &Weight) -> Tensor<2> {
         weight * self.ia3_l.val()
     }
 
@@ -87,7 +87,7 @@ impl MethodLayer for Ia3 {
         self.feedforward.then(|| self.vector())
     }
 
-    fn serve(&self, _: &Tensor<2>, _: &Pairs) -> Option<Served> {
+    fn serve(&self, _: &Weight, _: &Pairs) -> Option<Served> {
         let vector = host(self.vector());
         Some(if self.feedforward {
             Served { input: vector, ..Served::default() }

@@ -7,7 +7,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Distribution, Tensor};
-use fused_burn::can_join;
+use fused_burn::{Weight, can_join};
 
 use crate::low_rank::LowRank;
 use crate::methods::lora::op::lora_linear;
@@ -37,7 +37,7 @@ pub struct LoHa {
 impl LoHa {
     /// Makes the adapter for `weight` (`[out, in]`). `zero`: B₂ begins as zero, and the update with it; the other matrices
     /// are uniform in ±1/√columns, as PEFT begins.
-    pub fn init(weight: &Tensor<2>, r: usize, scaling: f64, zero: bool, rng: &mut TensorRng) -> Self {
+    pub fn init(weight: &Weight, r: usize, scaling: f64, zero: bool, rng: &mut TensorRng) -> Self {
         let ([out, inp], device) = (weight.dims(), weight.device());
         let mut uniform = |rows: usize, columns: usize| {
             let values = rng.uniform(rows * columns, 1.0 / (columns as f32).sqrt());
@@ -119,7 +119,7 @@ impl MethodLayer for LoHa {
         ]
     }
 
-    fn apply(&self, product: Tensor<2>, x: Tensor<2>, _: &Tensor<2>, _: Option<&Tensor<2>>) -> Tensor<2> {
+    fn apply(&self, product: Tensor<2>, x: Tensor<2>, _: &Weight, _: Option<&Tensor<2>>) -> Tensor<2> {
         let update = if self.is_cheaper_in_factors() {
             let [a, b] = self.factors();
             x.matmul(a.transpose()).mul_scalar(self.scaling).matmul(b.transpose())
@@ -132,8 +132,8 @@ impl MethodLayer for LoHa {
     fn project(
         &self,
         x: &Tensor<2>,
-        weight: &Tensor<2>,
-        _: &Tensor<2>,
+        weight: &Weight,
+        _: &Weight,
         _: Option<&Tensor<2>>,
         rounded: bool,
     ) -> Option<Tensor<2>> {
@@ -145,7 +145,7 @@ impl MethodLayer for LoHa {
         joined.then(|| lora_linear(x.clone(), weight.clone(), a, b, self.scaling, rounded))
     }
 
-    fn merge(&self, weight: Tensor<2>, _: &Tensor<2>) -> Tensor<2> {
+    fn merge(&self, weight: Tensor<2>, _: &Weight) -> Tensor<2> {
         weight + self.delta()
     }
 

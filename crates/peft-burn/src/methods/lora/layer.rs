@@ -5,7 +5,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
-use fused_burn::can_join;
+use fused_burn::{Weight, can_join};
 
 use super::init::{self, LoraSpec};
 use super::op::lora_linear;
@@ -37,12 +37,12 @@ impl Lora {
     ///
     /// # Errors
     /// A rank that the initialisation cannot have: above the matrix's for PiSSA and OLoRA, odd for orthogonal.
-    pub fn init(spec: &LoraSpec, weight: &Tensor<2>, rng: &mut TensorRng) -> Result<(Self, Option<Tensor<2>>)> {
+    pub fn init(spec: &LoraSpec, weight: &Weight, rng: &mut TensorRng) -> Result<(Self, Option<Tensor<2>>)> {
         let device = weight.device();
         let out = weight.dims()[0];
         let (a, b) = init::draw(spec, weight, rng)?;
         let residual = spec.init.changes_base_weight().then(|| {
-            let w = weight.clone().cast(DType::F32);
+            let w = weight.dense().cast(DType::F32);
             (w - b.clone().matmul(a.clone()).mul_scalar(spec.scaling)).cast(weight.dtype())
         });
         let bias_b = spec.bias.then(|| from_vec(vec![0.0; out], [out], &device));
@@ -73,7 +73,7 @@ impl Lora {
     }
 
     /// A and B where the update is nothing else, and one operation with `x·Wᵀ`.
-    pub(crate) fn plain_factors(&self, x: &Tensor<2>, weight: &Tensor<2>) -> Option<[Tensor<2>; 2]> {
+    pub(crate) fn plain_factors(&self, x: &Tensor<2>, weight: &Weight) -> Option<[Tensor<2>; 2]> {
         let (a, b) = (self.lora_a.val(), self.lora_b.val());
         let dropout = self.dropout > 0.0 && a.is_require_grad();
         (!dropout && self.bias_b.is_none() && can_join(x, weight, &[&a, &b])).then_some([a, b])
@@ -108,15 +108,15 @@ impl MethodLayer for Lora {
         all
     }
 
-    fn apply(&self, product: Tensor<2>, x: Tensor<2>, _: &Tensor<2>, _: Option<&Tensor<2>>) -> Tensor<2> {
+    fn apply(&self, product: Tensor<2>, x: Tensor<2>, _: &Weight, _: Option<&Tensor<2>>) -> Tensor<2> {
         product + self.update_of(x)
     }
 
     fn project(
         &self,
         x: &Tensor<2>,
-        weight: &Tensor<2>,
-        _: &Tensor<2>,
+        weight: &Weight,
+        _: &Weight,
         _: Option<&Tensor<2>>,
         rounded: bool,
     ) -> Option<Tensor<2>> {
@@ -124,7 +124,7 @@ impl MethodLayer for Lora {
         Some(lora_linear(x.clone(), weight.clone(), a, b, self.scaling, rounded))
     }
 
-    fn merge(&self, weight: Tensor<2>, _: &Tensor<2>) -> Tensor<2> {
+    fn merge(&self, weight: Tensor<2>, _: &Weight) -> Tensor<2> {
         weight + self.delta()
     }
 

@@ -132,8 +132,8 @@ fn embedding_update(
     let (update, error) = if lora.norms().is_none() && rank.is_none_or(|rank| own.rank() <= rank) {
         (own, 0.0)
     } else {
-        let base = embedding.original().detach().inner().cast(DType::F32);
-        let merged = lora.merge(base.clone(), &base).detach().inner();
+        let base = embedding.original().dense().detach().inner().cast(DType::F32);
+        let merged = lora.merge(base.clone(), &base.clone().into()).detach().inner();
         let rank = if lora.norms().is_none() { rank.or(Some(own.rank())) } else { rank };
         nearest((merged - base).transpose(), rank, path)?
     };

@@ -120,7 +120,7 @@ impl Module for BaseParam {
     }
 
     fn map<F: ModuleMapper>(self, mapper: &mut F) -> Self {
-        self.with(|weight| weight.map(mapper))
+        self.with(|weight| Module::map(weight, mapper))
     }
 }
 

@@ -58,7 +58,7 @@ impl New<'_> {
     pub fn embedding(&self, path: &str, layer: &PeftEmbedding) -> Result<Option<EmbeddingAdapter>> {
         let weight = layer.base().val().detach();
         if self.saved.iter().any(|p| p == path) {
-            return Ok(Some(EmbeddingAdapter { tied: self.tied, ..EmbeddingAdapter::copy_of(&weight) }));
+            return Ok(Some(EmbeddingAdapter { tied: self.tied, ..EmbeddingAdapter::copy_of(&weight.dense()) }));
         }
         let adapted = self.adapted.iter().any(|p| p == path);
         let lora = adapted.then(|| self.config.init_embedding(&self.place(path, &weight))).flatten();

@@ -215,7 +215,7 @@ mod tests {
             rank_pattern: kept.map(|k| BTreeMap::from([("q.lora_E".to_owned(), k)])),
             ..AdaLoraConfig::default()
         };
-        AdaLora::init(&config, "q", &Tensor::zeros([4, 5], &Device::flex()), &mut TensorRng::new(1, "a"))
+        AdaLora::init(&config, "q", &Tensor::zeros([4, 5], &Device::flex()).into(), &mut TensorRng::new(1, "a"))
     }
 
     #[test]
@@ -225,8 +225,8 @@ mod tests {
         for kept in [None, Some(vec![true, false, true]), Some(vec![false; 3])] {
             let adalora = adalora(kept);
             let base = Tensor::zeros([4, 5], &device);
-            let merged = x.clone().matmul(adalora.merge(base.clone(), &base).transpose());
-            let direct = adalora.apply(Tensor::zeros([2, 4], &device), x.clone(), &base, None);
+            let merged = x.clone().matmul(adalora.merge(base.clone(), &base.clone().into()).transpose());
+            let direct = adalora.apply(Tensor::zeros([2, 4], &device), x.clone(), &base.clone().into(), None);
             direct.into_data().assert_approx_eq::<f32>(&merged.into_data(), Tolerance::absolute(1e-5));
             assert!((adalora.scaling - 8.0 / 3.00001).abs() < 1e-9);
         }

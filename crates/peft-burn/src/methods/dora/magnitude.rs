@@ -101,11 +101,11 @@ mod tests {
         let (a, b) = (matrix(2, 7, 2), matrix(5, 2, 3));
         let w = matrix(5, 7, 1);
         let dense = (w.clone() + b.clone().matmul(a.clone()).mul_scalar(1.5)).powi_scalar(2).sum_dim(1).sqrt();
-        let gram = row_norms(&w, &Cached::of_base(), &a, &b, 1.5);
+        let gram = row_norms(&w.clone().into(), &Cached::of_base(), &a, &b, 1.5);
         close(gram.unsqueeze_dim(1), dense);
         // A weight as wide as a block is taken a row at a time.
         let wide = matrix(3, 1 << 22, 4);
-        let sums = by_rows(&wide, |w| w.sum_dim(1));
+        let sums = by_rows(&wide.clone().into(), |w| w.sum_dim(1));
         assert_eq!(sums.dims(), [3, 1]);
         close(sums.div_scalar(2048.0), wide.sum_dim(1).div_scalar(2048.0));
     }

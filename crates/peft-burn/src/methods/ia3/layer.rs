@@ -117,11 +117,11 @@ mod tests {
         let [w, x] = [[4, 6], [3, 6]].map(|s| from_vec(rng.normal(s[0] * s[1], 1.0), s, &device).val());
         let bias = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0], &device);
         for feedforward in [true, false] {
-            let ia3 = Ia3::init(&w, feedforward, false, &mut rng);
+            let ia3 = Ia3::init(&w.clone().into(), feedforward, false, &mut rng);
             assert_eq!(ia3.ia3_l.val().dims(), if feedforward { [1, 6] } else { [4, 1] });
             let scaled_bias = ia3.scale_bias(bias.clone());
             let y = ia3.scale_output(ia3.scale_input(x.clone()).matmul(w.clone().transpose()));
-            let merged = x.clone().matmul(ia3.merge(w.clone(), &w).transpose());
+            let merged = x.clone().matmul(ia3.merge(w.clone(), &w.clone().into()).transpose());
             let with_bias = ia3.scale_output(x.clone().matmul(w.clone().transpose()) + bias.clone().unsqueeze());
             y.clone().into_data().assert_approx_eq::<f32>(&merged.into_data(), Tolerance::absolute(1e-5));
             if !feedforward {
@@ -129,7 +129,7 @@ mod tests {
                 y.into_data().assert_approx_eq::<f32>(&with_bias.into_data(), Tolerance::absolute(1e-5));
             }
         }
-        let identity = Ia3::init(&w, false, true, &mut rng);
-        assert_eq!(identity.merge(w.clone(), &w).into_data(), w.into_data());
+        let identity = Ia3::init(&w.clone().into(), false, true, &mut rng);
+        assert_eq!(identity.merge(w.clone(), &w.clone().into()).into_data(), w.into_data());
     }
 }

@@ -172,7 +172,7 @@ mod tests {
     const SIZES: [[usize; 3]; 2] = [[24, 20, 2], [6, 5, 4]];
 
     fn loha([out, inp, r]: [usize; 3], zero: bool) -> LoHa {
-        LoHa::init(&Tensor::zeros([out, inp], &Device::flex()), r, 1.5, zero, &mut TensorRng::new(1, "h"))
+        LoHa::init(&Tensor::zeros([out, inp], &Device::flex()).into(), r, 1.5, zero, &mut TensorRng::new(1, "h"))
     }
 
     #[test]
@@ -183,8 +183,8 @@ mod tests {
             assert_eq!(loha.is_cheaper_in_factors(), in_factors);
             let x = from_vec(TensorRng::new(2, "x").normal(3 * inp, 1.0), [3, inp], &device).val();
             let base = Tensor::zeros([out, inp], &device);
-            let direct = x.clone().matmul(loha.merge(base.clone(), &base).transpose());
-            close(loha.apply(Tensor::zeros([3, out], &device), x, &base, None), direct);
+            let direct = x.clone().matmul(loha.merge(base.clone(), &base.clone().into()).transpose());
+            close(loha.apply(Tensor::zeros([3, out], &device), x, &base.clone().into(), None), direct);
             close(loha.update().unwrap().low_rank.delta(), loha.delta());
         }
     }
@@ -199,7 +199,7 @@ mod tests {
     fn whole_outputs_or_all_of_it_drop_in_training_only() {
         let (device, [out, inp, r]) = (Device::flex(), SIZES[0]);
         let (x, base) = (Tensor::ones([2, inp], &device), Tensor::zeros([out, inp], &device));
-        let apply = |loha: &LoHa| loha.apply(Tensor::zeros([2, out], &device), x.clone(), &base, None).inner();
+        let apply = |loha: &LoHa| loha.apply(Tensor::zeros([2, out], &device), x.clone(), &base.clone().into(), None).inner();
         let mut loha = loha([out, inp, r], false);
         let whole = apply(&loha);
         loha.rank_dropout = 0.5;

@@ -171,11 +171,11 @@ mod tests {
     fn the_update_is_zero_at_the_start_and_equals_the_delta_later() {
         let w = weight(6, 10);
         for init in [InitLoraWeights::Default, InitLoraWeights::Gaussian, InitLoraWeights::Orthogonal] {
-            let (lora, residual) = Lora::init(&spec(init.clone()), &w, &mut TensorRng::new(1, "l")).unwrap();
+            let (lora, residual) = Lora::init(&spec(init.clone()), &w.clone().into(), &mut TensorRng::new(1, "l")).unwrap();
             assert!(residual.is_none());
             assert!(lora.delta().abs().max().into_scalar::<f32>() < 1e-6, "{init:?}");
         }
-        let (lora, _) = Lora::init(&spec(InitLoraWeights::Random), &w, &mut TensorRng::new(1, "l")).unwrap();
+        let (lora, _) = Lora::init(&spec(InitLoraWeights::Random), &w.clone().into(), &mut TensorRng::new(1, "l")).unwrap();
         let x = weight(3, 10);
         let direct = x.clone().matmul(lora.delta().transpose());
         lora.update_of(x).into_data().assert_approx_eq::<f32>(&direct.into_data(), Tolerance::absolute(1e-6));
@@ -186,7 +186,7 @@ mod tests {
         for (out, inp) in [(6, 10), (10, 6), (8, 8)] {
             let w = weight(out, inp);
             for init in [InitLoraWeights::Pissa, InitLoraWeights::PissaNiter(4), InitLoraWeights::Olora] {
-                let (lora, residual) = Lora::init(&spec(init.clone()), &w, &mut TensorRng::new(1, "l")).unwrap();
+                let (lora, residual) = Lora::init(&spec(init.clone()), &w.clone().into(), &mut TensorRng::new(1, "l")).unwrap();
                 let sum = residual.unwrap() + lora.delta();
                 sum.into_data().assert_approx_eq::<f32>(&w.to_data(), Tolerance::absolute(1e-5));
                 assert!(lora.delta().abs().max().into_scalar::<f32>() > 0.1);
@@ -197,8 +197,8 @@ mod tests {
     #[test]
     fn impossible_ranks_are_errors() {
         let w = weight(3, 3);
-        assert!(Lora::init(&spec(InitLoraWeights::Pissa), &w, &mut TensorRng::new(1, "l")).is_err());
+        assert!(Lora::init(&spec(InitLoraWeights::Pissa), &w.clone().into(), &mut TensorRng::new(1, "l")).is_err());
         let odd = LoraSpec { r: 3, ..spec(InitLoraWeights::Orthogonal) };
-        assert!(Lora::init(&odd, &w, &mut TensorRng::new(1, "l")).is_err());
+        assert!(Lora::init(&odd, &w.clone().into(), &mut TensorRng::new(1, "l")).is_err());
     }
 }

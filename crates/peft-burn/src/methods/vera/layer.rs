@@ -164,7 +164,7 @@ mod tests {
 
     fn vera(out: usize, inp: usize, projection: &VeraProjection) -> Vera {
         let weight = Tensor::zeros([out, inp], &Device::flex());
-        Vera::init(projection.clone(), &weight, None, 0.0, &mut TensorRng::new(1, "v"))
+        Vera::init(projection.clone(), &weight.into(), None, 0.0, &mut TensorRng::new(1, "v"))
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::TensorMetadata;
 use burn::tensor::DType;
 use fused_burn::flex::{self, all_f32, as_common, contiguous, dims2, mat, values};
 use fused_burn::{BaseWeight, FlexWeight, can_tell};

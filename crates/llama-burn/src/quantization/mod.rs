@@ -1,0 +1,12 @@
+//! Bases whose weights are packed: quantised while they are loaded, or stored so.
+//!
+//! The weights of decoder layers' projections are packed; embeddings, norms and the head stay dense, as with bitsandbytes. What is
+//! stored in a GGUF file stays as it lies there.
+
+mod bitsandbytes;
+mod config;
+mod options;
+
+pub(crate) use bitsandbytes::{StoredWeights, tensors_of};
+pub use config::BaseQuantization;
+pub use options::{LoadOptions, Quantize};

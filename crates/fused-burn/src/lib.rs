@@ -38,7 +38,9 @@ pub use columns::{ColumnOps, scale_columns};
 pub use cross_entropy::{CrossEntropyOps, LogitRule, cross_entropy, cross_entropy_with};
 pub use linear::{ProjectionOps, linear};
 pub use masked_attention::{MaskedAttentionOps, masked_attention, masked_attention_with};
-pub use packed::{Format, PackedLayout, PackedView, PackedWeight, Weight};
+pub use packed::{
+    BitsAndBytes, Format, PackedLayout, PackedView, PackedWeight, Quantization, QuantizeError, Scales, Weight,
+};
 pub use precision::cast;
 pub use rms_norm::{RmsNormOps, offset_rms_norm, rms_norm};
 pub use rope::{RopeOps, partial_rope, rope};

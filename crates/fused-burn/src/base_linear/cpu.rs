@@ -1,14 +1,14 @@
 //! On the CPU.
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::Flex;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
 use rayon::prelude::*;
 
 use super::{BaseWeight, BaseWeightOps, composed};
 use crate::flex::{self, FlexTensor, as_common, contiguous, dense, dims2, mat, values};
 use crate::matrix::{Mat, product};
-use crate::packed::PackedView;
+use crate::packed::{PackedLayout, PackedView};
 use crate::precision::cast;
 
 /// A frozen weight of f32 or bf16 in host memory, ready to be multiplied with.
@@ -32,16 +32,15 @@ impl FlexWeight {
     pub fn mat(&self) -> Mat<'_> {
         match &self.0 {
             BaseWeight::Dense(weight) => mat(weight),
-            BaseWeight::Packed { codes, scales, layout } => {
-                Mat::packed(PackedView { codes: bytes(codes), scales: values(scales), layout: *layout })
-            }
+            BaseWeight::Packed { codes, scales, layout } => Mat::packed(view(codes, scales, *layout)),
         }
     }
 }
 
-/// The codes of a packed weight.
-fn bytes(codes: &FlexTensor) -> &[u8] {
-    codes.as_slice::<u8>().unwrap_or_default()
+/// A packed weight of bytes.
+fn view<'a>(codes: &'a FlexTensor, scales: &'a FlexTensor, layout: PackedLayout) -> PackedView<'a> {
+    let scales = values(scales).get(..layout.num_scales()).unwrap_or_default();
+    PackedView { codes: codes.as_slice::<u8>().unwrap_or_default(), scales, layout }
 }
 
 impl BaseWeightOps for Flex {
@@ -67,7 +66,7 @@ impl BaseWeightOps for Flex {
         match &weight {
             BaseWeight::Packed { codes, scales, layout } if codes.dtype() == DType::U8 => {
                 const PART: usize = 1 << 14;
-                let view = PackedView { codes: bytes(codes), scales: values(scales), layout: *layout };
+                let view = view(codes, scales, *layout);
                 let mut out = flex::buffer(count * layout.cols);
                 let decode = |(i, out): (usize, &mut [f32])| view.decode(start * layout.cols + i * PART, out);
                 out.par_chunks_mut(PART).enumerate().for_each(decode);
@@ -84,7 +83,7 @@ impl BaseWeightOps for Flex {
         if codes.dtype() != DType::U8 {
             return composed::weight_select::<Self>(weight, ids);
         }
-        let view = PackedView { codes: bytes(codes), scales: values(scales), layout: *layout };
+        let view = view(codes, scales, *layout);
         let ids: Vec<usize> = ids.into_data().iter::<i64>().map(|id| id as usize).collect();
         let mut out = flex::buffer(ids.len() * layout.cols);
         for (id, out) in ids.iter().zip(out.chunks_mut(layout.cols.max(1))) {

@@ -77,10 +77,7 @@ pub trait BaseWeightOps: ProjectionOps {
 
     /// The gradient of [`base_project`](Self::base_project) with respect to x, in W's dtype.
     #[fusion(default)]
-    fn base_project_backward(
-        grad: FloatTensor<Self>,
-        #[extension_type] weight: BaseWeight<Self>,
-    ) -> FloatTensor<Self> {
+    fn base_project_backward(grad: FloatTensor<Self>, #[extension_type] weight: BaseWeight<Self>) -> FloatTensor<Self> {
         composed::base_project_backward::<Self>(grad, weight)
     }
 

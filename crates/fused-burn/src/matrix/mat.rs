@@ -56,7 +56,11 @@ impl<'a> Mat<'a> {
     /// When the codes or the scales are not as many as its layout says.
     pub fn packed(view: PackedView<'a>) -> Self {
         let layout = view.layout;
-        assert_eq!((view.codes.len(), view.scales.len()), (layout.num_bytes(), layout.num_scales()), "codes and scales");
+        assert_eq!(
+            (view.codes.len(), view.scales.len()),
+            (layout.num_bytes(), layout.num_scales()),
+            "codes and scales"
+        );
         let values = Values::Packed(view, 0);
         Self { values, rows: layout.rows, cols: layout.cols, row_stride: layout.cols, col_stride: 1 }
     }

@@ -1,7 +1,10 @@
 //! What the codes of bitsandbytes stand for.
 
+use super::layout::Format;
+use super::nested::MAP;
+
 /// NF4's values, by code.
-pub(super) const NF4: [f32; 16] = [
+pub(super) static NF4: [f32; 16] = [
     -1.0,
     -0.696_192_8,
     -0.525_073_05,
@@ -21,7 +24,7 @@ pub(super) const NF4: [f32; 16] = [
 ];
 
 /// FP4's values, by code.
-pub(super) const FP4: [f32; 16] = [
+pub(super) static FP4: [f32; 16] = [
     0.0,
     0.005_208_333_5,
     0.666_666_7,
@@ -39,3 +42,22 @@ pub(super) const FP4: [f32; 16] = [
     -0.166_666_67,
     -0.25,
 ];
+
+/// What a step of an 8-bit code is of the row's scale: bitsandbytes' 1/127 in f32.
+pub(super) const INT8_STEP: f32 = 7.874_016e-3;
+
+impl Format {
+    /// What the 16 codes of a 4-bit format stand for before they are scaled: bitsandbytes' `quant_map`.
+    pub fn values(self) -> Option<&'static [f32; 16]> {
+        match self {
+            Self::Nf4 => Some(&NF4),
+            Self::Fp4 => Some(&FP4),
+            _ => None,
+        }
+    }
+
+    /// What the codes of scales that are quantised too stand for: bitsandbytes' `nested_quant_map`.
+    pub fn nested_values() -> &'static [f32; 256] {
+        &MAP
+    }
+}

@@ -5,12 +5,20 @@
 
 mod codes;
 mod composed;
+mod error;
+mod ggml;
 mod layout;
+mod make;
 mod nested;
+mod nibbles;
+mod quantise;
 mod view;
 mod weight;
 
 pub(crate) use composed::rows;
+pub use error::QuantizeError;
 pub use layout::{Format, PackedLayout};
+pub use make::{BitsAndBytes, Scales};
+pub use quantise::Quantization;
 pub use view::PackedView;
 pub use weight::{PackedWeight, Weight};

@@ -1,7 +1,7 @@
 //! The weight of a projection: a tensor, or packed.
 
 use burn::backend::Dispatch;
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bytes, DType, Device, Int, Tensor, TensorData};
 
 use super::layout::PackedLayout;
 use crate::base_linear::{BaseWeight, BaseWeightOps};
@@ -20,12 +20,19 @@ impl PackedWeight {
     /// # Panics
     /// When their numbers are not those of the layout ([`PackedLayout::num_bytes`], [`PackedLayout::num_scales`]).
     pub fn new(codes: Vec<u8>, scales: Vec<f32>, layout: PackedLayout, device: &Device) -> Self {
+        Self::of_bytes(Bytes::from_bytes_vec(codes), scales, layout, device)
+    }
+
+    /// As [`Self::new`], of bytes that may lie in a mapped file: in host memory they stay where they are.
+    pub(super) fn of_bytes(codes: Bytes, scales: Vec<f32>, layout: PackedLayout, device: &Device) -> Self {
         assert_eq!(codes.len(), layout.num_bytes(), "bytes of codes");
         assert_eq!(scales.len(), layout.num_scales(), "scales");
         let device = device.clone().inner();
+        // A tensor of nothing is none that every device has.
+        let scales = if scales.is_empty() { vec![0.0] } else { scales };
         let (bytes, count) = (codes.len(), scales.len());
         let codes = if device == Device::flex() {
-            Tensor::from_data(TensorData::new(codes, [bytes]), (&device, DType::U8))
+            Tensor::from_data(TensorData::from_bytes(codes, [bytes], DType::U8), (&device, DType::U8))
         } else {
             let words: Vec<i32> = codes.chunks(4).map(word).collect();
             let count = words.len();
@@ -42,8 +49,7 @@ impl PackedWeight {
 
     /// Bytes that it takes in memory.
     pub fn num_bytes(&self) -> usize {
-        let bytes = |shape: usize, dtype: DType| shape * dtype.size();
-        bytes(self.codes.dims()[0], self.codes.dtype()) + bytes(self.scales.dims()[0], self.scales.dtype())
+        self.codes.dims()[0] * self.codes.dtype().size() + self.layout.num_scales() * DType::F32.size()
     }
 
     /// The device that it is on.
@@ -57,7 +63,7 @@ impl PackedWeight {
         if device == self.device() {
             return self.clone();
         }
-        let (codes, scales) = (self.bytes(), self.scales.clone().into_data().iter::<f32>().collect());
+        let (codes, scales) = (self.bytes(), self.scales());
         Self::new(codes, scales, self.layout, &device)
     }
 
@@ -74,7 +80,8 @@ impl PackedWeight {
 
     /// The scales.
     pub fn scales(&self) -> Vec<f32> {
-        self.scales.clone().into_data().iter::<f32>().collect()
+        let data = self.scales.clone().into_data();
+        data.iter::<f32>().take(self.layout.num_scales()).collect()
     }
 
     /// All values, in the layout's dtype: `[rows, cols]`.

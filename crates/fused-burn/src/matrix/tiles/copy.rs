@@ -1,17 +1,16 @@
 //! Copies of factors in the order in which tiles read them.
 #![allow(unsafe_code)]
 
-use std::cell::RefCell;
 use std::arch::x86_64::{
     __m256, _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps,
     _mm256_unpacklo_ps,
 };
+use std::cell::RefCell;
 
 use half::bf16;
 
 use super::kernel::COLS;
 use crate::matrix::mat::{Mat, Values};
-use crate::packed::PackedView;
 use crate::simd::{narrow, vectorized, widen};
 
 /// Copies a right factor times `alpha` into panels of `COLS` columns, each row by row, the last one filled up with zeros.
@@ -41,7 +40,8 @@ pub(super) unsafe fn right(b: Mat<'_>, alpha: f32, out: &mut [f32]) {
                     |v| widen(v) * alpha,
                 );
             }
-            Values::Packed(view, start) => decoded(view, start, b, |values, layout| {
+            Values::Packed(view, start) => DECODED.with_borrow_mut(|values| {
+                let layout = runs(b, start, values, 0.0, |at, out| view.decode(at, out));
                 panels(
                     layout,
                     values,
@@ -56,20 +56,25 @@ pub(super) unsafe fn right(b: Mat<'_>, alpha: f32, out: &mut [f32]) {
 
 thread_local! {
     static DECODED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static HALVES: RefCell<Vec<bf16>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Decodes a packed factor, run by run of values that follow each other.
-fn decoded(view: PackedView<'_>, start: usize, b: Mat<'_>, then: impl FnOnce(&[f32], Layout)) {
+/// Decodes a packed factor into `values`, run by run of values that follow each other, by `decode` from a position on.
+fn runs<T: Copy>(b: Mat<'_>, start: usize, values: &mut Vec<T>, zero: T, decode: impl Fn(usize, &mut [T])) -> Layout {
     let by_rows = b.col_stride == 1;
     let (runs, length, stride) = if by_rows { (b.rows, b.cols, b.row_stride) } else { (b.cols, b.rows, b.col_stride) };
-    DECODED.with_borrow_mut(|values| {
-        values.resize(runs * length, 0.0);
-        for (run, out) in values.chunks_mut(length.max(1)).enumerate() {
-            view.decode(start + run * stride, out);
+    if values.len() < runs * length {
+        values.resize(runs * length, zero);
+    }
+    if stride == length {
+        decode(start, &mut values[..runs * length]);
+    } else {
+        for (run, out) in values.chunks_mut(length.max(1)).take(runs).enumerate() {
+            decode(start + run * stride, out);
         }
-        let (row_stride, col_stride) = if by_rows { (length, 1) } else { (1, length) };
-        then(values, Layout { rows: b.rows, cols: b.cols, row_stride, col_stride });
-    });
+    }
+    let (row_stride, col_stride) = if by_rows { (length, 1) } else { (1, length) };
+    Layout { rows: b.rows, cols: b.cols, row_stride, col_stride }
 }
 
 /// As [`right`] for bf16 that stays bf16: two rows share one, pair by pair, and a last single one is paired with zeros.
@@ -81,9 +86,10 @@ pub(super) unsafe fn right_pairs(b: Mat<'_>, out: &mut [f32]) {
     unsafe {
         match b.values {
             Values::Half(values) => half_pairs(b, values, out),
-            Values::Packed(view, start) => decoded(view, start, b, |values, Layout { row_stride, col_stride, .. }| {
-                let values: Vec<bf16> = values.iter().map(|&v| narrow(v)).collect();
-                half_pairs(Mat { row_stride, col_stride, ..b }, &values, out);
+            Values::Packed(view, start) => HALVES.with_borrow_mut(|values| {
+                let layout = runs(b, start, values, bf16::ZERO, |at, out| view.decode_half(at, out));
+                let Layout { row_stride, col_stride, .. } = layout;
+                half_pairs(Mat { row_stride, col_stride, ..b }, values, out);
             }),
             Values::Single(_) => unreachable!("only bf16 is multiplied in pairs"),
         }

@@ -110,7 +110,9 @@ fn groups<'a>(products: &[Product<'a>], bf16: bool) -> Vec<Vec<Part<'a>>> {
         let pairs = bf16 && half(product.b) && (half(product.a) || product.round) && product.alpha == 1.0;
         let inner = product.a.cols;
         let most = if pairs { 2 * DEPTH } else { DEPTH };
-        let step = inner.div_ceil(inner.div_ceil(most).max(1)).next_multiple_of(8);
+        // Blocks of codes stay whole where they can.
+        let unit = if matches!(product.b.values, Values::Packed(..)) { 64 } else { 8 };
+        let step = inner.div_ceil(inner.div_ceil(most).max(1)).next_multiple_of(unit);
         for from in (0..inner).step_by(step.max(1)) {
             let part = Part { product, from, depth: step.min(inner - from), pairs };
             if part.places() > room || groups.is_empty() {

@@ -1,5 +1,6 @@
 //! The types of a GGUF file's tensors, and what their blocks hold. Every value is the one of gguf-py, to the bit.
 
+use fused_burn::Format;
 use half::{bf16, f16};
 
 /// Numbers in a block of the K types.
@@ -71,6 +72,21 @@ impl Kind {
     /// The names of all of them.
     pub fn names() -> String {
         Self::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The same as a format of packed weights, if products read it.
+    pub fn packed(self) -> Option<Format> {
+        Some(match self {
+            Self::Q4_0 => Format::Q4_0,
+            Self::Q4_1 => Format::Q4_1,
+            Self::Q5_0 => Format::Q5_0,
+            Self::Q5_1 => Format::Q5_1,
+            Self::Q8_0 => Format::Q8_0,
+            Self::Q4_K => Format::Q4_K,
+            Self::Q5_K => Format::Q5_K,
+            Self::Q6_K => Format::Q6_K,
+            _ => return None,
+        })
     }
 
     /// The numbers of whole blocks.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::{DType, Device, TensorData};
-use fused_burn::{BitsAndBytes, Format, PackedWeight, Scales, nested_values};
+use fused_burn::{BitsAndBytes, Format, PackedWeight, Scales};
 use peft_burn::tensor_file::TensorFile;
 use serde_json::{Value, json};
 
@@ -119,7 +119,7 @@ impl StoredWeights {
             (_, None) => Scales::Plain(floats(&format!("{weight}.absmax"))?),
             (_, Some(offset)) => {
                 let map = floats(&format!("{weight}.nested_quant_map"))?;
-                if map != nested_values() {
+                if map != Format::nested_values() {
                     return Err(broken(&file_of, weight, "its nested_quant_map is not bitsandbytes' dynamic map"));
                 }
                 let (codes, absmax) =
@@ -133,8 +133,13 @@ impl StoredWeights {
             let message = format!("its quant_map is not the one of {}", stored.format.name());
             return Err(broken(&file_of, weight, &message));
         }
-        let whole =
-            BitsAndBytes { format: stored.format, block: stored.block, shape: stored.shape, codes: bytes(weight)?, scales };
+        let whole = BitsAndBytes {
+            format: stored.format,
+            block: stored.block,
+            shape: stored.shape,
+            codes: bytes(weight)?,
+            scales,
+        };
         let dtype = dtype.or(stored.dtype).unwrap_or(DType::F32);
         let made = PackedWeight::from_bitsandbytes(whole, dtype, device);
         made.map(Some).map_err(|error| broken(&file_of, weight, &error.to_string()))
@@ -201,7 +206,7 @@ pub(crate) fn tensors_of(weight: &str, packed: &PackedWeight) -> Option<Vec<(Str
         return Some(vec![
             (weight.to_owned(), TensorData::from_bytes_vec(codes, vec![rows, cols], DType::I8)),
             (format!("{module}{}", ROWS[0]), floats(&scales)),
-            (format!("{module}{}", ROWS[1]), TensorData::from_bytes_vec(vec![0], Vec::new(), DType::U8)),
+            (format!("{module}{}", ROWS[1]), TensorData::from_bytes_vec(vec![0], Vec::<usize>::new(), DType::U8)),
         ]);
     };
     let dtype = match packed.layout().dtype {
@@ -210,17 +215,15 @@ pub(crate) fn tensors_of(weight: &str, packed: &PackedWeight) -> Option<Vec<(Str
         _ => "float32",
     };
     let mut state = json!({"quant_type": format.name(), "blocksize": block, "dtype": dtype, "shape": [rows, cols]});
-    let mut all = vec![
-        (weight.to_owned(), bytes(codes, vec![number, 1])),
-        (format!("{weight}.quant_map"), floats(values)),
-    ];
+    let mut all =
+        vec![(weight.to_owned(), bytes(codes, vec![number, 1])), (format!("{weight}.quant_map"), floats(values))];
     match scales {
         Scales::Plain(scales) => all.push((format!("{weight}.absmax"), floats(&scales))),
         Scales::Nested { codes, absmax, offset } => {
             let number = codes.len();
             all.push((format!("{weight}.absmax"), bytes(codes, vec![number])));
             all.push((format!("{weight}.nested_absmax"), floats(&absmax)));
-            all.push((format!("{weight}.nested_quant_map"), floats(nested_values())));
+            all.push((format!("{weight}.nested_quant_map"), floats(Format::nested_values())));
             state["nested_blocksize"] = json!(256);
             state["nested_dtype"] = json!("float32");
             state["nested_offset"] = json!(offset);

@@ -54,7 +54,8 @@ impl BaseQuantization {
         match json.get("quantization_config").filter(|value| !value.is_null()) {
             None => Ok(None),
             Some(value) => Self::from_json(value).map(Some).map_err(|problems| {
-                let message = problems.iter().map(|p| format!("quantization_config: {p}")).collect::<Vec<_>>().join("; ");
+                let message =
+                    problems.iter().map(|p| format!("quantization_config: {p}")).collect::<Vec<_>>().join("; ");
                 LlamaError::Config { path, message }
             }),
         }
@@ -156,8 +157,11 @@ mod tests {
         let skip_modules = vec!["down_proj".to_owned()];
         for format in BaseQuantization::FORMATS {
             let double_quantization = format != Format::Int8;
-            let own =
-                BaseQuantization { double_quantization, skip_modules: skip_modules.clone(), ..BaseQuantization::new(format) };
+            let own = BaseQuantization {
+                double_quantization,
+                skip_modules: skip_modules.clone(),
+                ..BaseQuantization::new(format)
+            };
             let again = BaseQuantization::from_json(&own.to_json(DType::BF16)).unwrap();
             assert_eq!((again.format, again.double_quantization), (format, double_quantization));
             assert!(again.skips("model.layers.0.mlp.down_proj") && again.skips("lm_head"));

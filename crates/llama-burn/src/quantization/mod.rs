@@ -6,7 +6,10 @@
 mod bitsandbytes;
 mod config;
 mod options;
+mod quantize;
 
 pub(crate) use bitsandbytes::{StoredWeights, tensors_of};
 pub use config::BaseQuantization;
-pub use options::{LoadOptions, Quantize};
+pub use fused_burn::Format;
+pub use options::{LoadOptions, QuantizationKind, Quantize};
+pub use quantize::{QuantizeReport, quantize_into};

@@ -8,3 +8,4 @@ mod save;
 
 pub(crate) use checkpoint::{BIN, BIN_INDEX, Checkpoint, INDEX, SINGLE, shards};
 pub(crate) use fit::fit;
+pub(crate) use save::save_tensors;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{DType, FloatDType, TensorData};
+use fused_burn::Weight;
 use peft_burn::tensor_file::{write_atomic, write_tensors};
 
 use super::checkpoint::{INDEX, SINGLE};
@@ -11,24 +12,50 @@ use crate::config::{Dtype, LlamaConfig};
 use crate::error::{LlamaError, Result};
 use crate::model::Llama;
 use crate::model::parts::PartRef;
+use crate::quantization::tensors_of;
 
 /// The size above which Transformers splits a checkpoint.
 const SHARD_BYTES: usize = 5_000_000_000;
 
 impl Llama {
-    /// Every weight of the base by its Hugging Face name, with what is merged into it. A tied head is left out.
+    /// Every weight of the base by its Hugging Face name, with what is merged into it. A tied head is left out; packed weights
+    /// are decoded.
     pub fn named_weights(&self) -> Vec<(String, TensorData)> {
+        self.tensors(|name, weight| vec![(name, weight.dense().into_data())])
+    }
+
+    /// The names of [`Self::named_weights`].
+    pub(crate) fn weight_names(&self) -> Vec<String> {
+        self.tensors(|name, _| vec![(name, TensorData::new(Vec::<f32>::new(), [0]))])
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect()
+    }
+
+    /// As [`Self::named_weights`], with packed weights as bitsandbytes' files hold them.
+    pub(crate) fn stored_weights(&self) -> Vec<(String, TensorData)> {
+        self.tensors(|name, weight| {
+            let stored = match &weight {
+                Weight::Packed(packed) => tensors_of(&name, packed),
+                Weight::Dense(_) => None,
+            };
+            stored.unwrap_or_else(|| vec![(name, weight.dense().into_data())])
+        })
+    }
+
+    /// The tensors that `of` makes of each matrix, and all others.
+    fn tensors(&self, of: impl Fn(String, Weight) -> Vec<(String, TensorData)>) -> Vec<(String, TensorData)> {
         let mut all = Vec::new();
         for (path, part) in self.parts() {
             match part {
                 PartRef::Linear(_) if path == "lm_head" && self.config().tie_word_embeddings => {}
                 PartRef::Embedding(embedding) => {
-                    all.push((format!("{path}.weight"), embedding.base().val().dense().into_data()));
+                    all.extend(of(format!("{path}.weight"), embedding.base().val()));
                 }
                 PartRef::Norm(norm) => all.push((format!("{path}.weight"), norm.gain().base().val().into_data())),
                 PartRef::Linear(linear) => {
                     let base = linear.base();
-                    all.push((format!("{path}.weight"), base.weight.val().dense().into_data()));
+                    all.extend(of(format!("{path}.weight"), base.weight.val()));
                     all.extend(base.bias.iter().map(|bias| (format!("{path}.bias"), bias.val().into_data())));
                 }
             }
@@ -51,39 +78,50 @@ impl Llama {
 
     /// The weights alone, as [`Self::save`] writes them. Returns their dtype on disk.
     pub(crate) fn save_weights(&self, dir: &Path, dtype: Option<FloatDType>) -> Result<Dtype> {
-        std::fs::create_dir_all(dir).map_err(LlamaError::io(dir))?;
-        let mut shards: Vec<BTreeMap<String, TensorData>> = vec![BTreeMap::new()];
-        let (mut total, mut filled, mut stored) = (0, 0, DType::F32);
-        for (name, data) in self.named_weights() {
-            let data = dtype.map_or_else(|| data.clone(), |dtype| data.clone().convert_dtype(dtype.into()));
-            stored = data.dtype();
-            let bytes = data.as_bytes().len();
-            if filled > 0 && filled + bytes > SHARD_BYTES {
-                shards.push(BTreeMap::new());
-                filled = 0;
-            }
-            (total, filled) = (total + bytes, filled + bytes);
-            if let Some(shard) = shards.last_mut() {
-                shard.insert(name, data);
-            }
-        }
-        if let [only] = shards.as_slice() {
-            write_tensors(dir.join(SINGLE), only, &[])?;
-        } else {
-            let count = shards.len();
-            let mut map = BTreeMap::new();
-            for (i, shard) in shards.iter().enumerate() {
-                let file = format!("model-{:05}-of-{count:05}.safetensors", i + 1);
-                write_tensors(dir.join(&file), shard, &[])?;
-                map.extend(shard.keys().map(|name| (name.clone(), file.clone())));
-            }
-            let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": map });
-            write_atomic(dir.join(INDEX), format!("{index:#}\n").as_bytes())?;
-        }
-        Ok(match stored {
-            DType::F16 => Dtype::F16,
-            DType::BF16 => Dtype::Bf16,
-            _ => Dtype::F32,
-        })
+        let convert = |data: TensorData| match dtype {
+            Some(dtype) => data.convert_dtype(dtype.into()),
+            None => data,
+        };
+        let all = self.named_weights().into_iter().map(|(name, data)| (name, convert(data))).collect();
+        save_tensors(dir, all)
     }
+}
+
+/// Writes tensors in shards of at most 5 GB. Returns the dtype of the last float among them.
+pub(crate) fn save_tensors(dir: &Path, tensors: Vec<(String, TensorData)>) -> Result<Dtype> {
+    std::fs::create_dir_all(dir).map_err(LlamaError::io(dir))?;
+    let mut shards: Vec<BTreeMap<String, TensorData>> = vec![BTreeMap::new()];
+    let (mut total, mut filled, mut stored) = (0, 0, DType::F32);
+    for (name, data) in tensors {
+        if data.dtype().is_float() {
+            stored = data.dtype();
+        }
+        let bytes = data.as_bytes().len();
+        if filled > 0 && filled + bytes > SHARD_BYTES {
+            shards.push(BTreeMap::new());
+            filled = 0;
+        }
+        (total, filled) = (total + bytes, filled + bytes);
+        if let Some(shard) = shards.last_mut() {
+            shard.insert(name, data);
+        }
+    }
+    if let [only] = shards.as_slice() {
+        write_tensors(dir.join(SINGLE), only, &[])?;
+    } else {
+        let count = shards.len();
+        let mut map = BTreeMap::new();
+        for (i, shard) in shards.iter().enumerate() {
+            let file = format!("model-{:05}-of-{count:05}.safetensors", i + 1);
+            write_tensors(dir.join(&file), shard, &[])?;
+            map.extend(shard.keys().map(|name| (name.clone(), file.clone())));
+        }
+        let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": map });
+        write_atomic(dir.join(INDEX), format!("{index:#}\n").as_bytes())?;
+    }
+    Ok(match stored {
+        DType::F16 => Dtype::F16,
+        DType::BF16 => Dtype::Bf16,
+        _ => Dtype::F32,
+    })
 }

@@ -102,8 +102,8 @@ fn linear_update(linear: &PeftLinear, name: &str, path: &str, rank: Option<usize
         Some(update) => (update, 0.0),
         None => {
             let base = linear.original_weight().dense().detach().inner().cast(DType::F32);
-            let merged =
-                method.merge(linear.weight_made_for(adapter).dense().cast(DType::F32), &linear.weight_made_for(adapter));
+            let merged = method
+                .merge(linear.weight_made_for(adapter).dense().cast(DType::F32), &linear.weight_made_for(adapter));
             nearest(merged.detach().inner() - base, rank.or(own_rank), path)?
         }
     };

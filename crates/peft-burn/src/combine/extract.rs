@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use fused_burn::Weight;
 use burn::tensor::{DType, Tensor, TensorData};
+use fused_burn::Weight;
 
 use super::new_lora::{NewLayer, add_lora};
 use crate::config::{Bias, TargetModules, TaskType};

@@ -73,6 +73,15 @@ pub enum Unsupported {
         /// The adapters.
         adapters: Vec<String>,
     },
+    /// An initialisation that would change a packed weight.
+    #[error(
+        "init_lora_weights = {init} on a quantised base: it moves a part of the weight into the adapter, and packed weights stay \
+         as they are; load the base dense (quantization none), or choose another initialisation"
+    )]
+    PackedInitialisation {
+        /// PEFT's name of the initialisation.
+        init: String,
+    },
     /// A merge into weights without room for an update: it would be lost in the rounding.
     #[error("merging into quantised weights ({}): dequantise the base first, or keep the adapter apart", modules.join(", "))]
     QuantisedMerge {

@@ -116,12 +116,7 @@ pub struct PeftEmbedding {
 impl PeftEmbedding {
     /// An embedding (`[vocab, hidden]`) without adapters. It is frozen.
     pub fn new(weight: impl Into<Weight>) -> Self {
-        Self {
-            base: Frozen::new(BaseParam::new(weight)),
-            adapters: NamedAdapters::new(),
-            unmerged: None,
-            slot: 0,
-        }
+        Self { base: Frozen::new(BaseParam::new(weight)), adapters: NamedAdapters::new(), unmerged: None, slot: 0 }
     }
 
     /// The embedding with a number of its own in its model, by which served adapters ([`AdapterPack`](crate::AdapterPack)) know

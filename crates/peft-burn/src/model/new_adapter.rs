@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use burn::module::Param;
-use fused_burn::Weight;
 use burn::tensor::{DType, Tensor};
+use fused_burn::Weight;
 
 use crate::config::Bias;
 use crate::error::{PeftError, Result};

@@ -96,12 +96,7 @@ impl PeftLinear {
     }
 
     /// As [`Self::forward_with`], each group of rows with its own adapter. The base's product is one for all of them.
-    fn forward_groups(
-        &self,
-        x: Tensor<2>,
-        tied: Option<Weight>,
-        groups: &[RowGroup<'_, LinearAdapter>],
-    ) -> Tensor<2> {
+    fn forward_groups(&self, x: Tensor<2>, tied: Option<Weight>, groups: &[RowGroup<'_, LinearAdapter>]) -> Tensor<2> {
         let (dtype, device) = (x.dtype(), x.device());
         let inputs: Vec<_> = groups.iter().map(|g| x.clone().select(0, indices(g.rows.clone(), &device))).collect();
         let scaled = |(group, x): (&RowGroup<'_, LinearAdapter>, &Tensor<2>)| match group.method() {

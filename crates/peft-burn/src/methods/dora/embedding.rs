@@ -1,8 +1,8 @@
 //! LoRA and DoRA on an embedding.
 
 use burn::module::{Module, Param};
-use fused_burn::Weight;
 use burn::tensor::{DType, Int, Tensor};
+use fused_burn::Weight;
 
 use super::magnitude::Magnitude;
 use crate::low_rank::LowRank;

@@ -134,7 +134,10 @@ mod tests {
         for init in [InitLoraWeights::Default, InitLoraWeights::Pissa] {
             let (dora, residual) = dora(&w, init, 0.0);
             let base = residual.unwrap_or_else(|| w.clone());
-            close(dora.apply(x.clone().matmul(base.clone().transpose()), x.clone(), &base.clone().into(), None), plain.clone());
+            close(
+                dora.apply(x.clone().matmul(base.clone().transpose()), x.clone(), &base.clone().into(), None),
+                plain.clone(),
+            );
         }
     }
 

@@ -1,8 +1,8 @@
 //! DoRA's magnitudes, for linear layers and embeddings alike.
 
 use burn::module::{Module, Param};
-use fused_burn::Weight;
 use burn::tensor::{DType, Tensor};
+use fused_burn::Weight;
 
 use crate::constant::Cached;
 

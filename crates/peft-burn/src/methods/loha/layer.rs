@@ -199,7 +199,8 @@ mod tests {
     fn whole_outputs_or_all_of_it_drop_in_training_only() {
         let (device, [out, inp, r]) = (Device::flex(), SIZES[0]);
         let (x, base) = (Tensor::ones([2, inp], &device), Tensor::zeros([out, inp], &device));
-        let apply = |loha: &LoHa| loha.apply(Tensor::zeros([2, out], &device), x.clone(), &base.clone().into(), None).inner();
+        let apply =
+            |loha: &LoHa| loha.apply(Tensor::zeros([2, out], &device), x.clone(), &base.clone().into(), None).inner();
         let mut loha = loha([out, inp, r], false);
         let whole = apply(&loha);
         loha.rank_dropout = 0.5;

@@ -1,7 +1,7 @@
 //! How LoRA's A and B begin: PEFT's `init_lora_weights`.
 
-use fused_burn::Weight;
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use fused_burn::Weight;
 
 use crate::config::InitLoraWeights;
 use crate::error::{Result, Unsupported};

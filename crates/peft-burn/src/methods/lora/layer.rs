@@ -9,7 +9,7 @@ use fused_burn::{Weight, can_join};
 
 use super::init::{self, LoraSpec};
 use super::op::lora_linear;
-use crate::error::Result;
+use crate::error::{Result, Unsupported};
 use crate::low_rank::LowRank;
 use crate::methods::dropout::dropout;
 use crate::methods::traits::{MethodLayer, Update};
@@ -40,6 +40,9 @@ impl Lora {
     pub fn init(spec: &LoraSpec, weight: &Weight, rng: &mut TensorRng) -> Result<(Self, Option<Tensor<2>>)> {
         let device = weight.device();
         let out = weight.dims()[0];
+        if weight.is_packed() && spec.init.changes_base_weight() {
+            return Err(Unsupported::PackedInitialisation { init: serde_json::json!(spec.init).to_string() }.into());
+        }
         let (a, b) = init::draw(spec, weight, rng)?;
         let residual = spec.init.changes_base_weight().then(|| {
             let w = weight.dense().cast(DType::F32);
@@ -171,11 +174,13 @@ mod tests {
     fn the_update_is_zero_at_the_start_and_equals_the_delta_later() {
         let w = weight(6, 10);
         for init in [InitLoraWeights::Default, InitLoraWeights::Gaussian, InitLoraWeights::Orthogonal] {
-            let (lora, residual) = Lora::init(&spec(init.clone()), &w.clone().into(), &mut TensorRng::new(1, "l")).unwrap();
+            let (lora, residual) =
+                Lora::init(&spec(init.clone()), &w.clone().into(), &mut TensorRng::new(1, "l")).unwrap();
             assert!(residual.is_none());
             assert!(lora.delta().abs().max().into_scalar::<f32>() < 1e-6, "{init:?}");
         }
-        let (lora, _) = Lora::init(&spec(InitLoraWeights::Random), &w.clone().into(), &mut TensorRng::new(1, "l")).unwrap();
+        let (lora, _) =
+            Lora::init(&spec(InitLoraWeights::Random), &w.clone().into(), &mut TensorRng::new(1, "l")).unwrap();
         let x = weight(3, 10);
         let direct = x.clone().matmul(lora.delta().transpose());
         lora.update_of(x).into_data().assert_approx_eq::<f32>(&direct.into_data(), Tolerance::absolute(1e-6));
@@ -186,7 +191,8 @@ mod tests {
         for (out, inp) in [(6, 10), (10, 6), (8, 8)] {
             let w = weight(out, inp);
             for init in [InitLoraWeights::Pissa, InitLoraWeights::PissaNiter(4), InitLoraWeights::Olora] {
-                let (lora, residual) = Lora::init(&spec(init.clone()), &w.clone().into(), &mut TensorRng::new(1, "l")).unwrap();
+                let (lora, residual) =
+                    Lora::init(&spec(init.clone()), &w.clone().into(), &mut TensorRng::new(1, "l")).unwrap();
                 let sum = residual.unwrap() + lora.delta();
                 sum.into_data().assert_approx_eq::<f32>(&w.to_data(), Tolerance::absolute(1e-5));
                 assert!(lora.delta().abs().max().into_scalar::<f32>() > 0.1);

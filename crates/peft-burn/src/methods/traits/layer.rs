@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use burn::module::{Param, ParamId};
-use fused_burn::Weight;
 use burn::tensor::Tensor;
+use fused_burn::Weight;
 
 use crate::low_rank::LowRank;
 use crate::methods::adalora::Importance;

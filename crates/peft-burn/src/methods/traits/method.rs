@@ -1,7 +1,7 @@
 //! How a configuration makes a method's adapters.
 
-use fused_burn::Weight;
 use burn::tensor::Tensor;
+use fused_burn::Weight;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

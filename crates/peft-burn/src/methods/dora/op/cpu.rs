@@ -4,8 +4,8 @@ use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::DType;
 use fused_burn::flex::{self, all_f32, as_common, contiguous, dims2, mat, values};
-use fused_burn::{BaseWeight, FlexWeight, can_tell};
 use fused_burn::matrix::{Mat, Product, product, scaled_sum_of_products};
+use fused_burn::{BaseWeight, FlexWeight, can_tell};
 
 use super::{DoraOps, composed};
 

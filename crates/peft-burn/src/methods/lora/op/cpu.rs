@@ -3,9 +3,9 @@
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::DType;
-use fused_burn::{BaseWeight, FlexWeight};
 use fused_burn::flex::{self, FlexTensor, all_bf16, all_f32, as_common, contiguous, dims2, mat, values};
 use fused_burn::matrix::{Mat, Product, product, sum_of_products};
+use fused_burn::{BaseWeight, FlexWeight};
 
 use super::{LoraOps, composed};
 

@@ -1,11 +1,18 @@
-"""Weights that bitsandbytes quantised, for tests.
+"""Weights that bitsandbytes quantised, and llama.cpp's blocks with the values that gguf-py reads in them, for tests.
 
-Usage, from the repository's root, with bitsandbytes 0.50.2, torch 2.12.1 and safetensors:
+Usage, from the repository's root, with bitsandbytes 0.50.2, gguf 0.19, torch 2.12.1 and safetensors:
     python tests/python/quantised_cases.py          writes tests/fixtures/quantised.safetensors
 """
 import bitsandbytes.functional as bnb
+import numpy as np
 import torch
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType as Type
+from gguf.quants import dequantize
 from safetensors.torch import save_file
+
+# Where a block's halves of 16 bits are: the others are codes, and any byte is one.
+BLOCKS = {Type.Q8_0: [0], Type.Q4_0: [0], Type.Q4_1: [0, 2], Type.Q5_0: [0], Type.Q5_1: [0, 2], Type.Q4_K: [0, 2],
+          Type.Q5_K: [0, 2], Type.Q6_K: [208]}
 
 torch.manual_seed(21)
 tensors = {}
@@ -53,6 +60,17 @@ for name, weight in {"int8": torch.randn(7, 33), "int8_half": (torch.randn(4, 64
     codes, scales, _ = bnb.int8_vectorwise_quant(weight.half())
     tensors[f"{name}.weight"], tensors[f"{name}.codes"], tensors[f"{name}.absmax"] = weight, codes, scales
     tensors[f"{name}.decoded"] = bnb.int8_vectorwise_dequant(codes, scales).to(weight.dtype)
+
+generator = np.random.default_rng(5)
+for kind, halves in BLOCKS.items():
+    values, size = GGML_QUANT_SIZES[kind]
+    blocks = generator.integers(0, 256, (3, 512 // values, size), dtype=np.uint8)
+    for at in halves:
+        scales = generator.normal(0, 0.05, blocks.shape[:2]).astype(np.float16)
+        blocks[:, :, at:at + 2] = scales.view(np.uint8).reshape(*blocks.shape[:2], 2)
+    blocks = blocks.reshape(3, -1)
+    tensors[f"blocks.{kind.name}"] = torch.from_numpy(blocks)
+    tensors[f"blocks.{kind.name}.values"] = torch.from_numpy(dequantize(blocks, kind).copy())
 
 for kind in ("nf4", "fp4"):
     tensors[f"values.{kind}"] = bnb.get_4bit_type(kind, device="cpu")

@@ -5,6 +5,19 @@
 use super::layout::Format;
 use crate::simd::vectorized;
 
+impl Format {
+    /// Writes the values of whole blocks of llama.cpp to `out`, in f32.
+    ///
+    /// # Panics
+    /// For one of bitsandbytes' formats, and when `out` has not as many values as there are in the blocks.
+    pub fn decode_blocks(self, blocks: &[u8], out: &mut [f32]) {
+        assert!(self.block().is_some(), "{} has no blocks of its own", self.name());
+        let (values, bytes) = self.block().unwrap_or((1, 1));
+        assert_eq!(blocks.len() / bytes * values, out.len(), "values of the blocks");
+        decode(self, blocks, 0, out);
+    }
+}
+
 /// Values of a part.
 const PART: usize = 32;
 

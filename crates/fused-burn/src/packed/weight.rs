@@ -117,6 +117,7 @@ fn word(bytes: &[u8]) -> i32 {
 }
 
 /// The weight `[out, in]` of a projection.
+#[allow(clippy::large_enum_variant)] // handles both; few are alive, and a box would cost each clone an allocation
 #[derive(Clone, Debug)]
 pub enum Weight {
     /// Its values.

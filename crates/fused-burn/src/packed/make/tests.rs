@@ -132,6 +132,29 @@ fn weights_are_quantised_to_the_codes_of_bitsandbytes() {
 }
 
 #[test]
+fn blocks_decode_to_the_values_of_gguf_py_to_the_bit() {
+    let fixture = Fixture::read();
+    for format in Format::ALL.into_iter().filter(|format| format.block().is_some()) {
+        let key = format!("blocks.{}", format.name());
+        let (blocks, expected) = (fixture.bytes(&key), fixture.floats(&format!("{key}.values")));
+        let pack = |dtype| {
+            let blocks = Bytes::from_bytes_vec(blocks.clone());
+            PackedWeight::from_blocks(format, blocks, [3, 512], dtype, &Device::flex()).unwrap()
+        };
+        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        let found: Vec<f32> = pack(DType::F32).dense().into_data().iter::<f32>().collect();
+        assert_eq!(bits(&found), bits(&expected), "{key}");
+        let mut found = vec![f32::NAN; expected.len()];
+        format.decode_blocks(&blocks, &mut found);
+        assert_eq!(bits(&found), bits(&expected), "{key}");
+        for dtype in [DType::BF16, DType::F16] {
+            let rounded = Tensor::<2>::from_data(TensorData::new(expected.clone(), [3, 512]), &Device::flex());
+            pack(dtype).dense().into_data().assert_eq(&rounded.cast(dtype).into_data(), true);
+        }
+    }
+}
+
+#[test]
 fn a_weight_of_many_parts_is_that_of_each_of_them() {
     let (rows, cols) = (700, 64);
     let values: Vec<f32> = crate::testing::normal(3).take(rows * cols).collect();

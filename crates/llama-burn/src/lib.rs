@@ -28,7 +28,8 @@ pub use model::{
     Attention, AttentionMask, CausalModel, DecoderLayer, Input, KvCache, Llama, Mlp, ModelSpec, RmsNorm, Step,
 };
 pub use quantization::{
-    BaseQuantization, Format, LoadOptions, QuantizationKind, Quantize, QuantizeReport, quantize_into,
+    BaseQuantization, Format, LoadOptions, PackedMergeReport, QuantizationKind, Quantize, QuantizeReport,
+    merge_into_packed, quantize_into,
 };
 pub use summary::ModelSummary;
 pub use text::{

@@ -120,7 +120,7 @@ pub fn merge_into_gguf(
 }
 
 /// The model of directory `base` with the adapter of directory `adapter` folded in, and what that came to.
-fn merged(base: &Path, adapter: &Path, device: &Device) -> Result<(Llama, MergeReport)> {
+pub(crate) fn merged(base: &Path, adapter: &Path, device: &Device) -> Result<(Llama, MergeReport)> {
     let (mut model, mut warnings) = Llama::load(base, &LoadOptions::default(), device)?;
     let mut of_adapter = model.load_adapter(adapter, ADAPTER, false)?;
     of_adapter.sort();

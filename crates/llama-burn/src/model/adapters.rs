@@ -114,7 +114,7 @@ impl CausalModel for Llama {
         self.set_gradient_checkpointing(on);
     }
 
-    fn set_base_trainable(&mut self, trainable: bool) {
-        self.set_base_trainable(trainable);
+    fn set_base_trainable(&mut self, trainable: bool) -> peft_burn::Result<()> {
+        self.set_base_trainable(trainable)
     }
 }

@@ -47,7 +47,10 @@ pub trait CausalModel: AdaptableModel + ModuleDisplay + Sync + 'static {
     fn set_gradient_checkpointing(&mut self, on: bool);
 
     /// Makes the model's own weights trainable, or frozen (as those of a loaded model are).
-    fn set_base_trainable(&mut self, trainable: bool);
+    ///
+    /// # Errors
+    /// Packed weights, which cannot be trained.
+    fn set_base_trainable(&mut self, trainable: bool) -> peft_burn::Result<()>;
 
     /// The probability of the model's own dropout in training, apart from that of adapters.
     fn dropout(&self) -> f64 {

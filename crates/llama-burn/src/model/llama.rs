@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use fused_burn::{LogitRule, Weight};
-use peft_burn::{EmbeddingAdapter, PeftEmbedding, PeftLinear, PeftModel, PeftState};
+use peft_burn::{EmbeddingAdapter, PeftEmbedding, PeftLinear, PeftModel, PeftState, Unsupported};
 
 use super::cache::KvCache;
 use super::input::Input;
@@ -90,7 +90,15 @@ impl Llama {
     }
 
     /// Makes every weight trainable and visible to the optimiser, or frozen and hidden (as a new model is).
-    pub fn set_base_trainable(&mut self, trainable: bool) {
+    ///
+    /// # Errors
+    /// Packed weights, which cannot be trained.
+    pub fn set_base_trainable(&mut self, trainable: bool) -> peft_burn::Result<()> {
+        let packed = self.packed_weights();
+        if trainable && !packed.is_empty() {
+            let modules = packed.into_iter().map(|(path, _)| path).collect();
+            return Err(Unsupported::PackedTraining { modules }.into());
+        }
         for (_, part) in self.parts_mut() {
             match part {
                 PartMut::Embedding(embedding) => embedding.set_base_trainable(trainable),
@@ -100,6 +108,7 @@ impl Llama {
         }
         // A tied head has no weight of its own to train: it reads the embedding's.
         self.lm_head.set_base_trainable(trainable && !self.config.tie_word_embeddings);
+        Ok(())
     }
 
     /// Whether decoder layers keep nothing but their input for backward and run again there: memory hardly grows with

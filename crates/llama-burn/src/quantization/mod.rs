@@ -5,11 +5,13 @@
 
 mod bitsandbytes;
 mod config;
+mod merged;
 mod options;
 mod quantize;
 
 pub(crate) use bitsandbytes::{StoredWeights, tensors_of};
 pub use config::BaseQuantization;
 pub use fused_burn::Format;
+pub use merged::{PackedMergeReport, merge_into_packed};
 pub use options::{LoadOptions, QuantizationKind, Quantize};
 pub use quantize::{QuantizeReport, quantize_into};

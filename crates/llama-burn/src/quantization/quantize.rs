@@ -61,11 +61,19 @@ pub fn quantize_into(
 impl Llama {
     /// The packed weights with the paths of their modules.
     pub fn packed_weights(&self) -> Vec<(String, Weight)> {
-        let packed = |(path, part): (String, PartRef<'_>)| match part {
+        self.matrices().filter(|(_, weight)| weight.is_packed()).collect()
+    }
+
+    /// The weights of decoder layers' projections with their paths.
+    pub(super) fn projections(&self) -> Vec<(String, Weight)> {
+        self.matrices().filter(|(path, _)| path.contains(".layers.")).collect()
+    }
+
+    fn matrices(&self) -> impl Iterator<Item = (String, Weight)> {
+        self.parts().into_iter().filter_map(|(path, part)| match part {
             PartRef::Linear(linear) => Some((path, linear.base().weight.val())),
             PartRef::Embedding(embedding) => Some((path, embedding.base().val())),
             PartRef::Norm(_) => None,
-        };
-        self.parts().into_iter().filter_map(packed).filter(|(_, weight)| weight.is_packed()).collect()
+        })
     }
 }

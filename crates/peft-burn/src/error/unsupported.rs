@@ -82,6 +82,15 @@ pub enum Unsupported {
         /// PEFT's name of the initialisation.
         init: String,
     },
+    /// Training of weights that are packed.
+    #[error(
+        "the weights of {} are quantised, and codes cannot be trained: load the base dense (quantization none), or train an adapter",
+        first(modules)
+    )]
+    PackedTraining {
+        /// The modules.
+        modules: Vec<String>,
+    },
     /// A merge into weights without room for an update: it would be lost in the rounding.
     #[error("merging into quantised weights ({}): dequantise the base first, or keep the adapter apart", modules.join(", "))]
     QuantisedMerge {
@@ -349,4 +358,11 @@ pub enum NotCombined {
         /// The module.
         path: String,
     },
+}
+
+/// Names for a message: the first of many.
+fn first(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
 }

@@ -1,14 +1,15 @@
 //! `peft merge`
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use llama_burn::{GgufType, hub, merge_into, merge_into_gguf};
+use llama_burn::{GgufType, Quantize, hub, merge_into, merge_into_gguf, merge_into_packed};
 use serde::Serialize;
 
-use crate::failure::Result;
-use crate::model_args::{DeviceArgs, check_adapter_dir};
+use crate::failure::{Failure, Result};
+use crate::model_args::{DeviceArgs, QuantizationArgs, check_adapter_dir};
 use crate::output::{self, quoted};
 
 const EXAMPLE: &str = "\
@@ -36,6 +37,8 @@ pub struct Merge {
     #[arg(long, value_name = "TYPE", value_parser = PossibleValuesParser::new(GgufType::ALL.map(|(name, _)| name)))]
     gguf: Option<String>,
     #[command(flatten)]
+    quantization: QuantizationArgs,
+    #[command(flatten)]
     device: DeviceArgs,
     /// Print one JSON object
     #[arg(long)]
@@ -49,6 +52,9 @@ struct Merged {
     parameters: usize,
     merged_modules: usize,
     untied_head: bool,
+    /// Of each module the share of the update that is left in packed weights.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    survives: BTreeMap<String, f64>,
     warnings: Vec<String>,
 }
 
@@ -58,9 +64,21 @@ impl Merge {
         check_adapter_dir(&self.adapter)?;
         let base = hub::resolve(&self.model, None)?;
         let kind = GgufType::ALL.into_iter().find(|(name, _)| self.gguf.as_deref() == Some(name));
-        let report = match kind {
-            Some((_, kind)) => merge_into_gguf(&base, Some(&self.adapter), &self.output, kind, &device)?,
-            None => merge_into(&base, &self.adapter, &self.output, &device)?,
+        let (report, survives) = match (kind, self.quantization.asked(Vec::new())?) {
+            (Some(_), Quantize::To(_)) => {
+                return Err(Failure::new(
+                    "--gguf and --quantization each say how weights are stored",
+                    "give one of them; --gguf q4_k_m is 4 bits too",
+                ));
+            }
+            (Some((_, kind)), _) => {
+                (merge_into_gguf(&base, Some(&self.adapter), &self.output, kind, &device)?, BTreeMap::new())
+            }
+            (None, Quantize::To(how)) => {
+                let report = merge_into_packed(&base, &self.adapter, &self.output, &how, &device)?;
+                (report.merge, report.survives)
+            }
+            (None, _) => (merge_into(&base, &self.adapter, &self.output, &device)?, BTreeMap::new()),
         };
         report.warnings.iter().for_each(output::warn);
         if report.untied && kind.is_none() {
@@ -72,11 +90,20 @@ impl Merge {
                 parameters: report.parameters,
                 merged_modules: report.merged_modules,
                 untied_head: report.untied,
+                survives,
                 warnings: report.warnings,
             });
         }
         let place = self.output.display().to_string();
         output::line(format_args!("{} modules merged into {place}", report.merged_modules))?;
+        if let Some((least, share)) = survives.iter().min_by(|a, b| a.1.total_cmp(b.1)) {
+            let mean = survives.values().sum::<f64>() / survives.len() as f64;
+            output::line(format_args!(
+                "after rounding {:.0} % of the update is left, least in {least} ({:.0} %)",
+                mean * 100.0,
+                share * 100.0
+            ))?;
+        }
         let peft = output::program();
         output::line(format_args!("Try it:\n  {peft} generate --model {} --prompt 'Hello'", quoted(&place)))
     }

@@ -45,7 +45,7 @@ pub fn run(config: &BenchConfig) -> Result<BenchReport, BenchError> {
     let prunes = adapter.as_ref().is_some_and(|adapter| adapter.prunes());
     model.set_gradient_checkpointing(config.gradient_checkpointing);
     if config.method == BenchMethod::Full {
-        model.set_base_trainable(true);
+        model.set_base_trainable(true)?;
     }
     let training = config.method != BenchMethod::BaseForward;
     let trainable = match config.method {

@@ -40,13 +40,14 @@ def saved(name):
 record = {"steps": STEPS, "learning_rate": 1e-2, "losses": {}}
 for kind, double in [("nf4", True), ("nf4", False), ("fp4", False)]:
     key = kind + ("_double" if double else "")
-    model = base(kind, double).eval()
+    # In evaluation bitsandbytes packs weights for a kernel that multiplies bf16, whatever the compute dtype is.
+    model = base(kind, double).train()
     with torch.no_grad():
         tensors = {"logits": model(input_ids=ids).logits}
     if key != "nf4":
         model.save_pretrained(OUT / key)
     for method in METHODS if double else ["lora"]:
-        peft = PeftModel.from_pretrained(base(kind, double), GOLDENS / method / "adapter", is_trainable=True).eval()
+        peft = PeftModel.from_pretrained(base(kind, double), GOLDENS / method / "adapter", is_trainable=True).train()
         out = peft(input_ids=ids, labels=labels)
         out.loss.backward()
         tensors[f"{method}.logits"], tensors[f"{method}.loss"] = out.logits.detach(), out.loss.detach()

@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let pad_id = config.pad_token_id.unwrap_or(0);
     let mut model = Llama::random(config, 1, &device);
-    model.set_base_trainable(true);
+    model.set_base_trainable(true)?;
     let (model, report) = Finetune::base(model, training)
         .train(train)
         .valid(valid.clone())

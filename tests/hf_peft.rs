@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{FloatDType, Int, Tensor, TensorData};
-use llama_burn::{Llama, merge_into};
+use llama_burn::{BaseQuantization, Format, Llama, merge_into, quantize_into};
 use peft_burn::targets::ModuleInfo;
 use peft_burn::{
     AdaptableModel, AdapterFiles, Combination, LayerMut, LayerRef, PeftLinear, PeftModel, PeftState, Weighting,
@@ -155,6 +155,41 @@ fn peft_opens_what_we_convert_and_combine() {
     for (name, logits) in ours {
         let theirs = tensors(&dir.path().join(format!("{name}.out")));
         assert_close(&name, &logits, &theirs["logits"], 1e-5);
+    }
+}
+
+/// Directories that we quantise, opened by Transformers over bitsandbytes: alone, and with an adapter that was trained here on the
+/// same weights.
+#[test]
+fn bitsandbytes_opens_what_we_quantise() {
+    let Some(python) = python_with(&["peft", "torch", "transformers", "bitsandbytes"]) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let inputs = Inputs::load();
+    let (mut jobs, mut ours) = (Vec::new(), Vec::new());
+    for (format, double_quantization) in [(Format::Nf4, true), (Format::Nf4, false), (Format::Fp4, true)] {
+        let name = format!("{}-{double_quantization}", format.name());
+        let folder = dir.path().join(&name);
+        let how = BaseQuantization { double_quantization, ..BaseQuantization::new(format) };
+        quantize_into(golden("base"), &folder, &how, None, &device()).unwrap();
+        let mut model = Llama::from_dir(&folder, None, &device()).unwrap();
+        jobs.push(json!({"base": folder, "adapter": null, "out": dir.path().join(format!("{name}.out"))}));
+        ours.push((name.clone(), model.forward(&inputs.input()).into_data()));
+        model.load_adapter(golden("dora").join("adapter"), "default", true).unwrap();
+        let mut model = model.train();
+        let mut optimizer = AdamWConfig::new().init();
+        for ids in &inputs.train[..3] {
+            let grads = GradientsParams::from_grads(loss(&model, ids, &as_labels(ids)).backward(), &model);
+            model = optimizer.step(1e-2, model, grads);
+        }
+        let (model, adapter) = (model.valid(), dir.path().join(format!("{name}-adapter")));
+        model.save_adapter("default", &adapter).unwrap();
+        let out = dir.path().join(format!("{name}-adapted.out"));
+        jobs.push(json!({"base": folder, "adapter": adapter, "out": out}));
+        ours.push((format!("{name}-adapted"), model.forward(&inputs.input()).into_data()));
+    }
+    run(&python, dir.path(), &json!(jobs));
+    for (name, logits) in ours {
+        assert_close(&name, &logits, &tensors(&dir.path().join(format!("{name}.out")))["logits"], 1e-5);
     }
 }
 

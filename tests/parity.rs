@@ -17,5 +17,7 @@ mod initial;
 mod methods;
 #[path = "parity/precision.rs"]
 mod precision;
+#[path = "parity/quantised.rs"]
+mod quantised;
 #[path = "parity/serving.rs"]
 mod serving;

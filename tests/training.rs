@@ -265,7 +265,7 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint() {
     // Through the base: the checkpoint brings the adapter back.
     let mut model = adapted(0.0);
     let base = model.layers[1].mlp.down_proj.base_mut();
-    base.weight = base.weight.clone().map(|weight| weight.mul_scalar(f32::INFINITY));
+    base.weight.set(base.weight.val().dense().mul_scalar(f32::INFINITY));
     let error = finetune(model, stream(2, 2, false), &longer).run(dir.path()).unwrap_err();
     let LearnerError::NotFinite { step: 5, last_good: Some(path), .. } = &error else { panic!("{error}") };
     assert!(path.ends_with("step-4") && path.join("adapter/adapter_model.safetensors").exists());

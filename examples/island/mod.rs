@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use peft_burn::PeftConfig;
 use peft_learner::base::Base;
-use peft_learner::config::{AdapterSource, DataConfig, LoadDtype, ModelConfig, RunConfig, TrainingConfig};
+use peft_learner::config::{AdapterSource, DataConfig, ModelConfig, RunConfig, TrainingConfig};
 use peft_learner::data::Example;
 use peft_learner::device::DeviceName;
 use peft_learner::evaluate::{answer, exact_match};
@@ -55,7 +55,7 @@ pub fn fine_tune(
     let config = RunConfig {
         output: output.clone(),
         seed: 42,
-        model: ModelConfig { path: BASE.to_owned(), dtype: LoadDtype::default() },
+        model: ModelConfig::new(BASE),
         adapter: AdapterSource::Config(adapter.to_json()),
         data: DataConfig {
             max_length: 128,
@@ -110,7 +110,7 @@ fn world(file: &str) -> PathBuf {
 }
 
 fn load(device: &Device) -> Result<Base, Box<dyn std::error::Error>> {
-    Ok(Base::load(BASE, LoadDtype::default().into(), device)?)
+    Ok(Base::load(BASE, ModelConfig::new(BASE).load_options(), device)?)
 }
 
 fn score(base: &Base, file: &str) -> Result<f64, Box<dyn std::error::Error>> {

@@ -25,5 +25,7 @@ for job in jobs:
         model = AutoModelForCausalLM.from_pretrained(job["base"], **settings)
     if job["adapter"]:
         model = PeftModel.from_pretrained(model, job["adapter"])
+    # In evaluation bitsandbytes multiplies in bf16, whatever the compute dtype is.
+    model.train(getattr(model, "is_quantized", False) or hasattr(model.config, "quantization_config"))
     with torch.no_grad():
-        save_file({"logits": model.eval()(input_ids=ids).logits.contiguous()}, job["out"])
+        save_file({"logits": model(input_ids=ids).logits.contiguous()}, job["out"])

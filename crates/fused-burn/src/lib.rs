@@ -8,6 +8,7 @@
 //! GPUs with kernels in CubeCL (`gpu.rs`). Operations of one's own can be built from the same parts: [`matrix`] products, [`rows`], [`simd`] loops and the slices of [`flex`] tensors.
 
 mod attention;
+mod base_linear;
 mod block_attention;
 mod columns;
 mod cross_entropy;
@@ -18,6 +19,7 @@ mod host;
 mod linear;
 mod masked_attention;
 pub mod matrix;
+mod packed;
 mod precision;
 mod rms_norm;
 mod rope;
@@ -33,11 +35,15 @@ mod together;
 mod workers;
 
 pub use attention::{AttentionOps, AttentionShape, Starts, causal_attention};
+pub use base_linear::{BaseWeight, BaseWeightOps, FlexWeight, base_linear, can_join};
 pub use block_attention::{Block, BlockLayer, BlockRows, BlockShape, block_attention};
 pub use columns::{ColumnOps, scale_columns};
 pub use cross_entropy::{CrossEntropyOps, LogitRule, cross_entropy, cross_entropy_with};
-pub use linear::{ProjectionOps, can_join, linear};
+pub use linear::{ProjectionOps, linear};
 pub use masked_attention::{MaskedAttentionOps, masked_attention, masked_attention_with};
+pub use packed::{
+    BitsAndBytes, Format, PackedLayout, PackedView, PackedWeight, Quantization, QuantizeError, Scales, Weight,
+};
 pub use precision::cast;
 pub use rms_norm::{RmsNormOps, offset_rms_norm, rms_norm};
 pub use rope::{RopeOps, partial_rope, rope};

@@ -61,6 +61,14 @@ pub enum LlamaError {
         /// The fault.
         message: String,
     },
+    /// A weight that cannot be quantised.
+    #[error("{tensor} cannot be quantised: {error}")]
+    Quantization {
+        /// Its name.
+        tensor: String,
+        /// The fault.
+        error: fused_burn::QuantizeError,
+    },
     /// A GGUF file that is broken, or of a model that is not supported.
     #[error("{}: not usable as GGUF: {message}", path.display())]
     Gguf {

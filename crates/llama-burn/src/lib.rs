@@ -9,6 +9,7 @@ pub mod hub;
 mod merge;
 mod model;
 pub mod prelude;
+mod quantization;
 mod summary;
 mod tensors;
 mod text;
@@ -25,6 +26,10 @@ pub use gguf::{GgufType, save_lora_gguf, unpack_gguf};
 pub use merge::{MergeReport, merge_into, merge_into_gguf};
 pub use model::{
     Attention, AttentionMask, CausalModel, DecoderLayer, Input, KvCache, Llama, Mlp, ModelSpec, RmsNorm, Step,
+};
+pub use quantization::{
+    BaseQuantization, Format, LoadOptions, PackedMergeReport, QuantizationKind, Quantize, QuantizeReport,
+    merge_into_packed, quantize_into,
 };
 pub use summary::ModelSummary;
 pub use text::{

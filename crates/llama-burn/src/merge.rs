@@ -10,6 +10,7 @@ use crate::config::LlamaConfig;
 use crate::error::{LlamaError, Result};
 use crate::gguf::{self, GgufType};
 use crate::model::Llama;
+use crate::quantization::LoadOptions;
 use crate::text::adapter::{TEMPLATE, TOKENIZER, own_files};
 
 /// The files that go with the weights of a model beside its files of text, where it has them.
@@ -60,17 +61,26 @@ pub fn merge_into(
     if !own.is_empty() {
         report.warnings.push(format!("the adapter's own {} go with the merged model", own.join(", ")));
     }
-    let written = write(&model, base, adapter, &part, changed).and_then(|()| {
+    changed.push(("quantization_config", serde_json::Value::Null));
+    put_in_place(&part, output, || {
+        model.save_weights(&part, None)?;
+        write_beside(base, adapter, &part, changed)
+    })?;
+    Ok(report)
+}
+
+/// Fills the folder `part` by `write`, and gives it the name `output`; if that fails nothing is left.
+pub(crate) fn put_in_place(part: &Path, output: &Path, write: impl FnOnce() -> Result<()>) -> Result<()> {
+    let written = write().and_then(|()| {
         // An empty folder in the place would stop the rename on some systems.
         let _ = std::fs::remove_dir(output);
-        std::fs::rename(&part, output).map_err(LlamaError::io(output))
+        std::fs::rename(part, output).map_err(LlamaError::io(output))
     });
     if written.is_err() {
         // The first error is the one to report.
-        let _ = std::fs::remove_dir_all(&part);
+        let _ = std::fs::remove_dir_all(part);
     }
-    written?;
-    Ok(report)
+    written
 }
 
 /// Writes the model of directory `base`, with the adapter of directory `adapter` folded in where one is given, to the file
@@ -93,7 +103,7 @@ pub fn merge_into_gguf(
     let (model, mut report) = match adapter {
         Some(adapter) => merged(base, adapter, device)?,
         None => {
-            let (model, warnings) = Llama::from_dir_with_warnings(base, None, device)?;
+            let (model, warnings) = Llama::load(base, &LoadOptions::default(), device)?;
             let parameters = model.config().num_parameters();
             (model, MergeReport { parameters, merged_modules: 0, untied: false, warnings })
         }
@@ -110,8 +120,8 @@ pub fn merge_into_gguf(
 }
 
 /// The model of directory `base` with the adapter of directory `adapter` folded in, and what that came to.
-fn merged(base: &Path, adapter: &Path, device: &Device) -> Result<(Llama, MergeReport)> {
-    let (mut model, mut warnings) = Llama::from_dir_with_warnings(base, None, device)?;
+pub(crate) fn merged(base: &Path, adapter: &Path, device: &Device) -> Result<(Llama, MergeReport)> {
+    let (mut model, mut warnings) = Llama::load(base, &LoadOptions::default(), device)?;
     let mut of_adapter = model.load_adapter(adapter, ADAPTER, false)?;
     of_adapter.sort();
     warnings.extend(of_adapter);
@@ -126,7 +136,7 @@ fn merged(base: &Path, adapter: &Path, device: &Device) -> Result<(Llama, MergeR
 }
 
 /// The folder beside `output` that is filled and then renamed.
-fn part_of(output: &Path) -> Result<PathBuf> {
+pub(crate) fn part_of(output: &Path) -> Result<PathBuf> {
     let entries = match std::fs::read_dir(output) {
         Ok(mut entries) => entries.next().is_some(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
@@ -144,7 +154,7 @@ fn part_of(output: &Path) -> Result<PathBuf> {
 
 fn check_biases(model: &Llama) -> Result<()> {
     let expected = model.config().tensor_shapes();
-    let names = model.named_weights().into_iter().map(|(name, _)| name);
+    let names = model.weights().into_iter().map(|weight| weight.name);
     let paths: Vec<String> = names.filter(|name| !expected.contains_key(name)).collect();
     if paths.is_empty() { Ok(()) } else { Err(LlamaError::NoPlaceForBias { paths }) }
 }
@@ -169,14 +179,14 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn write(
-    model: &Llama,
+/// Writes what goes with the weights of `base` under `adapter` into the folder `part`: `config.json` with other values for the
+/// keys `changed` (null takes a key out), and the files of text.
+pub(crate) fn write_beside(
     base: &Path,
     adapter: &Path,
     part: &Path,
     changed: Vec<(&str, serde_json::Value)>,
 ) -> Result<()> {
-    model.save_weights(part, None)?;
     let has = |dir: &Path, names: &[&str]| names.iter().any(|name| dir.join(name).exists());
     let tokenizer = if has(adapter, &["tokenizer.json", "tokenizer.model"]) { adapter } else { base };
     let template = if has(adapter, TEMPLATE) || adapter.join(TEMPLATES).exists() { adapter } else { base };
@@ -193,12 +203,18 @@ fn write(
     }
     let path = base.join("config.json");
     let mut config = std::fs::read(&path).map_err(LlamaError::io(&path))?;
-    if !changed.is_empty() {
-        let mut json: serde_json::Value = serde_json::from_slice(&config).map_err(LlamaError::json(&path))?;
-        for (key, value) in changed {
-            json[key] = value;
-        }
-        config = format!("{json:#}\n").into_bytes();
+    let mut json: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&config).map_err(LlamaError::json(&path))?;
+    let before = json.clone();
+    for (key, value) in changed {
+        if value.is_null() {
+            json.shift_remove(key)
+        } else {
+            json.insert(key.to_owned(), value)
+        };
+    }
+    if json != before {
+        config = format!("{:#}\n", serde_json::Value::Object(json)).into_bytes();
     }
     Ok(write_atomic(part.join("config.json"), &config)?)
 }

@@ -29,7 +29,7 @@ impl<const D: usize> Constant<D> {
 
 /// The same value in several places, one for each. It keeps none of them in memory.
 #[derive(Debug)]
-struct Copies<T>(Arc<Mutex<Vec<Weak<T>>>>);
+pub(crate) struct Copies<T>(Arc<Mutex<Vec<Weak<T>>>>);
 
 impl<T> Clone for Copies<T> {
     fn clone(&self) -> Self {
@@ -44,12 +44,12 @@ impl<T> Default for Copies<T> {
 }
 
 impl<T> Copies<T> {
-    fn add(&self, copy: &Arc<T>) {
+    pub(crate) fn add(&self, copy: &Arc<T>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(copy));
     }
 
     /// The copy that `is` there, or else the one that `make` makes.
-    fn get_or(&self, is: impl Fn(&T) -> bool, make: impl FnOnce() -> T) -> Arc<T> {
+    pub(crate) fn get_or(&self, is: impl Fn(&T) -> bool, make: impl FnOnce() -> T) -> Arc<T> {
         let mut copies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         copies.retain(|copy| copy.strong_count() > 0);
         let known = copies.iter().filter_map(Weak::upgrade).find(|copy| is(copy));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, FloatDType};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use llama_burn::{LlamaConfig, LoadDtype};
+use llama_burn::{LlamaConfig, LoadDtype, LoadOptions, QuantizationKind, Quantize};
 use peft_burn::AdapterFiles;
 use peft_learner::base::Base;
 use peft_learner::device::DeviceName;
@@ -51,9 +51,40 @@ pub struct DtypeArgs {
     /// Dtype of the model's weights; `auto` is that of its files
     #[arg(long, default_value = "f32", value_parser = dtype_parser())]
     pub dtype: LoadDtype,
+    #[command(flatten)]
+    pub quantization: QuantizationArgs,
+}
+
+/// Whether the model's weights are packed.
+#[derive(Debug, Args)]
+pub struct QuantizationArgs {
+    /// Pack the weights of projections while they are loaded; `none` decodes what is stored packed
+    #[arg(long, value_name = "FORMAT", value_parser = quantization_parser())]
+    pub quantization: Option<QuantizationKind>,
+    /// Quantise the scales of a 4-bit format too
+    #[arg(long, requires = "quantization")]
+    pub double_quantization: bool,
+}
+
+impl QuantizationArgs {
+    /// What becomes of the weights; `skip_modules` stay dense.
+    pub fn asked(&self, skip_modules: Vec<String>) -> Result<Quantize> {
+        if self.double_quantization && !self.quantization.is_some_and(QuantizationKind::is_four_bit) {
+            return Err(Failure::new(
+                "--double-quantization is for the 4-bit formats",
+                "give it with --quantization nf4 or fp4, or leave it out",
+            ));
+        }
+        Ok(Quantize::asked(self.quantization, self.double_quantization, skip_modules))
+    }
 }
 
 impl DtypeArgs {
+    /// How the weights are loaded.
+    pub fn options(&self) -> Result<LoadOptions> {
+        Ok(LoadOptions::from(Option::from(self.dtype)).with_quantize(self.quantization.asked(Vec::new())?))
+    }
+
     /// The type, for a model whose config.json alone is read: `auto` is the one it names.
     pub fn of(&self, dir: &Path) -> Result<FloatDType> {
         Ok(match self.dtype.into() {
@@ -63,7 +94,13 @@ impl DtypeArgs {
     }
 }
 
-fn dtype_parser() -> impl TypedValueParser<Value = LoadDtype> {
+fn quantization_parser() -> impl TypedValueParser<Value = QuantizationKind> {
+    let of = |name: String| QuantizationKind::ALL.into_iter().find(|kind| kind.name() == name);
+    let of = move |name: String| of(name).unwrap_or(QuantizationKind::None);
+    PossibleValuesParser::new(QuantizationKind::ALL.map(QuantizationKind::name)).map(of)
+}
+
+pub fn dtype_parser() -> impl TypedValueParser<Value = LoadDtype> {
     let of = |name: String| LoadDtype::ALL.into_iter().find(|dtype| dtype.name() == name).unwrap_or_default();
     PossibleValuesParser::new(LoadDtype::ALL.map(LoadDtype::name)).map(of)
 }
@@ -75,7 +112,7 @@ impl ModelArgs {
         if let Some(adapter) = &self.adapter {
             check_adapter_dir(adapter)?;
         }
-        let mut base = Base::load(&self.model, self.dtype.dtype.into(), &device)?;
+        let mut base = Base::load(&self.model, self.dtype.options()?, &device)?;
         base.warnings.iter().for_each(warn);
         if let Some(adapter) = &self.adapter {
             base.model.load_adapter(adapter, ADAPTER, false)?.iter().for_each(warn);

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::Device;
 pub use llama_burn::Text;
-use llama_burn::{CausalModel, Conversation, Encoded, Llama, Message, hub};
+use llama_burn::{CausalModel, Conversation, Encoded, Llama, LoadOptions, Message, hub};
 
 use crate::data::{
     EncodeError, EncodeOptions, EncodeReport, Example, IGNORE_INDEX, Part, Preparation, Prepared, TextEncoder,
@@ -67,16 +67,16 @@ pub struct Base {
 }
 
 impl Base {
-    /// Loads a model directory, or a hub id where the feature `hub` is compiled in. `dtype` is that of the weights in
-    /// memory; `None` keeps the files'.
+    /// Loads a model directory, or a hub id where the feature `hub` is compiled in. `options` may be the dtype of the
+    /// weights in memory alone; `None` keeps the files'.
     ///
     /// # Errors
-    /// Those of [`Llama::from_dir`] and [`Text::from_dir`].
-    pub fn load(model: &str, dtype: Option<FloatDType>, device: &Device) -> Result<Self> {
+    /// Those of [`Llama::load`] and [`Text::from_dir`].
+    pub fn load(model: &str, options: impl Into<LoadOptions>, device: &Device) -> Result<Self> {
         let dir = hub::resolve(model, None)?;
         // Before the weights: a tokenizer that is broken is known at once.
         let text = Text::from_dir(&dir)?;
-        let (model, warnings) = Llama::from_dir_with_warnings(&dir, dtype, device)?;
+        let (model, warnings) = Llama::load(&dir, &options.into(), device)?;
         Ok(Self { model, text, dir, warnings })
     }
 

@@ -46,7 +46,7 @@ impl ConfiguredRun {
             // What is wrong with it is known before a model is loaded for nothing.
             PeftConfig::from_map(map.clone())?;
         }
-        let base = Base::load(&config.model.path, config.model.dtype.into(), first)?;
+        let base = Base::load(&config.model.path, config.model.load_options(), first)?;
         Self::new(config, base, existing, devices, note)
     }
 

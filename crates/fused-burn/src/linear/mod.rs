@@ -6,7 +6,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
 
 mod composed;
 mod cpu;
@@ -74,17 +74,4 @@ impl<B: ProjectionOps> Backward<B, 2> for LinearBackward {
 /// - result: `[n, out]`
 pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as ProjectionOps>::project(x.into_dispatch(), weight.into_dispatch()))
-}
-
-/// Whether `x·Wᵀ` and an update made of `factors` can be one operation: their dtypes fit, and W is not trained.
-///
-/// # Shapes
-/// - x: `[n, in]`
-/// - weight: `[out, in]`
-/// - factors: any
-pub fn can_join(x: &Tensor<2>, weight: &Tensor<2>, factors: &[&Tensor<2>]) -> bool {
-    let mut dtypes = factors.iter().map(|factor| factor.dtype());
-    let dtype = dtypes.next().unwrap_or(DType::F32);
-    let fits = x.dtype() == weight.dtype() && [x.dtype(), DType::F32].contains(&dtype) && dtypes.all(|d| d == dtype);
-    fits && !weight.is_tracked()
 }

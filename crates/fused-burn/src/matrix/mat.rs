@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 
+use burn::tensor::DType;
 use half::bf16;
 
+use crate::packed::PackedView;
 use crate::simd::widen;
 
 /// The values of a matrix.
@@ -11,6 +13,8 @@ use crate::simd::widen;
 pub(super) enum Values<'a> {
     Single(&'a [f32]),
     Half(&'a [bf16]),
+    /// Codes, from a position of the flattened matrix on.
+    Packed(PackedView<'a>, usize),
 }
 
 /// A matrix that lies in a slice. Factors of a product may be in bf16, which is widened where it is read. Where both are, and
@@ -46,6 +50,21 @@ impl<'a> Mat<'a> {
         Self { values: Values::Half(data), rows, cols, row_stride: cols, col_stride: 1 }
     }
 
+    /// A packed matrix. It is decoded where it is read.
+    ///
+    /// # Panics
+    /// When the codes or the scales are not as many as its layout says.
+    pub fn packed(view: PackedView<'a>) -> Self {
+        let layout = view.layout;
+        assert_eq!(
+            (view.codes.len(), view.scales.len()),
+            (layout.num_bytes(), layout.num_scales()),
+            "codes and scales"
+        );
+        let values = Values::Packed(view, 0);
+        Self { values, rows: layout.rows, cols: layout.cols, row_stride: layout.cols, col_stride: 1 }
+    }
+
     /// The transpose, of the same values in place.
     pub fn t(self) -> Self {
         let Self { values, rows, cols, row_stride, col_stride } = self;
@@ -59,6 +78,7 @@ impl<'a> Mat<'a> {
         let values = match self.values {
             Values::Single(values) => Values::Single(&values[at..]),
             Values::Half(values) => Values::Half(&values[at..]),
+            Values::Packed(view, start) => Values::Packed(view, start + at),
         };
         Self { values, rows: end - start, ..self }
     }
@@ -68,16 +88,32 @@ impl<'a> Mat<'a> {
         self.t().rows(start, end).t()
     }
 
+    /// Whether its values are those of bf16.
+    pub(super) fn is_half(&self) -> bool {
+        match self.values {
+            Values::Single(_) => false,
+            Values::Half(_) => true,
+            Values::Packed(view, _) => view.layout.dtype == DType::BF16,
+        }
+    }
+
+    /// How many values lie from the first to the last.
+    fn reach(&self) -> usize {
+        match (self.rows, self.cols) {
+            (0, _) | (_, 0) => 0,
+            (rows, cols) => (rows - 1) * self.row_stride + (cols - 1) * self.col_stride + 1,
+        }
+    }
+
     /// The values in f32, from the first to the last that the matrix reaches over.
     pub(super) fn single(&self) -> Cow<'a, [f32]> {
         match self.values {
             Values::Single(values) => Cow::Borrowed(values),
-            Values::Half(values) => {
-                let reach = match (self.rows, self.cols) {
-                    (0, _) | (_, 0) => 0,
-                    (rows, cols) => (rows - 1) * self.row_stride + (cols - 1) * self.col_stride + 1,
-                };
-                Cow::Owned(values[..reach].iter().map(|&v| widen(v)).collect())
+            Values::Half(values) => Cow::Owned(values[..self.reach()].iter().map(|&v| widen(v)).collect()),
+            Values::Packed(view, start) => {
+                let mut values = vec![0.0; self.reach()];
+                view.decode(start, &mut values);
+                Cow::Owned(values)
             }
         }
     }

@@ -1,7 +1,9 @@
+use burn::tensor::DType;
 use half::bf16;
 
 use super::target::with_gemm;
 use super::*;
+use crate::packed::{Format, PackedLayout, PackedView};
 use crate::testing::normal;
 
 /// Draws so many random values at a time.
@@ -164,4 +166,106 @@ fn empty_sizes() {
     let (a, b) = (Mat::new(&[], 2, 0), Mat::new(&[], 0, 2));
     assert_eq!(product(a, b), [0.0; 4]);
     every_way(a, b).iter().for_each(|found| assert_eq!(found, &[0.0; 4]));
+}
+
+/// A packed matrix of any codes.
+struct Packed {
+    codes: Vec<u8>,
+    scales: Vec<f32>,
+    layout: PackedLayout,
+}
+
+impl Packed {
+    fn new(format: Format, nested: bool, [rows, cols]: [usize; 2], dtype: DType) -> Self {
+        let layout = match format {
+            Format::Nf4 | Format::Fp4 => PackedLayout { format, block: 64, nested, rows, cols, dtype },
+            _ => PackedLayout::of(format, [rows, cols], dtype),
+        };
+        // No f16 in llama.cpp's blocks is large or no number: bytes at odd places are small.
+        let code = |i: usize| (i * 37 + i / 7) as u8 & if format.block().is_some() { 0x2f } else { 0xff };
+        let codes = (0..layout.num_bytes()).map(code).collect();
+        let scales = (0..layout.num_scales()).map(|i| 0.5 + (i % 5) as f32 * 0.1).collect();
+        Self { codes, scales, layout }
+    }
+
+    fn mat(&self) -> Mat<'_> {
+        Mat::packed(PackedView { codes: &self.codes, scales: &self.scales, layout: self.layout })
+    }
+
+    fn values(&self) -> Vec<f32> {
+        self.mat().single().into_owned()
+    }
+
+    /// Matrices of every format that rows of `cols` have room for.
+    fn all([rows, cols]: [usize; 2], dtype: DType) -> impl Iterator<Item = Self> {
+        let fits = move |format: &Format| format.block().is_none_or(|(values, _)| cols.is_multiple_of(values));
+        let nestings = |format| match format {
+            Format::Nf4 | Format::Fp4 => vec![false, true],
+            _ => vec![false],
+        };
+        let each = move |format| nestings(format).into_iter().map(move |nested| (format, nested));
+        let all = Format::ALL.into_iter().filter(fits).flat_map(each);
+        all.map(move |(format, nested)| Self::new(format, nested, [rows, cols], dtype))
+    }
+}
+
+/// Within `part` of the largest value.
+fn near(found: &[f32], expected: &[f32], part: f32) {
+    assert_eq!(found.len(), expected.len());
+    let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    for (f, e) in found.iter().zip(expected) {
+        assert!((f - e).abs() <= part * largest, "{f} instead of {e}, of at most {largest}");
+    }
+}
+
+#[test]
+fn packed_factors_are_those_of_the_decoded_values() {
+    for (m, k, n) in [(1, 5, 7), (1, 256, 70), (3, 320, 33), (8, 64, 100), (9, 256, 40), (70, 512, 300), (33, 77, 129)]
+    {
+        for dtype in [DType::F32, DType::BF16] {
+            let mut draw = draws(6);
+            // Exact in bf16.
+            let a: Vec<f32> = draw(m * k).into_iter().map(|v| bf16::from_f32(v).to_f32()).collect();
+            let half: Vec<bf16> = a.iter().map(|v| bf16::from_f32(*v)).collect();
+            let left = if dtype == DType::BF16 { Mat::half(&half, m, k) } else { Mat::new(&a, m, k) };
+            for (shape, transposed) in [([n, k], true), ([k, n], false)] {
+                for packed in Packed::all(shape, dtype) {
+                    let values = packed.values();
+                    let (b, dense) = (packed.mat(), Mat::new(&values, shape[0], shape[1]));
+                    let (b, dense) = if transposed { (b.t(), dense.t()) } else { (b, dense) };
+                    let expected = naive(Mat::new(&a, m, k), dense);
+                    near(&product(left, b), &expected, 1e-5);
+                    near(&product(Mat::new(&a, m, k), b), &expected, 1e-5);
+                    every_way(left, b).iter().for_each(|found| near(found, &expected, 1e-5));
+                    // As the left factor.
+                    let turned = naive(dense.t(), Mat::new(&a, m, k).t());
+                    every_way(b.t(), left.t()).iter().for_each(|found| near(found, &turned, 1e-5));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_of_packed_factors_in_sums_with_others() {
+    let (m, k, n) = (20, 512, 200);
+    let mut draw = draws(7);
+    let (a, c, d) = (draw(m * k), draw(m * 8), draw(8 * n));
+    for dtype in [DType::F32, DType::BF16] {
+        for packed in Packed::all([n, k], dtype) {
+            let values = packed.values();
+            for rows in [1, 5, m] {
+                for ([top, bottom], [left, right]) in [([0, n], [0, k]), ([3, 150], [32, 300]), ([64, 65], [7, 480])] {
+                    let b = packed.mat().rows(top, bottom).cols(left, right).t();
+                    let dense = Mat::new(&values, n, k).rows(top, bottom).cols(left, right).t();
+                    let a = Mat::new(&a, m, k).rows(0, rows).cols(left, right);
+                    let (c, d) = (Mat::new(&c, m, 8).rows(0, rows), Mat::new(&d, 8, n).cols(top, bottom));
+                    let products = [Product::of(a, b).times(0.5), Product::of(c, d).times(-2.0).added()];
+                    let expected: Vec<f32> =
+                        naive(a, dense).iter().zip(naive(c, d)).map(|(x, y)| 0.5 * x - 2.0 * y).collect();
+                    near(&sum_of_products(&products), &expected, 1e-5);
+                }
+            }
+        }
+    }
 }

@@ -25,16 +25,22 @@ pub(super) unsafe fn write(out: *mut f32, row_stride: usize, products: &[Product
     vectorized(
         #[inline(always)]
         || {
+            let mut decoded = Vec::new();
             for col in 0..first.b.cols {
                 let mut sums = [0.0; ROWS];
                 for (product, left) in products.iter().zip(&lefts) {
                     let (a, b) = (product.a, product.b);
                     let at = col * b.col_stride;
+                    if let Values::Packed(view, start) = b.values {
+                        decoded.resize(a.cols, 0.0);
+                        view.decode(start + at, &mut decoded);
+                    }
                     for (row, total) in sums[..a.rows].iter_mut().enumerate() {
                         let left = &left[row * a.row_stride..][..a.cols];
                         let dot = match b.values {
                             Values::Single(right) => dot(left, &right[at..][..a.cols], as_it_is),
                             Values::Half(right) => dot(left, &right[at..][..a.cols], widen),
+                            Values::Packed(..) => dot(left, &decoded, as_it_is),
                         };
                         *total += product.alpha * dot;
                     }

@@ -6,8 +6,9 @@ use burn::backend::tensor::FloatTensor;
 use burn::tensor::DType;
 
 use super::{ScaledProjectionOps, composed};
+use crate::base_linear::{BaseWeight, FlexWeight};
 use crate::columns::ColumnOps;
-use crate::flex::{self, FlexTensor, all_f32, as_common, contiguous, dense, dims2, is_common, mat, values};
+use crate::flex::{self, FlexTensor, all_f32, as_common, contiguous, dims2, mat, values};
 use crate::matrix::{Product, scaled_sum_of_products};
 use crate::precision::cast;
 
@@ -21,21 +22,21 @@ pub fn can_tell(c: &FlexTensor) -> bool {
 impl ScaledProjectionOps for Flex {
     fn scaled_linear(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: BaseWeight<Self>,
         c: FloatTensor<Self>,
         rounded: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         if !can_tell(&c) {
             return composed::scaled_linear::<Self>(x, weight, c, rounded);
         }
-        if !(is_common(&x, &weight) && all_f32(&[&c])) {
+        let Some(base) = FlexWeight::new(&weight, x.dtype()).filter(|_| all_f32(&[&c])) else {
             let (y, _) = composed::scaled_linear::<Self>(x, weight, c, rounded);
             return (y.clone(), y);
-        }
-        let ([n, _], [out, _]) = (dims2(&x), dims2(&weight));
+        };
+        let ([n, _], [out, _]) = (dims2(&x), weight.dims());
         let dtype = if rounded { x.dtype() } else { DType::F32 };
-        let (x, weight, c) = (contiguous(x), dense(weight), contiguous(c));
-        let y = scaled_sum_of_products(&[Product::of(mat(&x), mat(&weight).t())], &values(&c)[..out]);
+        let (x, c) = (contiguous(x), contiguous(c));
+        let y = scaled_sum_of_products(&[Product::of(mat(&x), base.mat().t())], &values(&c)[..out]);
         let y = as_common(flex::tensor(y, [n, out]), dtype);
         (y.clone(), y)
     }

@@ -11,8 +11,9 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Tensor};
 
+use crate::base_linear::{BaseWeight, BaseWeightOps};
 use crate::columns::ColumnOps;
-use crate::linear::ProjectionOps;
+use crate::packed::Weight;
 use crate::precision::cast;
 
 mod composed;
@@ -24,14 +25,14 @@ pub use cpu::can_tell;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-/// Scaled linear maps of rows: x and W as for [`ProjectionOps`], c `[out]` of x's dtype or f32. W is a constant.
+/// Scaled linear maps of rows: x and W as for [`BaseWeightOps`], c `[out]` of x's dtype or f32. W is a constant.
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
-pub trait ScaledProjectionOps: ProjectionOps + ColumnOps {
+pub trait ScaledProjectionOps: BaseWeightOps + ColumnOps {
     /// `c ∘ (x·Wᵀ)`: `[n, out]`, in x's dtype if `rounded`, else in c's; and what [`Self::scale_backward`] reads of it.
     #[fusion(default)]
     fn scaled_linear(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        #[extension_type] weight: BaseWeight<Self>,
         c: FloatTensor<Self>,
         rounded: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
@@ -55,7 +56,7 @@ impl ScaledProjectionOps for burn::backend::Cube {}
 impl<B: ScaledProjectionOps, C: CheckpointStrategy> ScaledProjectionOps for Autodiff<B, C> {
     fn scaled_linear(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: BaseWeight<Self>,
         c: FloatTensor<Self>,
         rounded: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
@@ -101,7 +102,7 @@ struct ScaledBackward;
 
 impl<B: ScaledProjectionOps> Backward<B, 2> for ScaledBackward {
     /// W, x's dtype and the scaling.
-    type State = (FloatTensor<B>, DType, Scaling<B>);
+    type State = (BaseWeight<B>, DType, Scaling<B>);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
@@ -112,7 +113,7 @@ impl<B: ScaledProjectionOps> Backward<B, 2> for ScaledBackward {
             grads.register::<B>(node.id, c_grad);
         }
         if let Some(node) = x_node {
-            grads.register::<B>(node.id, B::project_backward(cast::<B>(grad, dtype), weight));
+            grads.register::<B>(node.id, B::base_project_backward(cast::<B>(grad, dtype), weight));
         }
     }
 }
@@ -126,10 +127,10 @@ impl<B: ScaledProjectionOps> Backward<B, 2> for ScaledBackward {
 /// - weight: `[out, in]`
 /// - c: `[out]`
 /// - result: `[n, out]`
-pub fn scaled_linear(x: Tensor<2>, weight: Tensor<2>, c: Tensor<1>, rounded: bool) -> Tensor<2> {
+pub fn scaled_linear(x: Tensor<2>, weight: impl Into<Weight>, c: Tensor<1>, rounded: bool) -> Tensor<2> {
     let (y, _) = <Dispatch as ScaledProjectionOps>::scaled_linear(
         x.into_dispatch(),
-        weight.into_dispatch(),
+        weight.into().into_base(),
         c.into_dispatch(),
         rounded,
     );

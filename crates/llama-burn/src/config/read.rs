@@ -12,6 +12,7 @@ use super::keys::Keys;
 use super::rope_keys::{self, Surrounding};
 use super::{Dtype, LlamaConfig, RopeConfig, RopeScaling};
 use crate::error::{LlamaError, Result};
+use crate::quantization::BaseQuantization;
 
 pub(super) fn config(text: &str, origin: &Path) -> Result<LlamaConfig> {
     let object: Object = serde_json::from_str(text).map_err(LlamaError::json(origin))?;
@@ -148,8 +149,10 @@ fn check_unsupported(keys: &mut Keys<'_>, family: &Family) {
     if family.model_type != "phi3" {
         keys.require("partial_rotary_factor", |v| v.as_f64() == Some(1.0), "only 1.0 is supported");
     }
-    if keys.get("quantization_config").is_some() {
-        keys.problem("quantization_config", "quantised weights are not supported; take the original checkpoint");
+    if let Some(config) = keys.get("quantization_config")
+        && let Err(problems) = BaseQuantization::from_json(&config)
+    {
+        keys.problem("quantization_config", problems.join("; "));
     }
 }
 

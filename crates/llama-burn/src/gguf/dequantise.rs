@@ -1,5 +1,6 @@
 //! The types of a GGUF file's tensors, and what their blocks hold. Every value is the one of gguf-py, to the bit.
 
+use fused_burn::Format;
 use half::{bf16, f16};
 
 /// Numbers in a block of the K types.
@@ -73,31 +74,65 @@ impl Kind {
         Self::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ")
     }
 
+    /// The same as a format of packed weights, if products read it.
+    pub fn packed(self) -> Option<Format> {
+        Some(match self {
+            Self::Q4_0 => Format::Q4_0,
+            Self::Q4_1 => Format::Q4_1,
+            Self::Q5_0 => Format::Q5_0,
+            Self::Q5_1 => Format::Q5_1,
+            Self::Q8_0 => Format::Q8_0,
+            Self::Q4_K => Format::Q4_K,
+            Self::Q5_K => Format::Q5_K,
+            Self::Q6_K => Format::Q6_K,
+            _ => return None,
+        })
+    }
+
     /// The numbers of whole blocks.
     pub fn widen(self, bytes: &[u8]) -> Vec<f32> {
         let (block, size) = self.block();
-        let mut out = Vec::with_capacity(bytes.len() / size * block);
-        for b in bytes.chunks_exact(size) {
-            match self {
-                Self::F32 => out.push(f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-                Self::F16 => out.push(half(b, 0)),
-                Self::BF16 => out.push(bf16::from_le_bytes([b[0], b[1]]).to_f32()),
-                Self::Q4_0 => nibbles(&b[2..], |q| half(b, 0) * (f32::from(q) - 8.0), &mut out),
-                Self::Q4_1 => nibbles(&b[4..], |q| half(b, 0) * f32::from(q) + half(b, 2), &mut out),
-                Self::IQ4_NL => nibbles(&b[2..], |q| half(b, 0) * LEVELS[usize::from(q)], &mut out),
-                Self::Q5_0 => fives(&b[6..], &b[2..6], |q| half(b, 0) * (f32::from(q) - 16.0), &mut out),
-                Self::Q5_1 => fives(&b[8..], &b[4..8], |q| half(b, 0) * f32::from(q) + half(b, 2), &mut out),
-                Self::Q8_0 => out.extend(b[2..].iter().map(|q| f32::from(*q as i8) * half(b, 0))),
-                Self::Q2_K => q2_k(b, &mut out),
-                Self::Q3_K => q3_k(b, &mut out),
-                Self::Q4_K => q4_k(b, &mut out),
-                Self::Q5_K => q5_k(b, &mut out),
-                Self::Q6_K => q6_k(b, &mut out),
-                Self::IQ4_XS => iq4_xs(b, &mut out),
+        let count = bytes.len() / size;
+        match self.decoder() {
+            Decoder::Packed(format) => {
+                let mut out = vec![0.0; count * block];
+                format.decode_blocks(&bytes[..count * size], &mut out);
+                out
+            }
+            Decoder::Own(write) => {
+                let mut out = Vec::with_capacity(count * block);
+                bytes.chunks_exact(size).for_each(|block| write(block, &mut out));
+                out
             }
         }
-        out
     }
+
+    fn decoder(self) -> Decoder {
+        match self {
+            Self::F32 => Decoder::Own(|b, out| out.push(f32::from_le_bytes([b[0], b[1], b[2], b[3]]))),
+            Self::F16 => Decoder::Own(|b, out| out.push(half(b, 0))),
+            Self::BF16 => Decoder::Own(|b, out| out.push(bf16::from_le_bytes([b[0], b[1]]).to_f32())),
+            Self::IQ4_NL => Decoder::Own(|b, out| nibbles(&b[2..], |q| half(b, 0) * LEVELS[usize::from(q)], out)),
+            Self::Q2_K => Decoder::Own(q2_k),
+            Self::Q3_K => Decoder::Own(q3_k),
+            Self::IQ4_XS => Decoder::Own(iq4_xs),
+            Self::Q4_0 => Decoder::Packed(Format::Q4_0),
+            Self::Q4_1 => Decoder::Packed(Format::Q4_1),
+            Self::Q5_0 => Decoder::Packed(Format::Q5_0),
+            Self::Q5_1 => Decoder::Packed(Format::Q5_1),
+            Self::Q8_0 => Decoder::Packed(Format::Q8_0),
+            Self::Q4_K => Decoder::Packed(Format::Q4_K),
+            Self::Q5_K => Decoder::Packed(Format::Q5_K),
+            Self::Q6_K => Decoder::Packed(Format::Q6_K),
+        }
+    }
+}
+
+/// Who decodes a type's blocks.
+enum Decoder {
+    /// They can stay packed, too.
+    Packed(Format),
+    Own(fn(&[u8], &mut Vec<f32>)),
 }
 
 /// What the codes of IQ4 stand for.
@@ -112,13 +147,6 @@ fn half(bytes: &[u8], at: usize) -> f32 {
 fn nibbles(bytes: &[u8], value: impl Fn(u8) -> f32, out: &mut Vec<f32>) {
     out.extend(bytes.iter().map(|q| value(q & 15)));
     out.extend(bytes.iter().map(|q| value(q >> 4)));
-}
-
-/// As [`nibbles`], with a fifth bit for each.
-fn fives(bytes: &[u8], high: &[u8], value: impl Fn(u8) -> f32, out: &mut Vec<f32>) {
-    let bit = |i: usize| (high[i / 8] >> (i % 8) & 1) << 4;
-    out.extend(bytes.iter().enumerate().map(|(i, q)| value(q & 15 | bit(i))));
-    out.extend(bytes.iter().enumerate().map(|(i, q)| value(q >> 4 | bit(i + 16))));
 }
 
 fn q2_k(b: &[u8], out: &mut Vec<f32>) {
@@ -144,53 +172,6 @@ fn q3_k(b: &[u8], out: &mut Vec<f32>) {
         let low = qs[part * 32 + byte] >> (2 * layer) & 3;
         let high = !(mask[byte] >> (i / 32)) & 1;
         out.push(scale(i / 16) * f32::from(low as i8 - ((high << 2) as i8)));
-    }
-}
-
-/// The six-bit scale and minimum of eight parts, in twelve bytes.
-fn scale_and_min(scales: &[u8], i: usize) -> (f32, f32) {
-    let (scale, min) = if i < 4 {
-        (scales[i] & 63, scales[i + 4] & 63)
-    } else {
-        (scales[i + 4] & 15 | scales[i - 4] >> 2 & 48, scales[i + 4] >> 4 | scales[i] >> 2 & 48)
-    };
-    (f32::from(scale), f32::from(min))
-}
-
-fn q4_k(b: &[u8], out: &mut Vec<f32>) {
-    let (d, min, scales, qs) = (half(b, 0), half(b, 2), &b[4..16], &b[16..]);
-    for part in 0..8 {
-        let (scale, least) = scale_and_min(scales, part);
-        let (scale, least) = (d * scale, min * least);
-        let shift = 4 * (part % 2);
-        out.extend(qs[part / 2 * 32..][..32].iter().map(|q| scale * f32::from(q >> shift & 15) - least));
-    }
-}
-
-fn q5_k(b: &[u8], out: &mut Vec<f32>) {
-    let (d, min, scales, high, qs) = (half(b, 0), half(b, 2), &b[4..16], &b[16..48], &b[48..]);
-    for part in 0..8 {
-        let (scale, least) = scale_and_min(scales, part);
-        let (scale, least) = (d * scale, min * least);
-        let shift = 4 * (part % 2);
-        out.extend(
-            qs[part / 2 * 32..][..32]
-                .iter()
-                .zip(high)
-                .map(|(q, high)| scale * f32::from(q >> shift & 15 | (high >> part & 1) << 4) - least),
-        );
-    }
-}
-
-fn q6_k(b: &[u8], out: &mut Vec<f32>) {
-    let (low, high, scales, d) = (&b[..128], &b[128..192], &b[192..208], half(b, 208));
-    for i in 0..K {
-        // Halves of 128 numbers; in each, 64 bytes of lower bits in two layers, and 32 of upper bits in four.
-        let (part, within) = (i / 128, i % 128);
-        let l = low[part * 64 + within % 64] >> (4 * (within / 64)) & 15;
-        let h = high[part * 32 + within % 32] >> (2 * (within / 32)) & 3;
-        let scale = d * f32::from(scales[i / 16] as i8);
-        out.push(scale * f32::from((l | h << 4) as i8 - 32));
     }
 }
 

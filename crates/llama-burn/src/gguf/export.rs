@@ -11,7 +11,7 @@ use super::{folder, mixture, names, vocabulary};
 use crate::config::{LlamaConfig, RopeScaling};
 use crate::error::{LlamaError, Result};
 use crate::model::Llama;
-use crate::weights::Weight;
+use crate::weights::NamedWeight;
 
 /// What the matrices of a written GGUF file are stored as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +92,7 @@ pub(crate) fn export(model: &Llama, text: &Path, path: &Path, kind: GgufType) ->
     let weights = model.weights();
     let mut planned: Vec<Planned> =
         factors.iter().map(|(name, values)| Planned::new((*name).to_owned(), vec![values.len()], Kind::F32)).collect();
-    for Weight { name, shape, .. } in &weights {
+    for NamedWeight { name, shape, .. } in &weights {
         let ours = names::to_file(arch, name).ok_or_else(|| refused(format!("{name} has no name in GGUF")))?;
         let kind = kind.kind(config, arch, &ours);
         planned.push(Planned::new(ours, shape.clone(), kind));
@@ -104,7 +104,7 @@ pub(crate) fn export(model: &Llama, text: &Path, path: &Path, kind: GgufType) ->
     let written = write(path, &metadata, &planned, |i| match i.checked_sub(factors.len()) {
         None => factors[i].1.clone(),
         Some(i) => {
-            let Weight { name, shape, .. } = &weights[i];
+            let NamedWeight { name, shape, .. } = &weights[i];
             let values = weights[i].read().iter::<f32>().collect();
             names::done(arch, name, values, shape.first().copied().unwrap_or(1), heads)
         }

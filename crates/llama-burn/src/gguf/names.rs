@@ -1,5 +1,7 @@
 //! What a GGUF file's tensors are called in Transformers, and what was done to them.
 
+use burn::tensor::Bytes;
+use fused_burn::Format;
 use std::collections::BTreeMap;
 
 use super::reader::Gguf;
@@ -150,6 +152,24 @@ impl Places {
         self.0.get(name).map(|(name, _)| name.as_str())
     }
 
+    /// The blocks of the matrix that Transformers calls `name`, in Transformers' order of rows, where its values are stored packed
+    /// in a format that products read.
+    pub fn packed(&self, file: &Gguf, name: &str) -> Option<(Format, Bytes)> {
+        let (stored, undo) = self.0.get(name)?;
+        let info = file.tensor(stored)?;
+        let format = info.kind.packed()?;
+        let blocks = file.blocks(info);
+        match undo {
+            Undo::Nothing => Some((format, blocks)),
+            Undo::One => None,
+            Undo::Pairs(heads) => {
+                let rows = *info.shape.first()?;
+                let turned = turned(&blocks, rows, info.bytes / rows.max(1), *heads, false);
+                Some((format, Bytes::from_bytes_vec(turned)))
+            }
+        }
+    }
+
     /// The numbers of the tensor that Transformers calls `name`.
     pub fn values(&self, file: &Gguf, name: &str) -> Option<Vec<f32>> {
         let (stored, undo) = self.0.get(name)?;
@@ -168,7 +188,7 @@ impl Places {
 }
 
 /// Puts the rows of each head, whose halves turn against each other, into pairs: row `j·d/2 + i` becomes row `2i + j`. Or back.
-fn turned(values: &[f32], rows: usize, width: usize, heads: usize, into_pairs: bool) -> Vec<f32> {
+fn turned<T: Copy>(values: &[T], rows: usize, width: usize, heads: usize, into_pairs: bool) -> Vec<T> {
     let d = (rows / heads.max(1)).max(1);
     let half = (d / 2).max(1);
     let mut out = Vec::with_capacity(values.len());

@@ -1,8 +1,11 @@
 //! An open GGUF file.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use burn::tensor::{AllocationProperty, Bytes};
 use memmap2::Mmap;
 
 use super::dequantise::Kind;
@@ -14,7 +17,7 @@ use crate::error::{LlamaError, Result};
 #[derive(Debug)]
 pub(crate) struct Gguf {
     path: PathBuf,
-    map: Mmap,
+    map: Arc<Mmap>,
     header: Header,
 }
 
@@ -30,7 +33,7 @@ impl Gguf {
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(LlamaError::io(path))?;
         let header = header::read(&map).map_err(|message| broken(path, message))?;
-        Ok(Self { path: path.to_owned(), map, header })
+        Ok(Self { path: path.to_owned(), map: Arc::new(map), header })
     }
 
     pub fn path(&self) -> &Path {
@@ -61,6 +64,12 @@ impl Gguf {
         info.kind.widen(self.map.get(info.start..info.start + info.bytes).unwrap_or_default())
     }
 
+    /// The blocks of a tensor as they lie in the file, which stays mapped for them.
+    pub fn blocks(&self, info: &Info) -> Bytes {
+        let part = Part { map: self.map.clone(), range: info.start..info.start + info.bytes };
+        Bytes::from_shared(bytes::Bytes::from_owner(part), AllocationProperty::File)
+    }
+
     /// How many tensors of which type there are.
     pub fn kinds(&self) -> Vec<(Kind, usize)> {
         let mut all: Vec<(Kind, usize)> = Vec::new();
@@ -76,6 +85,18 @@ impl Gguf {
     /// The file is not what it should be.
     pub fn error(&self, message: impl Into<String>) -> LlamaError {
         broken(&self.path, message)
+    }
+}
+
+/// A part of a mapped file.
+struct Part {
+    map: Arc<Mmap>,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        self.map.get(self.range.clone()).unwrap_or_default()
     }
 }
 

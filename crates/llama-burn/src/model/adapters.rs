@@ -1,7 +1,7 @@
 //! A Llama as adapters, fine-tuning and generation see it.
 
 use burn::tensor::{Device, Tensor};
-use fused_burn::LogitRule;
+use fused_burn::{LogitRule, Weight};
 use peft_burn::targets::ModuleInfo;
 use peft_burn::{AdaptableModel, LayerMut, LayerRef, PeftState, Unsupported};
 
@@ -98,7 +98,7 @@ impl CausalModel for Llama {
         self.logits(hidden)
     }
 
-    fn head_weight(&self) -> Option<Tensor<2>> {
+    fn head_weight(&self) -> Option<Weight> {
         self.head_weight()
     }
 
@@ -114,7 +114,7 @@ impl CausalModel for Llama {
         self.set_gradient_checkpointing(on);
     }
 
-    fn set_base_trainable(&mut self, trainable: bool) {
-        self.set_base_trainable(trainable);
+    fn set_base_trainable(&mut self, trainable: bool) -> peft_burn::Result<()> {
+        self.set_base_trainable(trainable)
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::module::ModuleDisplay;
 use burn::tensor::{Device, Tensor};
-use fused_burn::LogitRule;
+use fused_burn::{LogitRule, Weight};
 use peft_burn::AdaptableModel;
 
 use super::cache::KvCache;
@@ -29,7 +29,7 @@ pub trait CausalModel: AdaptableModel + ModuleDisplay + Sync + 'static {
     /// The head's weight, `[vocab, hidden]`, if [`logits`](Self::logits) is one product with it, what
     /// [`logit_rule`](Self::logit_rule) makes of that, and nothing else. The loss then never holds all logits at once. `None`
     /// if the head does more, for example if an adapter is on it.
-    fn head_weight(&self) -> Option<Tensor<2>> {
+    fn head_weight(&self) -> Option<Weight> {
         None
     }
 
@@ -47,7 +47,10 @@ pub trait CausalModel: AdaptableModel + ModuleDisplay + Sync + 'static {
     fn set_gradient_checkpointing(&mut self, on: bool);
 
     /// Makes the model's own weights trainable, or frozen (as those of a loaded model are).
-    fn set_base_trainable(&mut self, trainable: bool);
+    ///
+    /// # Errors
+    /// Packed weights, which cannot be trained.
+    fn set_base_trainable(&mut self, trainable: bool) -> peft_burn::Result<()>;
 
     /// The probability of the model's own dropout in training, apart from that of adapters.
     fn dropout(&self) -> f64 {

@@ -1,8 +1,8 @@
 //! The decoder.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use fused_burn::LogitRule;
-use peft_burn::{EmbeddingAdapter, PeftEmbedding, PeftLinear, PeftModel, PeftState};
+use fused_burn::{LogitRule, Weight};
+use peft_burn::{EmbeddingAdapter, PeftEmbedding, PeftLinear, PeftModel, PeftState, Unsupported};
 
 use super::cache::KvCache;
 use super::input::Input;
@@ -90,7 +90,15 @@ impl Llama {
     }
 
     /// Makes every weight trainable and visible to the optimiser, or frozen and hidden (as a new model is).
-    pub fn set_base_trainable(&mut self, trainable: bool) {
+    ///
+    /// # Errors
+    /// Packed weights, which cannot be trained.
+    pub fn set_base_trainable(&mut self, trainable: bool) -> peft_burn::Result<()> {
+        let packed = self.packed_weights();
+        if trainable && !packed.is_empty() {
+            let modules = packed.into_iter().map(|(path, _)| path).collect();
+            return Err(Unsupported::PackedTraining { modules }.into());
+        }
         for (_, part) in self.parts_mut() {
             match part {
                 PartMut::Embedding(embedding) => embedding.set_base_trainable(trainable),
@@ -100,6 +108,7 @@ impl Llama {
         }
         // A tied head has no weight of its own to train: it reads the embedding's.
         self.lm_head.set_base_trainable(trainable && !self.config.tie_word_embeddings);
+        Ok(())
     }
 
     /// Whether decoder layers keep nothing but their input for backward and run again there: memory hardly grows with
@@ -127,7 +136,7 @@ impl Llama {
     pub fn untie(&mut self) {
         if let Some(weight) = self.tied_weight() {
             let base = self.lm_head.base_mut();
-            base.weight = base.weight.clone().map(|_| weight.detach());
+            base.weight.set(weight.detach());
             self.config.tie_word_embeddings = false;
         }
     }
@@ -239,13 +248,13 @@ impl Llama {
     }
 
     /// The head's weight (`[vocab, hidden]`) if the head is one plain product, else `None`: an adapter is on it.
-    pub fn head_weight(&self) -> Option<Tensor<2>> {
+    pub fn head_weight(&self) -> Option<Weight> {
         let plain = self.lm_head.plain_weight()?;
         Some(if self.lm_head.replaces_weight() { plain } else { self.tied_weight().unwrap_or(plain) })
     }
 
     /// The embedding's matrix, where it is the head's too.
-    pub(super) fn tied_weight(&self) -> Option<Tensor<2>> {
+    pub(super) fn tied_weight(&self) -> Option<Weight> {
         // A merge that makes the two differ gives the head its own until it is undone.
         let shared = self.config.tie_word_embeddings && !self.differ_when_merged(self.lm_head.adapters().merged());
         shared.then(|| self.embed_tokens.tied_weight())

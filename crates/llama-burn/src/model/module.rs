@@ -2,7 +2,8 @@
 //! move to another device.
 
 use burn::module::{Content, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
+use fused_burn::Weight;
 
 use super::llama::Llama;
 
@@ -40,16 +41,15 @@ impl Llama {
         if !shared {
             return to(self);
         }
-        let row = self.embed_tokens.base().val().slice([0..1]);
-        self.set_head(row);
+        // One row stands in for it meanwhile.
+        self.set_head(self.embed_tokens.base().val().rows(0, 1));
         let mut moved = to(self);
         moved.set_head(moved.embed_tokens.base().val());
         moved
     }
 
-    fn set_head(&mut self, weight: Tensor<2>) {
-        let base = self.lm_head.base_mut();
-        base.weight = base.weight.clone().map(|_| weight);
+    fn set_head(&mut self, weight: impl Into<Weight>) {
+        self.lm_head.base_mut().weight.set(weight);
     }
 }
 
@@ -138,6 +138,7 @@ mod tests {
 
     use burn::backend::Flex;
     use burn::backend::tensor::FloatTensor;
+    use burn::tensor::Tensor;
 
     use super::*;
     use crate::LlamaConfig;
@@ -151,7 +152,7 @@ mod tests {
             let weight: FloatTensor<Flex> = weight.inner().try_into_primitive::<Flex>().unwrap();
             weight.bytes().as_ptr()
         };
-        [place(model.embed_tokens.base().val()), place(model.lm_head.base().weight.val())]
+        [place(model.embed_tokens.base().val().dense()), place(model.lm_head.base().weight.val().dense())]
     }
 
     #[test]
@@ -162,7 +163,7 @@ mod tests {
         let [embedding, head] = places(&model);
         assert_eq!(embedding, head);
         // As a move of both to another device leaves them: equal values, each in memory of its own.
-        model.set_head(Tensor::from_data(model.embed_tokens.base().val().into_data(), &device));
+        model.set_head(Tensor::from_data(model.embed_tokens.base().val().dense().into_data(), &device));
         let [embedding, head] = places(&model);
         assert_ne!(embedding, head);
         for moved in

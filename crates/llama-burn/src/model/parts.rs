@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
+use fused_burn::Weight;
 use peft_burn::{PeftEmbedding, PeftLinear};
 
 use super::norm::RmsNorm;
@@ -89,6 +90,11 @@ pub(crate) trait Source {
 
     /// The tensor that Transformers calls `name`, of the shape `shape`.
     fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Result<Tensor<D>, Self::Error>;
+
+    /// The weight of a projection or an embedding, which may be packed.
+    fn weight(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight, Self::Error> {
+        Ok(self.tensor(name, shape)?.into())
+    }
 }
 
 /// Builds modules by their paths, from a configuration's table and a source of tensors.
@@ -112,7 +118,7 @@ impl<'a, S: Source> Builder<'a, S> {
 
     pub fn embedding(&mut self, path: &str) -> Result<PeftEmbedding, S::Error> {
         let (slot, Kind::Embedding { rows, width }) = self.place(path) else { unreachable!("{path} is no embedding") };
-        Ok(PeftEmbedding::new(self.source.tensor(&format!("{path}.weight"), [rows, width])?).with_slot(slot))
+        Ok(PeftEmbedding::new(self.source.weight(&format!("{path}.weight"), [rows, width])?).with_slot(slot))
     }
 
     pub fn norm(&mut self, path: &str) -> Result<RmsNorm, S::Error> {
@@ -123,7 +129,7 @@ impl<'a, S: Source> Builder<'a, S> {
 
     pub fn linear(&mut self, path: &str) -> Result<PeftLinear, S::Error> {
         let (slot, Kind::Linear { inp, out, bias }) = self.place(path) else { unreachable!("{path} is no projection") };
-        let weight = self.source.tensor(&format!("{path}.weight"), [out, inp])?;
+        let weight = self.source.weight(&format!("{path}.weight"), [out, inp])?;
         let bias = if bias { Some(self.source.tensor(&format!("{path}.bias"), [out])?) } else { None };
         Ok(PeftLinear::new(weight, bias).with_slot(slot))
     }
@@ -132,7 +138,7 @@ impl<'a, S: Source> Builder<'a, S> {
     pub fn head(&mut self, path: &str, embedding: &PeftEmbedding) -> Result<PeftLinear, S::Error> {
         let (slot, Kind::Head { inp, out, tied }) = self.place(path) else { unreachable!("{path} is no head") };
         let weight =
-            if tied { embedding.base().val() } else { self.source.tensor(&format!("{path}.weight"), [out, inp])? };
+            if tied { embedding.base().val() } else { self.source.weight(&format!("{path}.weight"), [out, inp])? };
         Ok(PeftLinear::new(weight, None).with_slot(slot))
     }
 }

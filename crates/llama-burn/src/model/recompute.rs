@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn a_trained_base() {
         let mut model = model();
-        model.set_base_trainable(true);
+        model.set_base_trainable(true).unwrap();
         assert_the_same(model.train(), 29);
     }
 

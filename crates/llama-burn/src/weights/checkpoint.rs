@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use fused_burn::PackedWeight;
 use peft_burn::tensor_file::TensorFile;
 
 use crate::error::{LlamaError, Result};
 use crate::gguf::{self, Gguf, Places};
+use crate::quantization::StoredWeights;
 
 /// The file of a checkpoint that is not split.
 pub(crate) const SINGLE: &str = "model.safetensors";
@@ -29,6 +31,8 @@ enum Stored {
         files: Vec<TensorFile>,
         /// Which file holds a tensor.
         place: BTreeMap<String, usize>,
+        /// Those that are packed as bitsandbytes does it.
+        packed: StoredWeights,
     },
     Gguf {
         file: Gguf,
@@ -62,13 +66,18 @@ impl Checkpoint {
         for (i, file) in files.iter().enumerate() {
             place.extend(file.names().map(|name| (name.to_owned(), i)));
         }
-        Ok(Self { stored: Stored::Files { files, place } })
+        let names: Vec<&str> = place.keys().map(String::as_str).collect();
+        let packed = StoredWeights::find(&names, |name| place.get(name).map(|&i| &files[i]))?;
+        Ok(Self { stored: Stored::Files { files, place, packed } })
     }
 
-    /// The names of all tensors, as the files have them; those of a GGUF file as Transformers has them.
+    /// The names of all tensors, as the files have them, but for those that say what a packed weight's codes mean; those of a
+    /// GGUF file as Transformers has them.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         let (files, gguf) = match &self.stored {
-            Stored::Files { place, .. } => (Some(place.keys().map(String::as_str)), None),
+            Stored::Files { place, packed, .. } => {
+                (Some(place.keys().map(String::as_str).filter(|name| !packed.is_beside(name))), None)
+            }
             Stored::Gguf { places, .. } => (None, Some(places.names())),
         };
         files.into_iter().flatten().chain(gguf.into_iter().flatten())
@@ -82,7 +91,10 @@ impl Checkpoint {
     /// The dtype of a tensor, as safetensors or GGUF names it.
     pub(crate) fn dtype(&self, name: &str) -> Option<String> {
         match &self.stored {
-            Stored::Files { .. } => self.file_of(name)?.dtype(name),
+            Stored::Files { packed, .. } => match packed.format(name) {
+                Some(format) => Some(format.name().to_uppercase()),
+                None => self.file_of(name)?.dtype(name),
+            },
             Stored::Gguf { file, places, .. } => Some(file.tensor(places.in_file(name)?)?.kind.name().to_owned()),
         }
     }
@@ -90,7 +102,11 @@ impl Checkpoint {
     /// How many bytes a tensor takes in its file.
     pub(crate) fn num_bytes(&self, name: &str) -> usize {
         match &self.stored {
-            Stored::Files { .. } => self.file_of(name).map_or(0, |file| file.num_bytes(name)),
+            Stored::Files { packed, .. } => {
+                let bytes = |name: &str| self.file_of(name).map_or(0, |file| file.num_bytes(name));
+                let beside = packed.format(name).map(|_| packed.parts(name));
+                bytes(name) + beside.into_iter().flatten().map(|name| bytes(&name)).sum::<usize>()
+            }
             Stored::Gguf { file, places, .. } => {
                 places.in_file(name).and_then(|name| file.tensor(name)).map_or(0, |info| info.bytes)
             }
@@ -99,24 +115,43 @@ impl Checkpoint {
 
     /// The file of safetensors or of `torch.save` that holds the tensor `name`.
     fn file_of(&self, name: &str) -> Option<&TensorFile> {
-        let Stored::Files { files, place } = &self.stored else { return None };
+        let Stored::Files { files, place, .. } = &self.stored else { return None };
         place.get(name).map(|&i| &files[i])
     }
 
     pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
         match &self.stored {
-            Stored::Files { .. } => self.file_of(name).and_then(|file| file.shape(name)),
+            Stored::Files { packed, .. } => {
+                packed.shape(name).or_else(|| self.file_of(name).and_then(|file| file.shape(name)))
+            }
             Stored::Gguf { file, places, .. } => Some(&file.tensor(places.in_file(name)?)?.shape),
         }
     }
 
-    /// The values of a tensor by its name in the files, in `dtype` or their own. What a GGUF file holds quantised is widened.
+    /// A weight by its name in the files, if it is stored packed in a format that products read. Decoded values are rounded to
+    /// `dtype`.
+    pub(super) fn packed(&self, name: &str, dtype: Option<DType>, device: &Device) -> Result<Option<PackedWeight>> {
+        match &self.stored {
+            Stored::Files { packed, .. } => packed.read(name, |name| self.file_of(name), dtype, device),
+            Stored::Gguf { file, places, dtype: own } => {
+                let Some(&[rows, cols]) = self.shape(name) else { return Ok(None) };
+                let Some((format, blocks)) = places.packed(file, name) else { return Ok(None) };
+                let made = PackedWeight::from_blocks(format, blocks, [rows, cols], dtype.unwrap_or(*own), device);
+                made.map(Some).map_err(|error| file.error(format!("{name}: {error}")))
+            }
+        }
+    }
+
+    /// The values of a tensor by its name in the files, in `dtype` or their own. What is stored packed is decoded.
     pub(super) fn data(&self, name: &str, dtype: Option<DType>) -> Result<TensorData> {
         let missing = || LlamaError::MissingFiles { files: vec![name.into()] };
         if let Stored::Gguf { file, places, dtype: own } = &self.stored {
             let (values, shape) = (places.values(file, name), self.shape(name));
             let (Some(values), Some(shape)) = (values, shape) else { return Err(missing()) };
             return Ok(TensorData::new(values, shape.to_vec()).convert_dtype(dtype.unwrap_or(*own)));
+        }
+        if let Some(packed) = self.packed(name, dtype, &Device::flex())? {
+            return Ok(packed.dense().into_data());
         }
         let file = self.file_of(name).ok_or_else(missing)?;
         Ok(match dtype {

@@ -10,4 +10,4 @@ pub(crate) use checkpoint::Checkpoint;
 #[cfg(feature = "hub")]
 pub(crate) use checkpoint::{BIN, BIN_INDEX, INDEX, SINGLE, shards};
 pub(crate) use fit::fit;
-pub(crate) use save::Weight;
+pub(crate) use save::{NamedWeight, save_tensors};

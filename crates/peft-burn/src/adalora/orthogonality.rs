@@ -65,7 +65,7 @@ mod tests {
     fn orthogonal_factors_cost_nothing_and_have_a_finite_gradient() {
         let config = AdaLoraConfig { init_r: 3, target_r: 2, ..AdaLoraConfig::default() };
         let weight = Tensor::zeros([4, 5], &Device::flex());
-        let mut adalora = AdaLora::init(&config, "q", &weight, &mut TensorRng::new(1, "a")).train();
+        let mut adalora = AdaLora::init(&config, "q", &weight.clone().into(), &mut TensorRng::new(1, "a")).train();
         for (name, mut param) in adalora.params_mut() {
             let eye = |rows: usize, columns: usize| {
                 let values = (0..rows * columns).map(|i| if i / columns == i % columns { 1.0_f32 } else { 0.0 });

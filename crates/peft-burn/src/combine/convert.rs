@@ -101,9 +101,9 @@ fn linear_update(linear: &PeftLinear, name: &str, path: &str, rank: Option<usize
     let (update, error) = match exact {
         Some(update) => (update, 0.0),
         None => {
-            let base = linear.original_weight().detach().inner().cast(DType::F32);
-            let merged =
-                method.merge(linear.weight_made_for(adapter).cast(DType::F32), &linear.weight_made_for(adapter));
+            let base = linear.original_weight().dense().detach().inner().cast(DType::F32);
+            let merged = method
+                .merge(linear.weight_made_for(adapter).dense().cast(DType::F32), &linear.weight_made_for(adapter));
             nearest(merged.detach().inner() - base, rank.or(own_rank), path)?
         }
     };
@@ -132,8 +132,8 @@ fn embedding_update(
     let (update, error) = if lora.norms().is_none() && rank.is_none_or(|rank| own.rank() <= rank) {
         (own, 0.0)
     } else {
-        let base = embedding.original().detach().inner().cast(DType::F32);
-        let merged = lora.merge(base.clone(), &base).detach().inner();
+        let base = embedding.original().dense().detach().inner().cast(DType::F32);
+        let merged = lora.merge(base.clone(), &base.clone().into()).detach().inner();
         let rank = if lora.norms().is_none() { rank.or(Some(own.rank())) } else { rank };
         nearest((merged - base).transpose(), rank, path)?
     };

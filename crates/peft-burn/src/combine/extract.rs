@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Tensor, TensorData};
+use fused_burn::Weight;
 
 use super::new_lora::{NewLayer, add_lora};
 use crate::config::{Bias, TargetModules, TaskType};
@@ -65,7 +66,7 @@ pub fn extract_lora<M: PeftModel>(
         }
         let (LayerRef::Linear(before), LayerRef::Linear(after)) = (before, after) else { continue };
         if old != new {
-            let plain = |weight: Tensor<2>| weight.detach().inner().cast(DType::F32);
+            let plain = |weight: Weight| weight.dense().detach().inner().cast(DType::F32);
             let delta = plain(after.base().weight.val()) - plain(before.original_weight());
             let update = nearest(delta.clone(), rank);
             done.errors.insert(path.clone(), distance(&delta, &update));
@@ -113,8 +114,8 @@ pub fn extract_lora<M: PeftModel>(
 /// A layer's weight, whichever it is.
 fn values(layer: LayerRef<'_>) -> TensorData {
     match layer {
-        LayerRef::Linear(layer) => layer.original_weight().into_data(),
-        LayerRef::Embedding(layer) => layer.original().into_data(),
+        LayerRef::Linear(layer) => layer.original_weight().dense().into_data(),
+        LayerRef::Embedding(layer) => layer.original().dense().into_data(),
         LayerRef::Norm(norm) => norm.original().into_data(),
     }
 }

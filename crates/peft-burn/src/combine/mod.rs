@@ -138,7 +138,7 @@ fn parts<M: PeftModel>(model: &M, name: &str, weight: f64) -> Result<Vec<(String
                 let Some(lora) = adapter.lora.as_ref().filter(|_| adapter.tokens.is_none()) else {
                     return Err(refuse(own_weight(name, "rows", path)));
                 };
-                (Some(lora.low_rank()), lora.norms(), embedding.original().transpose())
+                (Some(lora.low_rank()), lora.norms(), embedding.original().dense().transpose().into())
             }
             LayerRef::Norm(norm) if norm.adapters().get(name).is_some() => {
                 return Err(refuse(own_weight(name, "a weight", path)));

@@ -69,7 +69,7 @@ fn taken_out(linear: &PeftLinear, name: &str, r: usize, scaling: f64) -> Option<
     let adapter = linear.adapters().get(name)?;
     adapter.method.as_ref()?;
     let residual = adapter.weight.as_ref()?.val().detach().inner().cast(DType::F32);
-    let taken = linear.original_weight().detach().inner().cast(DType::F32) - residual;
+    let taken = linear.original_weight().dense().detach().inner().cast(DType::F32) - residual;
     let LowRank { a, b, .. } = LowRank::leading(taken, r).at_rank(r);
     Some(LowRank { a, b: b.div_scalar(scaling), scaling })
 }

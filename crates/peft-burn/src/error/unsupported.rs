@@ -73,6 +73,24 @@ pub enum Unsupported {
         /// The adapters.
         adapters: Vec<String>,
     },
+    /// An initialisation that would change a packed weight.
+    #[error(
+        "init_lora_weights = {init} on a quantised base: it moves a part of the weight into the adapter, and packed weights stay \
+         as they are; load the base dense (quantization none), or choose another initialisation"
+    )]
+    PackedInitialisation {
+        /// PEFT's name of the initialisation.
+        init: String,
+    },
+    /// Training of weights that are packed.
+    #[error(
+        "the weights of {} are quantised, and codes cannot be trained: load the base dense (quantization none), or train an adapter",
+        first(modules)
+    )]
+    PackedTraining {
+        /// The modules.
+        modules: Vec<String>,
+    },
     /// A merge into weights without room for an update: it would be lost in the rounding.
     #[error("merging into quantised weights ({}): dequantise the base first, or keep the adapter apart", modules.join(", "))]
     QuantisedMerge {
@@ -340,4 +358,11 @@ pub enum NotCombined {
         /// The module.
         path: String,
     },
+}
+
+/// Names for a message: the first of many.
+fn first(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
 }

@@ -231,8 +231,8 @@ pub(super) fn is_base(layer: LayerRef<'_>, key: &str, weights: &AdapterWeights) 
 
 fn base_weight(layer: LayerRef<'_>) -> TensorData {
     match layer {
-        LayerRef::Linear(linear) => linear.original_weight().into_data(),
-        LayerRef::Embedding(embedding) => embedding.original().into_data(),
+        LayerRef::Linear(linear) => linear.original_weight().dense().into_data(),
+        LayerRef::Embedding(embedding) => embedding.original().dense().into_data(),
         LayerRef::Norm(norm) => norm.original().into_data(),
     }
 }

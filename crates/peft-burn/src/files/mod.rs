@@ -17,6 +17,7 @@ use crate::random::undrawn;
 use crate::targets::Resolution;
 use crate::tensor_file::{TensorFile, write_tensors};
 
+mod base_note;
 mod config;
 mod fill;
 mod fit;
@@ -51,7 +52,7 @@ pub trait AdapterFiles: PeftModel {
             let (adapter, init) = (name.to_owned(), serde_json::json!(init).to_string());
             return Err(Unsupported::RandomResidual { adapter, init }.into());
         }
-        write(contents, dir.as_ref())
+        write(contents, &base_note::note_of(self), dir.as_ref())
     }
 
     /// As [`Self::save_adapter`], but an adapter that keeps a part of the base (PiSSA, OLoRA) is written as the plain LoRA of
@@ -60,7 +61,8 @@ pub trait AdapterFiles: PeftModel {
     /// # Errors
     /// A name that is not attached, or a file that cannot be written: each file is whole or absent.
     fn save_adapter_as_lora(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
-        write(as_plain_lora(self, name, self.adapter_contents(name)?)?, dir.as_ref())
+        let contents = as_plain_lora(self, name, self.adapter_contents(name)?)?;
+        write(contents, &base_note::note_of(self), dir.as_ref())
     }
 
     /// The contents of an adapter's two files: its configuration, and its tensors in f32.
@@ -143,6 +145,7 @@ fn load_parts<M: PeftModel>(
     let tied = *tied || (!own_vocabularies.is_empty() && tied_pair(model).is_some());
     let mut loaded = model.clone();
     warnings.extend(weights.warnings());
+    warnings.extend(base_note::warning(model, weights.path(), weights.metadata()));
     // Every value comes from the file.
     warnings.extend(undrawn(|| loaded.attach(name, fit.resolution, 0, trainable))?);
     loaded.peft_state_mut().set_config(name, fit.config);
@@ -186,8 +189,12 @@ pub struct AdapterBytes<'a> {
 impl<M: PeftModel> AdapterFiles for M {}
 
 /// Writes the two files of an adapter.
-fn write((config, tensors): (PeftConfig, BTreeMap<String, TensorData>), dir: &Path) -> Result<()> {
+fn write(
+    (config, tensors): (PeftConfig, BTreeMap<String, TensorData>),
+    notes: &[(&str, String)],
+    dir: &Path,
+) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(PeftError::io(dir))?;
-    write_tensors(dir.join(WEIGHTS_NAME), &tensors, &[])?;
+    write_tensors(dir.join(WEIGHTS_NAME), &tensors, notes)?;
     config.save(dir)
 }

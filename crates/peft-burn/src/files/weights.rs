@@ -1,5 +1,6 @@
 //! An adapter's tensors, whichever file they lie in, by the names that PEFT writes.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{DType, TensorData};
@@ -42,6 +43,11 @@ impl AdapterWeights {
             }
         }
         Ok(Self { file, spelling, problems })
+    }
+
+    /// The notes of the file.
+    pub(crate) fn metadata(&self) -> &BTreeMap<String, String> {
+        self.file.metadata()
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -3,7 +3,9 @@
 use burn::module::{Module, Param};
 use burn::nn::Embedding;
 use burn::tensor::{DType, Int, Tensor, TensorData};
+use fused_burn::Weight;
 
+use super::base_param::BaseParam;
 use super::frozen::Frozen;
 use super::named_adapters::{LayerAdapter, NamedAdapters, RowGroup, indices, ungroup};
 use crate::error::Result;
@@ -40,16 +42,16 @@ impl EmbeddingAdapter {
     }
 
     /// Trained rows of `weight`.
-    pub fn tokens(weight: &Tensor<2>, indices: Vec<usize>) -> Self {
+    pub fn tokens(weight: &Weight, indices: Vec<usize>) -> Self {
         let ids = self::indices(indices.iter().map(|&i| i as i32).collect(), &weight.device());
-        let rows = Param::from_tensor(weight.clone().detach().select(0, ids).cast(DType::F32));
+        let rows = Param::from_tensor(weight.select(ids).detach().cast(DType::F32));
         Self { lora: None, tokens: Some(TrainableTokens { rows, indices }), weight: None, tied: false }
     }
 
     /// Trained rows `indices` of a matrix of its own, `[vocab, hidden]`, with another number of rows than the base's.
     pub fn tokens_of_own(weight: Tensor<2>, indices: Vec<usize>) -> Self {
         let own = Param::from_tensor(weight.clone().detach().cast(DType::F32)).set_require_grad(false);
-        Self { weight: Some(own), ..Self::tokens(&weight, indices) }
+        Self { weight: Some(own), ..Self::tokens(&weight.into(), indices) }
     }
 
     /// A trained copy of the whole matrix.
@@ -59,7 +61,7 @@ impl EmbeddingAdapter {
     }
 
     /// The matrix (f32) that `weight` (f32) becomes under this adapter; `base` is the one before any merge.
-    fn fold(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
+    fn fold(&self, weight: Tensor<2>, base: &Weight) -> Tensor<2> {
         let mut weight = self.weight.as_ref().map_or(weight, |w| w.val().cast(DType::F32));
         if let Some(lora) = &self.lora {
             weight = lora.merge(weight, base);
@@ -105,21 +107,16 @@ fn own_name(has_tokens: bool) -> &'static str {
 /// A frozen embedding with any number of named adapters, of which some are active.
 #[derive(Module, Debug)]
 pub struct PeftEmbedding {
-    base: Frozen<Param<Tensor<2>>>,
+    base: Frozen<BaseParam>,
     adapters: NamedAdapters<EmbeddingAdapter>,
-    unmerged: Option<Tensor<2>>,
+    unmerged: Option<Frozen<BaseParam>>,
     slot: usize,
 }
 
 impl PeftEmbedding {
     /// An embedding (`[vocab, hidden]`) without adapters. It is frozen.
-    pub fn new(weight: Tensor<2>) -> Self {
-        Self {
-            base: Frozen::new(Param::from_tensor(weight).set_require_grad(false)),
-            adapters: NamedAdapters::new(),
-            unmerged: None,
-            slot: 0,
-        }
+    pub fn new(weight: impl Into<Weight>) -> Self {
+        Self { base: Frozen::new(BaseParam::new(weight)), adapters: NamedAdapters::new(), unmerged: None, slot: 0 }
     }
 
     /// The embedding with a number of its own in its model, by which served adapters ([`AdapterPack`](crate::AdapterPack)) know
@@ -142,23 +139,24 @@ impl PeftEmbedding {
     /// How many tokens there are: rows of the matrix that is looked up, which an active adapter may bring.
     pub fn num_tokens(&self) -> usize {
         let own = self.adapters.active().find_map(|adapter| adapter.weight.as_ref());
-        own.unwrap_or(&self.base).val().dims()[0]
+        own.map_or_else(|| self.base.val().dims()[0], |own| own.val().dims()[0])
     }
 
     /// The base's matrix (with what is merged into it).
-    pub fn base(&self) -> &Param<Tensor<2>> {
+    pub fn base(&self) -> &BaseParam {
         &self.base
     }
 
     /// The base, to load into.
-    pub fn base_mut(&mut self) -> &mut Param<Tensor<2>> {
+    pub fn base_mut(&mut self) -> &mut BaseParam {
         self.adapters.iter_mut().filter_map(|(_, a)| a.lora.as_mut()).for_each(EmbeddingLora::forget_base);
         self.base.inner_mut()
     }
 
     /// Makes the base trainable and visible to the optimiser, or frozen and hidden.
     pub fn set_base_trainable(&mut self, trainable: bool) {
-        self.base.set_trainable(trainable);
+        self.base.thaw(trainable);
+        self.base.inner_mut().set_trainable(trainable);
     }
 
     /// The rows of `ids` (`[n]`): `[n, hidden]`.
@@ -174,8 +172,9 @@ impl PeftEmbedding {
     }
 
     pub(crate) fn forward_active(&self, ids: Tensor<1, Int>, active: &[&EmbeddingAdapter]) -> Tensor<2> {
-        let weight = active.iter().find_map(|a| a.weight.as_ref()).map_or_else(|| self.base.val(), Param::val);
-        let mut y = weight.select(0, ids.clone());
+        let own = active.iter().find_map(|a| a.weight.as_ref()).map(|own| Weight::Dense(own.val()));
+        let weight = own.unwrap_or_else(|| self.base.val());
+        let mut y = weight.select(ids.clone());
         for adapter in active {
             if let Some(lora) = &adapter.lora {
                 y = lora.apply(y, ids.clone(), &self.original());
@@ -188,22 +187,26 @@ impl PeftEmbedding {
     }
 
     /// The base's matrix before any merge.
-    pub(crate) fn original(&self) -> Tensor<2> {
-        self.unmerged.clone().unwrap_or_else(|| self.base.val())
+    pub(crate) fn original(&self) -> Weight {
+        self.unmerged.as_ref().unwrap_or(&self.base).val()
     }
 
     /// The matrix that a head tied to this embedding multiplies by: the base's (or the one that trained rows bring), with trained
     /// rows in their place, and with all that a tied adapter has.
-    pub fn tied_weight(&self) -> Tensor<2> {
-        let shared = self.adapters.active().filter(|a| a.tied || a.tokens.is_some());
-        shared.fold(self.base.val(), |w, adapter| {
+    pub fn tied_weight(&self) -> Weight {
+        let mut shared = self.adapters.active().filter(|a| a.tied || a.tokens.is_some()).peekable();
+        if shared.peek().is_none() {
+            return self.base.val();
+        }
+        let tied = shared.fold(self.base.val().dense(), |w, adapter| {
             let dtype = w.dtype();
             if adapter.tied {
                 return adapter.fold(w.cast(DType::F32), &self.original()).cast(dtype);
             }
             let w = adapter.weight.as_ref().map_or(w, Param::val).cast(DType::F32);
             adapter.tokens.as_ref().map_or(w.clone(), |tokens| replace_rows(w, tokens)).cast(dtype)
-        })
+        });
+        tied.into()
     }
 
     /// The adapters by name.
@@ -223,7 +226,7 @@ impl PeftEmbedding {
         if found.is_empty() {
             return None;
         }
-        let base = self.base.val().detach();
+        let base = self.base.val().dense().detach();
         let (dtype, original) = (base.dtype(), self.original());
         Some(found.iter().fold(base.cast(DType::F32), |w, a| a.fold(w, &original).detach()).cast(dtype))
     }
@@ -235,7 +238,8 @@ impl PeftEmbedding {
     pub fn merge(&mut self, names: &[String]) -> Result<()> {
         self.adapters.check_unmerged()?;
         if let Some(weight) = self.merged_value(names) {
-            self.unmerged = Some(self.base.replace(weight));
+            self.unmerged = Some(Frozen::new((*self.base).clone()));
+            self.base.inner_mut().set(weight);
         }
         self.adapters.set_merged(names);
         Ok(())
@@ -245,7 +249,7 @@ impl PeftEmbedding {
     pub fn unmerge(&mut self) {
         self.adapters.set_merged(&[]);
         if let Some(weight) = self.unmerged.take() {
-            self.base.replace(weight);
+            self.base.inner_mut().set(weight.val());
         }
     }
 

@@ -1,5 +1,6 @@
 //! Layers with adapters.
 
+mod base_param;
 pub(crate) mod embedding;
 mod frozen;
 pub(crate) mod layer;
@@ -7,6 +8,7 @@ pub(crate) mod linear;
 pub(crate) mod named_adapters;
 pub(crate) mod norm;
 
+pub use base_param::{BaseParam, PackedBase};
 pub use embedding::{EmbeddingAdapter, PeftEmbedding, TrainableTokens};
 pub use frozen::Frozen;
 pub use layer::{LayerMut, LayerRef};

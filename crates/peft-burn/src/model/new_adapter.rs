@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::Param;
 use burn::tensor::{DType, Tensor};
+use fused_burn::Weight;
 
 use crate::config::Bias;
 use crate::error::{PeftError, Result};
@@ -28,7 +29,7 @@ pub(super) struct New<'a> {
 }
 
 impl New<'_> {
-    fn place<'a>(&'a self, path: &'a str, weight: &'a Tensor<2>) -> Place<'a> {
+    fn place<'a>(&'a self, path: &'a str, weight: &'a Weight) -> Place<'a> {
         Place { path, weight, seed: self.seed, shared_pair: self.shared_pair }
     }
 
@@ -57,7 +58,7 @@ impl New<'_> {
     pub fn embedding(&self, path: &str, layer: &PeftEmbedding) -> Result<Option<EmbeddingAdapter>> {
         let weight = layer.base().val().detach();
         if self.saved.iter().any(|p| p == path) {
-            return Ok(Some(EmbeddingAdapter { tied: self.tied, ..EmbeddingAdapter::copy_of(&weight) }));
+            return Ok(Some(EmbeddingAdapter { tied: self.tied, ..EmbeddingAdapter::copy_of(&weight.dense()) }));
         }
         let adapted = self.adapted.iter().any(|p| p == path);
         let lora = adapted.then(|| self.config.init_embedding(&self.place(path, &weight))).flatten();

@@ -16,8 +16,8 @@ pub(crate) fn tied_pair<M: AdaptableModel>(model: &M) -> Option<[ModuleInfo; 2]>
     let weight = |module: &ModuleInfo| {
         let (_, layer) = model.layers().into_iter().find(|(path, _)| *path == module.path)?;
         match layer {
-            LayerRef::Linear(layer) => Some(layer.original_weight().into_data()),
-            LayerRef::Embedding(layer) => Some(layer.original().into_data()),
+            LayerRef::Linear(layer) => Some(layer.original_weight().dense().into_data()),
+            LayerRef::Embedding(layer) => Some(layer.original().dense().into_data()),
             LayerRef::Norm(_) => None,
         }
     };

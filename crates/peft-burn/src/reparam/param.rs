@@ -33,7 +33,7 @@ impl AdaptedParam {
     fn weight(&self, weight: Tensor<2>) -> Tensor<2> {
         let weight = self.adapter.weight.as_ref().map_or(weight, Param::val);
         match &self.adapter.method {
-            Some(method) => method.merge(weight.clone().cast(DType::F32), &weight),
+            Some(method) => method.merge(weight.clone().cast(DType::F32), &weight.into()),
             None => weight,
         }
     }

@@ -11,7 +11,7 @@ impl PeftEmbedding {
     pub fn serve(&self, ids: Tensor<1, Int>, plan: &Plan) -> Tensor<2> {
         let own = |group: &super::PlanGroup| group.pack.as_ref().is_some_and(|p| p.embedding(self.slot()).is_some());
         if !plan.groups().iter().any(own) {
-            return self.base().val().select(0, ids);
+            return self.base().val().select(ids);
         }
         let parts = plan.groups().iter().map(|group| {
             let ids = ids.clone().narrow(0, group.rows.start, group.rows.len());

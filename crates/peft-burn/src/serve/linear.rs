@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::module::Param;
 use burn::tensor::{DType, Tensor};
-use fused_burn::{RowGroup, RowUpdate, scale_rows, update_rows};
+use fused_burn::{RowGroup, RowUpdate, Weight, scale_rows, update_rows};
 
 use super::host::host;
 use super::pack::{Kind, PackedLinear};
@@ -34,13 +34,13 @@ impl<'a> Work<'a> {
     }
 
     /// `x·Wᵀ` of all rows, without a bias, each with the weight and the scale of the input that its adapter has.
-    fn product(&self, x: &Tensor<2>, tied: Option<Tensor<2>>) -> Tensor<2> {
+    fn product(&self, x: &Tensor<2>, tied: Option<Weight>) -> Tensor<2> {
         let base = tied.unwrap_or_else(|| self.layer.base().weight.val());
         let x = self.scaled(x.clone());
         if self.groups.iter().all(|(_, packed)| packed.is_none_or(|packed| packed.weight.is_none())) {
             return linear(x, base, None);
         }
-        let part = |rows: &Range<usize>, weight: &Tensor<2>| {
+        let part = |rows: &Range<usize>, weight: &Weight| {
             linear(x.clone().narrow(0, rows.start, rows.len()), weight.clone(), None)
         };
         let (mut parts, mut shared) = (Vec::new(), 0..0);
@@ -49,7 +49,7 @@ impl<'a> Work<'a> {
                 None => shared.end = rows.end,
                 Some(own) => {
                     parts.extend((!shared.is_empty()).then(|| part(&shared, &base)));
-                    parts.push(part(rows, own));
+                    parts.push(part(rows, &own.clone().into()));
                     shared = rows.end..rows.end;
                 }
             }
@@ -125,7 +125,7 @@ impl PeftLinear {
 
     /// As [`Self::serve_together`], of a head. Adapters may bring heads with other numbers of tokens, so that rows come in
     /// parts of one width each: `[rows, vocab]`. `tied` (`[vocab, hidden]`) is the base's weight, if not its own.
-    pub fn serve_head(&self, x: Tensor<2>, tied: Option<Tensor<2>>, plan: &Plan) -> Vec<(Range<usize>, Tensor<2>)> {
+    pub fn serve_head(&self, x: Tensor<2>, tied: Option<Weight>, plan: &Plan) -> Vec<(Range<usize>, Tensor<2>)> {
         let own = |group: &super::PlanGroup| {
             let weight = group.pack.as_ref().and_then(|pack| pack.linear(self.slot())?.weight.as_ref());
             weight.map_or(self.dims()[1], |weight| weight.dims()[0])
@@ -154,7 +154,7 @@ fn serve<const N: usize>(
     layers: [&PeftLinear; N],
     x: &Tensor<2>,
     plan: &Plan,
-    tied: Option<&Tensor<2>>,
+    tied: Option<&Weight>,
 ) -> [Tensor<2>; N] {
     let work = layers.map(|layer| Work::new(layer, plan));
     let products: [Tensor<2>; N] = std::array::from_fn(|i| match &work[i] {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor};
-use fused_burn::{RowLowRank, RowUpdate};
+use fused_burn::{RowLowRank, RowUpdate, Weight};
 
 use super::host::host;
 use super::pairs::Pairs;
@@ -29,11 +29,11 @@ pub struct Served {
 
 impl Served {
     /// The work of `method`, made for `base`, by its update and DoRA's norms. `None` of a method without an update.
-    pub(crate) fn of_update<M: MethodLayer + ?Sized>(method: &M, base: &Tensor<2>) -> Option<Self> {
+    pub(crate) fn of_update<M: MethodLayer + ?Sized>(method: &M, base: &Weight) -> Option<Self> {
         let Update { low_rank, magnitude } = method.update()?;
         let ([r, inp], [out, _]) = (low_rank.a.dims(), low_rank.b.dims());
         if r * (inp + out) > inp * out {
-            let weight = Some(method.merge(base.clone().cast(DType::F32), base));
+            let weight = Some(method.merge(base.dense().cast(DType::F32), base));
             return Some(Self { weight, ..Self::default() });
         }
         let factor = magnitude.map(|m| m.factor(base, &low_rank.a, &low_rank.b, low_rank.scaling));
@@ -173,7 +173,7 @@ impl AdapterPack {
         bias: Option<Tensor<1>>,
         places: &[usize],
         rows: Tensor<2>,
-        tied: &Tensor<2>,
+        tied: &Weight,
     ) {
         let empty = || PackedLinear {
             weight: None,
@@ -192,7 +192,7 @@ impl AdapterPack {
                 let rows = host(rows);
                 update.replaced = places.iter().copied().zip(rows.chunks(width.max(1)).map(<[f32]>::to_vec)).collect();
             }
-            _ => packed.weight = Some(tied.clone()),
+            _ => packed.weight = Some(tied.dense()),
         }
         self.count();
     }

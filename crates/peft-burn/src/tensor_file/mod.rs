@@ -132,7 +132,7 @@ impl TensorFile {
         };
         let info = self.tensors.get(name).ok_or_else(|| broken(format!("it has no tensor {name}")))?;
         let dtype = info.in_burn.ok_or_else(|| {
-            broken(format!("{name} has dtype {}; supported are f32, f16, bf16, f64, i32, i64", info.dtype))
+            broken(format!("{name} has dtype {}; supported are f32, f16, bf16, f64, i8, u8, i32, i64", info.dtype))
         })?;
         Ok((info, dtype))
     }

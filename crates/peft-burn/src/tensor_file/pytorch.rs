@@ -50,6 +50,8 @@ fn burn_dtype(dtype: Stored) -> Option<DType> {
         Stored::BF16 => DType::BF16,
         Stored::I64 => DType::I64,
         Stored::I32 => DType::I32,
+        Stored::I8 => DType::I8,
+        Stored::U8 => DType::U8,
         _ => return None,
     })
 }

@@ -85,6 +85,8 @@ fn file_dtype(dtype: DType) -> Option<Dtype> {
         DType::BF16 => Dtype::BF16,
         DType::I64 => Dtype::I64,
         DType::I32 => Dtype::I32,
+        DType::I8 => Dtype::I8,
+        DType::U8 => Dtype::U8,
         _ => return None,
     })
 }

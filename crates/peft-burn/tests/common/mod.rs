@@ -56,10 +56,10 @@ impl Classifier {
         for (_, layer) in self.layers() {
             match layer {
                 LayerRef::Linear(l) => {
-                    all.push(l.base().weight.val().into_data());
+                    all.push(l.base().weight.val().dense().into_data());
                     all.extend(l.base().bias.iter().map(|b| b.val().into_data()));
                 }
-                LayerRef::Embedding(e) => all.push(e.base().val().into_data()),
+                LayerRef::Embedding(e) => all.push(e.base().val().dense().into_data()),
                 LayerRef::Norm(norm) => all.push(norm.base().val().into_data()),
                 other => panic!("a kind of layer that this model has not: {other:?}"),
             }

@@ -114,6 +114,7 @@ impl TrainingStep {
             steps: self.steps,
             warmup: self.warmup,
             dtype,
+            quantize: self.dtype.options()?.quantize,
             gradient_checkpointing: self.grad_checkpointing,
             device,
             device_name: self.device.device.to_string(),

@@ -99,7 +99,7 @@ impl BenchServe {
         let model = if self.random {
             Llama::random_on_device(LlamaConfig::from_dir(&dir)?, self.seed, self.dtype.of(&dir)?, &device)
         } else {
-            Llama::from_dir(&dir, self.dtype.dtype.into(), &device)?
+            Llama::load(&dir, &self.dtype.options()?, &device)?.0
         };
         let base = Served::new("base", model, None);
         if let Some(steps) = self.steps {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use llama_burn::{Llama, hub};
+use llama_burn::{Llama, LoadOptions, hub};
 use peft_burn::{AdapterFiles, Combination, MajoritySign, PeftModel, Weighting, add_weighted_adapter};
 use serde::Serialize;
 
@@ -136,7 +136,7 @@ impl Combine {
         self.check()?;
         let device = self.device.open()?;
         let base = hub::resolve(&self.model, None)?;
-        let (mut model, of_base) = Llama::from_dir_with_warnings(base, None, &device)?;
+        let (mut model, of_base) = Llama::load(base, &LoadOptions::default(), &device)?;
         of_base.iter().for_each(output::warn);
         let mut warnings = Vec::new();
         let mut parts = Vec::new();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::FloatDType;
 use clap::{Args, ValueEnum};
-use llama_burn::{Llama, hub, save_lora_gguf};
+use llama_burn::{Llama, LoadOptions, hub, save_lora_gguf};
 use peft_burn::methods::Change;
 use peft_burn::{AdapterFiles, AdapterSummary, PeftConfig, PeftModel, convert_to_lora, extract_lora, rewrite_adapter};
 use serde::Serialize;
@@ -129,7 +129,7 @@ impl Convert {
             let cause = format!("`{}` does not name the model it was trained on", adapter.display());
             return Err(Failure::new(cause, "give it: --model DIR"));
         };
-        let (mut model, mut warnings) = Llama::from_dir_with_warnings(hub::resolve(model, None)?, None, &device)?;
+        let (mut model, mut warnings) = Llama::load(hub::resolve(model, None)?, &LoadOptions::default(), &device)?;
         let mut of_adapter = model.load_adapter(adapter, OLD, false)?;
         of_adapter.sort();
         warnings.extend(of_adapter);
@@ -206,7 +206,7 @@ impl Convert {
         // Clap asks for both.
         let (base, rank) = (self.model.as_deref().unwrap_or_default(), self.rank.unwrap_or_default());
         let load = |model: &str| -> Result<(Llama, Vec<String>)> {
-            Ok(Llama::from_dir_with_warnings(hub::resolve(model, None)?, Some(FloatDType::F32), &device)?)
+            Ok(Llama::load(hub::resolve(model, None)?, &Some(FloatDType::F32).into(), &device)?)
         };
         let ((mut model, mut warnings), (other, more)) = (load(base)?, load(tuned)?);
         warnings.extend(more);

@@ -1,14 +1,15 @@
 //! `peft merge`
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use llama_burn::{GgufType, hub, merge_into, merge_into_gguf};
+use llama_burn::{GgufType, Quantize, hub, merge_into, merge_into_gguf, merge_into_packed};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
-use crate::model_args::{DeviceArgs, check_adapter_dir};
+use crate::model_args::{DeviceArgs, QuantizationArgs, check_adapter_dir};
 use crate::output::{self, quoted};
 
 const EXAMPLE: &str = "\
@@ -37,6 +38,8 @@ pub struct Merge {
     #[arg(long, value_name = "TYPE", value_parser = PossibleValuesParser::new(GgufType::ALL.map(|(name, _)| name)))]
     gguf: Option<String>,
     #[command(flatten)]
+    quantization: QuantizationArgs,
+    #[command(flatten)]
     device: DeviceArgs,
     /// Print one JSON object
     #[arg(long)]
@@ -50,6 +53,9 @@ struct Merged {
     parameters: usize,
     merged_modules: usize,
     untied_head: bool,
+    /// Of each module the share of the update that is left in packed weights.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    survives: BTreeMap<String, f64>,
     warnings: Vec<String>,
 }
 
@@ -59,10 +65,22 @@ impl Merge {
         self.adapter.iter().try_for_each(|adapter| check_adapter_dir(adapter))?;
         let base = hub::resolve(&self.model, None)?;
         let kind = GgufType::ALL.into_iter().find(|(name, _)| self.gguf.as_deref() == Some(name));
-        let report = match (kind, &self.adapter) {
-            (Some((_, kind)), adapter) => merge_into_gguf(&base, adapter.as_deref(), &self.output, kind, &device)?,
-            (None, Some(adapter)) => merge_into(&base, adapter, &self.output, &device)?,
-            (None, None) => return Err(Failure::new("no adapter is named", "give its folder: --adapter DIR")),
+        let (report, survives) = match (kind, self.quantization.asked(Vec::new())?, &self.adapter) {
+            (Some(_), Quantize::To(_), _) => {
+                return Err(Failure::new(
+                    "--gguf and --quantization each say how weights are stored",
+                    "give one of them; --gguf q4_k_m is 4 bits too",
+                ));
+            }
+            (Some((_, kind)), _, adapter) => {
+                (merge_into_gguf(&base, adapter.as_deref(), &self.output, kind, &device)?, BTreeMap::new())
+            }
+            (None, _, None) => return Err(Failure::new("no adapter is named", "give its folder: --adapter DIR")),
+            (None, Quantize::To(how), Some(adapter)) => {
+                let report = merge_into_packed(&base, adapter, &self.output, &how, &device)?;
+                (report.merge, report.survives)
+            }
+            (None, _, Some(adapter)) => (merge_into(&base, adapter, &self.output, &device)?, BTreeMap::new()),
         };
         report.warnings.iter().for_each(output::warn);
         if report.untied && kind.is_none() {
@@ -74,6 +92,7 @@ impl Merge {
                 parameters: report.parameters,
                 merged_modules: report.merged_modules,
                 untied_head: report.untied,
+                survives,
                 warnings: report.warnings,
             });
         }
@@ -81,6 +100,14 @@ impl Merge {
         match report.merged_modules {
             0 => output::line(format_args!("The model is in {place}"))?,
             modules => output::line(format_args!("{modules} modules merged into {place}"))?,
+        }
+        if let Some((least, share)) = survives.iter().min_by(|a, b| a.1.total_cmp(b.1)) {
+            let mean = survives.values().sum::<f64>() / survives.len() as f64;
+            output::line(format_args!(
+                "after rounding {:.0} % of the update is left, least in {least} ({:.0} %)",
+                mean * 100.0,
+                share * 100.0
+            ))?;
         }
         let peft = output::program();
         output::line(format_args!("Try it:\n  {peft} generate --model {} --prompt 'Hello'", quoted(&place)))

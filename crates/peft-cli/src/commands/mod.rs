@@ -10,6 +10,7 @@ mod eval;
 mod generate;
 mod inspect;
 mod merge;
+mod quantize;
 mod quickstart;
 #[cfg(feature = "serve")]
 mod serve;
@@ -27,6 +28,7 @@ pub enum Command {
     Eval(eval::Eval),
     Generate(generate::Generate),
     Merge(merge::Merge),
+    Quantize(quantize::Quantize),
     Convert(convert::Convert),
     Combine(combine::Combine),
     Inspect(inspect::Inspect),
@@ -45,6 +47,7 @@ impl Command {
             Self::Eval(command) => command.run(),
             Self::Generate(command) => command.run(),
             Self::Merge(command) => command.run(),
+            Self::Quantize(command) => command.run(),
             Self::Convert(command) => command.run(),
             Self::Combine(command) => command.run(),
             Self::Inspect(command) => command.run(),

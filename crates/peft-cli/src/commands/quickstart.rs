@@ -8,7 +8,7 @@ use clap::builder::PossibleValuesParser;
 use llama_burn::Tokenizer;
 use peft_burn::PeftConfig;
 use peft_learner::base::Base;
-use peft_learner::config::{AdapterSource, DataConfig, LoadDtype, ModelConfig, RunConfig, TrainingConfig};
+use peft_learner::config::{AdapterSource, DataConfig, ModelConfig, RunConfig, TrainingConfig};
 use peft_learner::data::Example;
 use peft_learner::evaluate::{Answer, answer, evaluate, exact_match};
 use peft_learner::from_config::ConfiguredRun;
@@ -110,10 +110,9 @@ impl Quickstart {
         Ok(RunConfig {
             output: output.to_owned(),
             seed: 42,
-            model: ModelConfig {
-                path: self.model.clone().unwrap_or_else(|| output.join("base").to_string_lossy().into_owned()),
-                dtype: LoadDtype::default(),
-            },
+            model: ModelConfig::new(
+                self.model.clone().unwrap_or_else(|| output.join("base").to_string_lossy().into_owned()),
+            ),
             adapter: AdapterSource::Config(preset.config.to_user_json()),
             data: DataConfig {
                 max_length: 128,
@@ -133,7 +132,7 @@ impl Quickstart {
     }
 
     fn train(&self, config: &RunConfig, existing: Existing, device: &Device) -> Result {
-        let base = Base::load(&config.model.path, config.model.dtype.into(), device)?;
+        let base = Base::load(&config.model.path, config.model.load_options(), device)?;
         let valid = config.output.join("data").join(VALID);
         let (examples, _) = base.examples(valid, config.data.max_length)?;
         output::note("how the model does before:");

@@ -104,7 +104,7 @@ impl Serve {
                 "leave them out for the usual sizes",
             ));
         }
-        let base = Base::load(&self.model, self.dtype.dtype.into(), &self.device.open()?)?;
+        let base = Base::load(&self.model, self.dtype.options()?, &self.device.open()?)?;
         let folder_name = base.dir.file_name().map(|name| name.to_string_lossy().into_owned());
         let given = (!self.model.contains("..") && !self.model.starts_with(['/', '.'])).then(|| self.model.clone());
         let is_dir = std::path::Path::new(&self.model).is_dir();

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::{Device, FloatDType};
+use llama_burn::Quantize;
 
 use super::method::BenchMethod;
 
@@ -27,6 +28,8 @@ pub struct BenchConfig {
     pub warmup: usize,
     /// The base's dtype.
     pub dtype: FloatDType,
+    /// Whether the base's weights are packed.
+    pub quantize: Quantize,
     /// Whether decoder layers run again in backward instead of keeping what it needs.
     pub gradient_checkpointing: bool,
     /// The device it runs on.

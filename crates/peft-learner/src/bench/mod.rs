@@ -11,7 +11,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
-use llama_burn::{Llama, LlamaConfig};
+use llama_burn::{Llama, LlamaConfig, LoadOptions};
 use peft_burn::adalora::{keep_gradients, orthogonal_regularization, update_and_allocate};
 use peft_burn::{PeftError, PeftModel};
 
@@ -45,7 +45,7 @@ pub fn run(config: &BenchConfig) -> Result<BenchReport, BenchError> {
     let prunes = adapter.as_ref().is_some_and(|adapter| adapter.prunes());
     model.set_gradient_checkpointing(config.gradient_checkpointing);
     if config.method == BenchMethod::Full {
-        model.set_base_trainable(true);
+        model.set_base_trainable(true)?;
     }
     let training = config.method != BenchMethod::BaseForward;
     let trainable = match config.method {
@@ -97,10 +97,11 @@ pub fn run(config: &BenchConfig) -> Result<BenchReport, BenchError> {
 }
 
 fn load(config: &BenchConfig) -> Result<Llama, BenchError> {
+    let options = LoadOptions::from(Some(config.dtype)).with_quantize(config.quantize.clone());
     Ok(if config.random {
-        Llama::random_on_device(LlamaConfig::from_dir(&config.model)?, 0, config.dtype, &config.device)
+        Llama::random_packed(LlamaConfig::from_dir(&config.model)?, 0, config.dtype, &config.quantize, &config.device)
     } else {
-        Llama::from_dir(&config.model, Some(config.dtype), &config.device)?
+        Llama::load(&config.model, &options, &config.device)?.0
     })
 }
 

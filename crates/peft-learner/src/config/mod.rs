@@ -15,7 +15,8 @@ use toml::Table;
 use crate::error::{LearnerError, Problems, Result};
 pub use adapter::AdapterSource;
 pub use data::DataConfig;
-pub use llama_burn::{Dtype, LoadDtype};
+pub use llama_burn::{Dtype, LoadDtype, QuantizationKind};
+use llama_burn::{LoadOptions, Quantize};
 use peft_burn::reader::{Reader, Section};
 pub use training::{LrSchedulerType, TrainingConfig};
 
@@ -104,13 +105,40 @@ pub struct ModelConfig {
     pub path: String,
     /// The dtype of the frozen weights; adapters stay f32.
     pub dtype: LoadDtype,
+    /// The format that the weights of projections are packed in while they are loaded; without one they are as they are stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<QuantizationKind>,
+    /// Whether the scales of a 4-bit format are quantised too.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub double_quantization: bool,
+    /// Modules that stay dense beside the head.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skip_modules: Vec<String>,
 }
 
 impl ModelConfig {
     fn read(mut section: Section<'_>) -> Self {
-        let config = Self { path: section.required("path"), dtype: section.or("dtype", LoadDtype::default()) };
+        let config = Self {
+            path: section.required("path"),
+            dtype: section.or("dtype", LoadDtype::default()),
+            quantization: section.or("quantization", None),
+            double_quantization: section.or("double_quantization", false),
+            skip_modules: section.or("skip_modules", Vec::new()),
+        };
         section.finish();
         config
+    }
+
+    /// The model at `path`, its weights in f32.
+    pub fn new(path: impl Into<String>) -> Self {
+        let (quantization, skip_modules) = (None, Vec::new());
+        Self { path: path.into(), dtype: LoadDtype::default(), quantization, double_quantization: false, skip_modules }
+    }
+
+    /// How the weights are loaded.
+    pub fn load_options(&self) -> LoadOptions {
+        let quantize = Quantize::asked(self.quantization, self.double_quantization, self.skip_modules.clone());
+        LoadOptions::from(Option::from(self.dtype)).with_quantize(quantize)
     }
 }
 

@@ -1,11 +1,19 @@
 //! Values that have the right type but cannot be run.
 
-use super::{RunConfig, TrainingConfig};
+use super::{QuantizationKind, RunConfig, TrainingConfig};
 use crate::error::Problems;
 
 /// Adds every impossible value of `config` to `problems`.
 pub(super) fn validate(config: &RunConfig, problems: &mut Problems) {
-    let RunConfig { data, training, .. } = config;
+    let RunConfig { data, training, model, .. } = config;
+    if model.double_quantization && !model.quantization.is_some_and(|kind| kind.is_four_bit()) {
+        problems.push(
+            "`model.double_quantization` is for `model.quantization` nf4 or fp4; set one of them, or leave it out",
+        );
+    }
+    if !model.skip_modules.is_empty() && matches!(model.quantization, None | Some(QuantizationKind::None)) {
+        problems.push("`model.skip_modules` has no meaning without `model.quantization`; set it, or leave it out");
+    }
     // One token alone predicts nothing.
     require(problems, data.max_length >= 2, "data.max_length", "at least 2 tokens", &data.max_length);
     // In a program 0 means none, or all.

@@ -42,7 +42,7 @@ pub fn batch_loss<M: CausalModel>(model: &M, batch: &Batch) -> Tensor<1> {
 /// same pass as the loss. With an adapter on `lm_head` the logits are composed instead, and kept for backward.
 pub fn cross_entropy<M: CausalModel>(model: &M, hidden: Tensor<2>, targets: Tensor<1, Int>, scale: f64) -> Tensor<1> {
     match model.head_weight() {
-        Some(weight) => fused(hidden, weight, targets, scale, model.logit_rule()),
+        Some(weight) => fused(hidden, weight.dense(), targets, scale, model.logit_rule()),
         None => composed(model, hidden, targets, scale),
     }
 }

@@ -5,6 +5,7 @@ use std::arch::x86_64::{
     __m256, _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps,
     _mm256_unpacklo_ps,
 };
+use std::cell::RefCell;
 
 use half::bf16;
 
@@ -39,15 +40,65 @@ pub(super) unsafe fn right(b: Mat<'_>, alpha: f32, out: &mut [f32]) {
                     |v| widen(v) * alpha,
                 );
             }
+            Values::Packed(view, start) => DECODED.with_borrow_mut(|values| {
+                let layout = runs(b, start, values, 0.0, |at, out| view.decode(at, out));
+                panels(
+                    layout,
+                    values,
+                    out,
+                    #[inline(always)]
+                    |v| v * alpha,
+                );
+            }),
         }
     }
+}
+
+thread_local! {
+    static DECODED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static HALVES: RefCell<Vec<bf16>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Decodes a packed factor into `values`, run by run of values that follow each other, by `decode` from a position on.
+fn runs<T: Copy>(b: Mat<'_>, start: usize, values: &mut Vec<T>, zero: T, decode: impl Fn(usize, &mut [T])) -> Layout {
+    let by_rows = b.col_stride == 1;
+    let (runs, length, stride) = if by_rows { (b.rows, b.cols, b.row_stride) } else { (b.cols, b.rows, b.col_stride) };
+    if values.len() < runs * length {
+        values.resize(runs * length, zero);
+    }
+    if stride == length {
+        decode(start, &mut values[..runs * length]);
+    } else {
+        for (run, out) in values.chunks_mut(length.max(1)).take(runs).enumerate() {
+            decode(start + run * stride, out);
+        }
+    }
+    let (row_stride, col_stride) = if by_rows { (length, 1) } else { (1, length) };
+    Layout { rows: b.rows, cols: b.cols, row_stride, col_stride }
 }
 
 /// As [`right`] for bf16 that stays bf16: two rows share one, pair by pair, and a last single one is paired with zeros.
 ///
 /// # Safety
 /// The processor must have AVX-512, and with it AVX2 and FMA.
-pub(super) unsafe fn right_pairs(b: Mat<'_>, values: &[bf16], out: &mut [f32]) {
+pub(super) unsafe fn right_pairs(b: Mat<'_>, out: &mut [f32]) {
+    // SAFETY: the caller's.
+    unsafe {
+        match b.values {
+            Values::Half(values) => half_pairs(b, values, out),
+            Values::Packed(view, start) => HALVES.with_borrow_mut(|values| {
+                let layout = runs(b, start, values, bf16::ZERO, |at, out| view.decode_half(at, out));
+                let Layout { row_stride, col_stride, .. } = layout;
+                half_pairs(Mat { row_stride, col_stride, ..b }, values, out);
+            }),
+            Values::Single(_) => unreachable!("only bf16 is multiplied in pairs"),
+        }
+    }
+}
+
+/// # Safety
+/// As [`right_pairs`].
+unsafe fn half_pairs(b: Mat<'_>, values: &[bf16], out: &mut [f32]) {
     let depth = b.rows.div_ceil(2);
     // Neighbours along the inner dimension that are neighbours in memory are a pair as they lie.
     if b.row_stride == 1 && b.rows.is_multiple_of(2) && b.col_stride.is_multiple_of(2) {
@@ -192,6 +243,14 @@ pub(super) unsafe fn left(a: Mat<'_>, out: &mut [f32]) {
                 |v| v,
             ),
             Values::Half(values) => rows(a, values, a.cols, out, widen),
+            Values::Packed(..) => rows(
+                a,
+                &a.single(),
+                a.cols,
+                out,
+                #[inline(always)]
+                |v| v,
+            ),
         }
     }
 }
@@ -218,6 +277,7 @@ pub(super) unsafe fn left_pairs(a: Mat<'_>, out: &mut [f32]) {
                 #[inline(always)]
                 |v| v,
             ),
+            Values::Packed(..) => rows(a, &a.single(), 2 * depth, halves, narrow),
         }
     }
 }

@@ -106,11 +106,13 @@ fn groups<'a>(products: &[Product<'a>], bf16: bool) -> Vec<Vec<Part<'a>>> {
     let mut groups: Vec<Vec<Part<'a>>> = Vec::new();
     let mut room = 0;
     for &product in products {
-        let half = |m: Mat<'_>| matches!(m.values, Values::Half(_));
+        let half = |m: Mat<'_>| m.is_half();
         let pairs = bf16 && half(product.b) && (half(product.a) || product.round) && product.alpha == 1.0;
         let inner = product.a.cols;
         let most = if pairs { 2 * DEPTH } else { DEPTH };
-        let step = inner.div_ceil(inner.div_ceil(most).max(1)).next_multiple_of(8);
+        // Blocks of codes stay whole where they can.
+        let unit = if matches!(product.b.values, Values::Packed(..)) { 64 } else { 8 };
+        let step = inner.div_ceil(inner.div_ceil(most).max(1)).next_multiple_of(unit);
         for from in (0..inner).step_by(step.max(1)) {
             let part = Part { product, from, depth: step.min(inner - from), pairs };
             if part.places() > room || groups.is_empty() {
@@ -173,7 +175,7 @@ unsafe fn write_group(
                     }
                     continue;
                 }
-                Values::Half(values) if part.pairs => copy::right_pairs(b, values, copied),
+                _ if part.pairs => copy::right_pairs(b, copied),
                 _ => copy::right(b, product.alpha, copied),
             }
         }
@@ -253,7 +255,7 @@ fn in_place(a: Mat<'_>, part: &Part<'_>) -> Option<(*const f32, usize)> {
             let aligned = values.as_ptr().cast::<f32>().is_aligned();
             (whole && aligned).then_some((values.as_ptr().cast(), a.row_stride / 2))
         }
-        Values::Half(_) => None,
+        Values::Half(_) | Values::Packed(..) => None,
     }
 }
 

@@ -31,7 +31,7 @@ impl LinearAdapter {
         Self {
             method: None,
             bias: base.bias.as_ref().map(|b| Param::from_tensor(b.val().detach().cast(DType::F32))),
-            weight: Some(Param::from_tensor(base.weight.val().detach().cast(DType::F32))),
+            weight: Some(Param::from_tensor(base.weight.val().dense().detach().cast(DType::F32))),
         }
     }
 }

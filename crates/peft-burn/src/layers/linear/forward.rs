@@ -2,6 +2,7 @@
 
 use burn::module::Param;
 use burn::tensor::{DType, Tensor};
+use fused_burn::Weight;
 
 use super::adapter::LinearAdapter;
 use super::layer::PeftLinear;
@@ -47,7 +48,7 @@ impl PeftLinear {
     }
 
     /// As [`Self::forward`], with `tied` (`[out, in]`) as the base's weight: a head that shares the embedding's.
-    pub fn forward_with(&self, x: Tensor<2>, tied: Option<Tensor<2>>) -> Tensor<2> {
+    pub fn forward_with(&self, x: Tensor<2>, tied: Option<Weight>) -> Tensor<2> {
         self.forward_reusing(x, Known { tied, ..Known::default() })
     }
 
@@ -60,7 +61,7 @@ impl PeftLinear {
             let weight = tied.unwrap_or_else(|| self.base.weight.val());
             return linear(x, weight, self.base.bias.as_ref().map(Param::val));
         }
-        let weight = active.iter().find_map(|a| a.weight.as_ref()).map(Param::val);
+        let weight = active.iter().find_map(|a| a.weight.as_ref()).map(|own| Weight::Dense(own.val()));
         let weight = weight.or(tied).unwrap_or_else(|| self.base.weight.val());
         let bias = active.iter().find_map(|a| a.bias.as_ref()).or(self.base.bias.as_ref()).map(Param::val);
         let methods: Vec<_> =
@@ -95,12 +96,7 @@ impl PeftLinear {
     }
 
     /// As [`Self::forward_with`], each group of rows with its own adapter. The base's product is one for all of them.
-    fn forward_groups(
-        &self,
-        x: Tensor<2>,
-        tied: Option<Tensor<2>>,
-        groups: &[RowGroup<'_, LinearAdapter>],
-    ) -> Tensor<2> {
+    fn forward_groups(&self, x: Tensor<2>, tied: Option<Weight>, groups: &[RowGroup<'_, LinearAdapter>]) -> Tensor<2> {
         let (dtype, device) = (x.dtype(), x.device());
         let inputs: Vec<_> = groups.iter().map(|g| x.clone().select(0, indices(g.rows.clone(), &device))).collect();
         let scaled = |(group, x): (&RowGroup<'_, LinearAdapter>, &Tensor<2>)| match group.method() {
@@ -122,7 +118,10 @@ impl PeftLinear {
                     done += group.rows.len();
                     shared.clone().narrow(0, done - group.rows.len(), group.rows.len())
                 }
-                (weight, _) => linear(base_input, weight.unwrap_or(&self.base.weight).val(), None),
+                (weight, _) => {
+                    let weight = weight.map_or_else(|| self.base.weight.val(), |own| own.val().into());
+                    linear(base_input, weight, None)
+                }
             }
             .cast(DType::F32);
             let own_bias = group.adapter.and_then(|a| a.bias.as_ref());
@@ -141,7 +140,7 @@ impl PeftLinear {
 #[derive(Default)]
 struct Known<'a> {
     /// The base's weight (`[out, in]`), if not its own.
-    tied: Option<Tensor<2>>,
+    tied: Option<Weight>,
     /// VeRA's `x·Aᵀ`.
     low: Option<&'a Tensor<2>>,
     /// x is times (IA)³'s vector already.
@@ -159,10 +158,10 @@ impl<'a> RowGroup<'a, LinearAdapter> {
 }
 
 /// `x·Wᵀ + b` for x `[n, in]`, W `[out, in]`, computed in the weight's dtype and returned in x's.
-pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+pub(crate) fn linear(x: Tensor<2>, weight: Weight, bias: Option<Tensor<1>>) -> Tensor<2> {
     let dtype = x.dtype();
     let x = if weight.dtype() == dtype { x } else { x.cast(weight.dtype()) };
-    let y = add_bias(fused_burn::linear(x, weight), bias);
+    let y = add_bias(fused_burn::base_linear(x, weight), bias);
     if y.dtype() == dtype { y } else { y.cast(dtype) }
 }
 

@@ -3,9 +3,11 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::Tensor;
+use fused_burn::Weight;
 
 use super::adapter::LinearAdapter;
 use super::projection::Projection;
+use crate::layers::base_param::BaseParam;
 use crate::layers::frozen::Frozen;
 use crate::layers::named_adapters::NamedAdapters;
 use crate::methods::Method;
@@ -13,7 +15,7 @@ use crate::methods::Method;
 /// The base's values from before a merge, kept so that unmerging gives them back to the bit.
 #[derive(Module, Debug)]
 pub(super) struct Unmerged {
-    pub weight: Tensor<2>,
+    pub weight: Frozen<BaseParam>,
     pub bias: Option<Tensor<1>>,
     pub had_bias: bool,
 }
@@ -29,8 +31,8 @@ pub struct PeftLinear {
 
 impl PeftLinear {
     /// A layer without adapters. Its parameters are frozen.
-    pub fn new(weight: Tensor<2>, bias: Option<Tensor<1>>) -> Self {
-        let weight = Param::from_tensor(weight).set_require_grad(false);
+    pub fn new(weight: impl Into<Weight>, bias: Option<Tensor<1>>) -> Self {
+        let weight = BaseParam::new(weight);
         let bias = bias.map(|b| Param::from_tensor(b).set_require_grad(false));
         let base = Frozen::new(Projection { weight, bias });
         Self { base, adapters: NamedAdapters::new(), unmerged: None, slot: 0 }
@@ -68,13 +70,13 @@ impl PeftLinear {
     pub fn set_base_trainable(&mut self, trainable: bool) {
         self.base.thaw(trainable);
         let base = self.base.inner_mut();
-        base.weight = base.weight.clone().set_require_grad(trainable);
+        base.weight.set_trainable(trainable);
         base.bias = base.bias.take().map(|b| b.set_require_grad(trainable));
     }
 
     /// The weight (`[out, in]`) with which the layer is one plain product, if it is one: no method is active, and
     /// the rows of a batch do not differ.
-    pub fn plain_weight(&self) -> Option<Tensor<2>> {
+    pub fn plain_weight(&self) -> Option<Weight> {
         if self.adapters.is_by_row() {
             return None;
         }
@@ -83,7 +85,7 @@ impl PeftLinear {
             if adapter.method.is_some() {
                 return None;
             }
-            weight = weight.or_else(|| adapter.weight.as_ref().map(Param::val));
+            weight = weight.or_else(|| adapter.weight.as_ref().map(|own| Weight::Dense(own.val())));
         }
         Some(weight.unwrap_or_else(|| self.base.weight.val()))
     }

@@ -2,21 +2,23 @@
 
 use burn::module::Param;
 use burn::tensor::{DType, Tensor};
+use fused_burn::Weight;
 
 use super::adapter::LinearAdapter;
 use super::layer::{PeftLinear, Unmerged};
 use crate::error::Result;
+use crate::layers::frozen::Frozen;
 use crate::layers::named_adapters::NamedAdapters;
 
 impl PeftLinear {
     /// The weight that an adapter was made for: the base's before any merge, or the residual that it came with.
-    pub(crate) fn weight_made_for(&self, adapter: &LinearAdapter) -> Tensor<2> {
-        adapter.weight.as_ref().map_or_else(|| self.original_weight(), Param::val)
+    pub(crate) fn weight_made_for(&self, adapter: &LinearAdapter) -> Weight {
+        adapter.weight.as_ref().map_or_else(|| self.original_weight(), |own| Weight::Dense(own.val()))
     }
 
     /// The base's weight before any merge.
-    pub(crate) fn original_weight(&self) -> Tensor<2> {
-        self.unmerged.as_ref().map_or_else(|| self.base.weight.val(), |original| original.weight.clone())
+    pub(crate) fn original_weight(&self) -> Weight {
+        self.unmerged.as_ref().map_or(&self.base.weight, |original| &original.weight).val()
     }
 
     /// The bias that an adapter finds: the one it trains, or the base's before any merge.
@@ -37,7 +39,8 @@ impl PeftLinear {
         }
         let base = &self.base;
         let dtype = base.weight.val().dtype();
-        let weight = found.iter().find_map(|a| a.weight.as_ref()).unwrap_or(&base.weight).val();
+        let own = found.iter().find_map(|a| a.weight.as_ref()).map(Param::val);
+        let weight = own.unwrap_or_else(|| base.weight.val().dense());
         let bias = found.iter().find_map(|a| a.bias.as_ref()).or(base.bias.as_ref()).map(Param::val);
         let mut weight = weight.detach().cast(DType::F32);
         let mut bias = bias.map(|b| b.detach().cast(DType::F32));
@@ -58,11 +61,11 @@ impl PeftLinear {
         if let Some((weight, bias)) = self.merged_values(names) {
             let base = self.base.inner_mut();
             self.unmerged = Some(Unmerged {
-                weight: base.weight.val(),
+                weight: Frozen::new(base.weight.clone()),
                 bias: base.bias.as_ref().map(Param::val),
                 had_bias: base.bias.is_some(),
             });
-            base.weight = base.weight.clone().map(|_| weight);
+            base.weight.set(weight);
             base.bias = match (base.bias.take(), bias) {
                 (Some(old), Some(new)) => Some(old.map(|_| new)),
                 (None, Some(new)) => Some(Param::from_tensor(new).set_require_grad(false)),
@@ -78,7 +81,7 @@ impl PeftLinear {
         self.adapters.set_merged(&[]);
         if let Some(Unmerged { weight, bias, had_bias }) = self.unmerged.take() {
             let base = self.base.inner_mut();
-            base.weight = base.weight.clone().map(|_| weight);
+            base.weight.set(weight.val());
             base.bias = if had_bias {
                 match (base.bias.take(), bias) {
                     (Some(old), Some(bias)) => Some(old.map(|_| bias)),

@@ -3,11 +3,13 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
+use crate::layers::base_param::BaseParam;
+
 /// Weight `[out, in]`, as Hugging Face stores it, and bias `[out]`.
 #[derive(Module, Debug)]
 pub struct Projection {
     /// `[out, in]`.
-    pub weight: Param<Tensor<2>>,
+    pub weight: BaseParam,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
 }

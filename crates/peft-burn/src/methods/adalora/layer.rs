@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor, TensorData};
-use fused_burn::can_join;
+use fused_burn::{Weight, can_join};
 
 use super::config::AdaLoraConfig;
 use super::importance::Importance;
@@ -45,7 +45,7 @@ pub struct AdaLora {
 impl AdaLora {
     /// Makes the adapter for `weight` (`[out, in]`) at `path`. Triplets that the configuration's `rank_pattern` has
     /// pruned are left out; none may be left.
-    pub fn init(config: &AdaLoraConfig, path: &str, weight: &Tensor<2>, rng: &mut TensorRng) -> Self {
+    pub fn init(config: &AdaLoraConfig, path: &str, weight: &Weight, rng: &mut TensorRng) -> Self {
         let ([out, inp], device) = (weight.dims(), weight.device());
         let init_r = config.init_r;
         let kept = config.mask_for(path);
@@ -126,7 +126,7 @@ impl MethodLayer for AdaLora {
         ]
     }
 
-    fn apply(&self, product: Tensor<2>, x: Tensor<2>, _: &Tensor<2>, _: Option<&Tensor<2>>) -> Tensor<2> {
+    fn apply(&self, product: Tensor<2>, x: Tensor<2>, _: &Weight, _: Option<&Tensor<2>>) -> Tensor<2> {
         if self.rank() == 0 {
             return product;
         }
@@ -138,8 +138,8 @@ impl MethodLayer for AdaLora {
     fn project(
         &self,
         x: &Tensor<2>,
-        weight: &Tensor<2>,
-        _: &Tensor<2>,
+        weight: &Weight,
+        _: &Weight,
         _: Option<&Tensor<2>>,
         rounded: bool,
     ) -> Option<Tensor<2>> {
@@ -151,7 +151,7 @@ impl MethodLayer for AdaLora {
         joined.then(|| lora_linear(x.clone(), weight.clone(), a, b, self.scaling, rounded))
     }
 
-    fn merge(&self, weight: Tensor<2>, _: &Tensor<2>) -> Tensor<2> {
+    fn merge(&self, weight: Tensor<2>, _: &Weight) -> Tensor<2> {
         if self.rank() == 0 {
             return weight;
         }
@@ -215,7 +215,7 @@ mod tests {
             rank_pattern: kept.map(|k| BTreeMap::from([("q.lora_E".to_owned(), k)])),
             ..AdaLoraConfig::default()
         };
-        AdaLora::init(&config, "q", &Tensor::zeros([4, 5], &Device::flex()), &mut TensorRng::new(1, "a"))
+        AdaLora::init(&config, "q", &Tensor::zeros([4, 5], &Device::flex()).into(), &mut TensorRng::new(1, "a"))
     }
 
     #[test]
@@ -225,8 +225,8 @@ mod tests {
         for kept in [None, Some(vec![true, false, true]), Some(vec![false; 3])] {
             let adalora = adalora(kept);
             let base = Tensor::zeros([4, 5], &device);
-            let merged = x.clone().matmul(adalora.merge(base.clone(), &base).transpose());
-            let direct = adalora.apply(Tensor::zeros([2, 4], &device), x.clone(), &base, None);
+            let merged = x.clone().matmul(adalora.merge(base.clone(), &base.clone().into()).transpose());
+            let direct = adalora.apply(Tensor::zeros([2, 4], &device), x.clone(), &base.clone().into(), None);
             direct.into_data().assert_approx_eq::<f32>(&merged.into_data(), Tolerance::absolute(1e-5));
             assert!((adalora.scaling - 8.0 / 3.00001).abs() < 1e-9);
         }

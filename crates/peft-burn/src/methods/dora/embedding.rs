@@ -2,6 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Int, Tensor};
+use fused_burn::Weight;
 
 use super::magnitude::Magnitude;
 use crate::low_rank::LowRank;
@@ -24,18 +25,18 @@ pub struct EmbeddingLora {
 
 impl EmbeddingLora {
     /// The adapter for `weight` (`[vocab, hidden]`): A = 0, B ~ N(0, 1), as PEFT begins.
-    pub(crate) fn init(weight: &Tensor<2>, r: usize, scaling: f64, dora: bool, rng: &mut TensorRng) -> Self {
+    pub(crate) fn init(weight: &Weight, r: usize, scaling: f64, dora: bool, rng: &mut TensorRng) -> Self {
         let ([vocab, hidden], device) = (weight.dims(), weight.device());
         let lora_a = from_vec(vec![0.0; r * vocab], [r, vocab], &device);
         let lora_b = from_vec(rng.normal(hidden * r, 1.0), [hidden, r], &device);
-        let base = weight.clone().transpose();
+        let base = weight.dense().transpose().into();
         let magnitude = dora.then(|| Magnitude::new(&base, &lora_a.val(), &lora_b.val(), scaling));
         Self { lora_a, lora_b, magnitude, scaling }
     }
 
     /// The adapted rows `y` (`[n, hidden]`) that were looked up for `ids`. `base` is the matrix `[vocab, hidden]` before
     /// any merge.
-    pub(crate) fn apply(&self, y: Tensor<2>, ids: Tensor<1, Int>, base: &Tensor<2>) -> Tensor<2> {
+    pub(crate) fn apply(&self, y: Tensor<2>, ids: Tensor<1, Int>, base: &Weight) -> Tensor<2> {
         let dtype = y.dtype();
         let low = self.lora_a.val().select(1, ids).transpose();
         let update = low.matmul(self.lora_b.val().transpose()).mul_scalar(self.scaling);
@@ -43,7 +44,7 @@ impl EmbeddingLora {
     }
 
     /// The matrix `[vocab, hidden]` (f32) with the update folded in.
-    pub(crate) fn merge(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
+    pub(crate) fn merge(&self, weight: Tensor<2>, base: &Weight) -> Tensor<2> {
         let update = self.lora_b.val().matmul(self.lora_a.val()).transpose().mul_scalar(self.scaling);
         self.scale(weight + update, base)
     }
@@ -64,9 +65,9 @@ impl EmbeddingLora {
         self.magnitude.as_ref()
     }
 
-    fn scale(&self, rows: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
+    fn scale(&self, rows: Tensor<2>, base: &Weight) -> Tensor<2> {
         let Some(magnitude) = &self.magnitude else { return rows };
-        let base = base.clone().transpose();
+        let base = base.dense().transpose().into();
         let (a, b) = (self.lora_a.val(), self.lora_b.val());
         rows * magnitude.factor(&base, &a, &b, self.scaling).unsqueeze()
     }

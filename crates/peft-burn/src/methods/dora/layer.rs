@@ -6,7 +6,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
-use fused_burn::scale_columns;
+use fused_burn::{Weight, base_linear, scale_columns};
 
 use super::magnitude::Magnitude;
 use super::op::dora_linear;
@@ -29,9 +29,10 @@ impl Dora {
     ///
     /// # Errors
     /// As [`Lora::init`].
-    pub fn init(spec: &LoraSpec, weight: &Tensor<2>, rng: &mut TensorRng) -> Result<(Self, Option<Tensor<2>>)> {
+    pub fn init(spec: &LoraSpec, weight: &Weight, rng: &mut TensorRng) -> Result<(Self, Option<Tensor<2>>)> {
         let (lora, residual) = Lora::init(spec, weight, rng)?;
-        let base = residual.as_ref().unwrap_or(weight);
+        let residual_weight = residual.clone().map(Weight::Dense);
+        let base = residual_weight.as_ref().unwrap_or(weight);
         let magnitude = Magnitude::new(base, &lora.lora_a.val(), &lora.lora_b.val(), lora.scaling);
         Ok((Self { lora, magnitude }, residual))
     }
@@ -47,7 +48,7 @@ impl Dora {
     }
 
     /// c = m / ‖W + s·B·A‖ for W = `base` (`[out, in]`): `[out]`. Only m has a gradient.
-    pub fn factor(&self, base: &Tensor<2>) -> Tensor<1> {
+    pub fn factor(&self, base: &Weight) -> Tensor<1> {
         self.magnitude.factor(base, &self.lora.lora_a.val(), &self.lora.lora_b.val(), self.lora.scaling)
     }
 }
@@ -67,22 +68,22 @@ impl MethodLayer for Dora {
     }
 
     /// With dropout PEFT computes the correction from the base weight and the dropped input, and so does this.
-    fn apply(&self, product: Tensor<2>, x: Tensor<2>, base: &Tensor<2>, _: Option<&Tensor<2>>) -> Tensor<2> {
+    fn apply(&self, product: Tensor<2>, x: Tensor<2>, base: &Weight, _: Option<&Tensor<2>>) -> Tensor<2> {
         let c = self.factor(base);
         let p = self.lora.dropout;
         if p == 0.0 || !self.lora.lora_a.val().is_require_grad() {
             return scale_columns(product + self.lora.low_rank(x), c);
         }
         let x = dropout(x, p, true);
-        let dropped = x.clone().cast(base.dtype()).matmul(base.clone().transpose()).cast(DType::F32);
+        let dropped = base_linear(x.clone().cast(base.dtype()), base.clone()).cast(DType::F32);
         product + scale_columns(dropped.clone() + self.lora.low_rank(x), c) - dropped
     }
 
     fn project(
         &self,
         x: &Tensor<2>,
-        weight: &Tensor<2>,
-        base: &Tensor<2>,
+        weight: &Weight,
+        base: &Weight,
         _: Option<&Tensor<2>>,
         rounded: bool,
     ) -> Option<Tensor<2>> {
@@ -90,7 +91,7 @@ impl MethodLayer for Dora {
         Some(dora_linear(x.clone(), weight.clone(), factors, self.factor(base), self.lora.scaling, rounded))
     }
 
-    fn merge(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2> {
+    fn merge(&self, weight: Tensor<2>, base: &Weight) -> Tensor<2> {
         (weight + self.lora.delta()) * self.factor(base).unsqueeze_dim(1)
     }
 
@@ -123,7 +124,7 @@ mod tests {
 
     fn dora(weight: &Tensor<2>, init: InitLoraWeights, dropout: f64) -> (Dora, Option<Tensor<2>>) {
         let spec = LoraSpec { r: 2, scaling: 1.5, dropout, bias: false, init };
-        Dora::init(&spec, weight, &mut TensorRng::new(1, "d")).unwrap()
+        Dora::init(&spec, &weight.clone().into(), &mut TensorRng::new(1, "d")).unwrap()
     }
 
     #[test]
@@ -133,7 +134,10 @@ mod tests {
         for init in [InitLoraWeights::Default, InitLoraWeights::Pissa] {
             let (dora, residual) = dora(&w, init, 0.0);
             let base = residual.unwrap_or_else(|| w.clone());
-            close(dora.apply(x.clone().matmul(base.clone().transpose()), x.clone(), &base, None), plain.clone());
+            close(
+                dora.apply(x.clone().matmul(base.clone().transpose()), x.clone(), &base.clone().into(), None),
+                plain.clone(),
+            );
         }
     }
 
@@ -142,13 +146,13 @@ mod tests {
         let w = Tensor::<2>::cat(vec![matrix(4, 7, 1), Tensor::zeros([1, 7], &Device::flex())], 0);
         let (dora, _) = dora(&w, InitLoraWeights::Default, 0.0);
         let (dora, x) = (dora.train(), matrix(3, 7, 2));
-        let y = dora.apply(x.clone().matmul(w.clone().transpose()), x, &w, None);
+        let y = dora.apply(x.clone().matmul(w.clone().transpose()), x, &w.clone().into(), None);
         assert!(y.clone().is_finite().all().into_scalar::<bool>());
         let grads = y.powi_scalar(2).sum().backward();
         let (m, b) = (dora.magnitude().val(), dora.lora.lora_b.val());
         assert!(m.grad(&grads).unwrap().is_finite().all().into_scalar::<bool>());
         assert!(b.grad(&grads).unwrap().is_finite().all().into_scalar::<bool>());
-        let merged = dora.valid().merge(w.clone(), &w);
+        let merged = dora.valid().merge(w.clone(), &w.clone().into());
         assert!(merged.is_finite().all().into_scalar::<bool>());
     }
 
@@ -156,7 +160,7 @@ mod tests {
     fn the_norm_follows_new_values() {
         let w = matrix(5, 7, 1);
         let (mut dora, _) = dora(&w, InitLoraWeights::Default, 0.0);
-        let before = dora.factor(&w);
+        let before = dora.factor(&w.clone().into());
         for (name, mut param) in dora.params_mut() {
             if name == "lora_B.weight" {
                 param.set(matrix(5, 2, 9).into_data());
@@ -164,8 +168,8 @@ mod tests {
         }
         let dense = (w.clone() + dora.lora.delta()).powi_scalar(2).sum_dim(1).sqrt().squeeze_dim::<1>(1);
         let expected = dora.magnitude().val() / dense;
-        close(dora.factor(&w).unsqueeze(), expected.unsqueeze());
-        assert!((dora.factor(&w) - before).abs().max().into_scalar::<f32>() > 1e-2);
+        close(dora.factor(&w.clone().into()).unsqueeze(), expected.unsqueeze());
+        assert!((dora.factor(&w.clone().into()) - before).abs().max().into_scalar::<f32>() > 1e-2);
     }
 
     #[test]
@@ -173,12 +177,12 @@ mod tests {
         let (w, x) = (matrix(5, 7, 1), matrix(3, 7, 2));
         let (dora, _) = dora(&w, InitLoraWeights::Random, 0.5);
         let product = x.clone().matmul(w.clone().transpose());
-        let evaluated = dora.apply(product.clone(), x.clone(), &w, None);
+        let evaluated = dora.apply(product.clone(), x.clone(), &w.clone().into(), None);
         let training = dora.clone().train();
         // With c = 1 the correction is the low-rank update alone, whatever was dropped.
         let zero = Tensor::zeros([3, 7], &Device::flex());
-        close(training.apply(product.clone(), zero, &w, None).inner(), product.clone());
-        let dropped = training.apply(product, x, &w, None).inner();
+        close(training.apply(product.clone(), zero, &w.clone().into(), None).inner(), product.clone());
+        let dropped = training.apply(product, x, &w.clone().into(), None).inner();
         assert!((dropped - evaluated).abs().max().into_scalar::<f32>() > 1e-3);
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use fused_burn::{RowUpdate, can_join, scale_columns, scaled_linear};
+use fused_burn::{RowUpdate, Weight, can_join, scale_columns, scaled_linear};
 
 use crate::methods::traits::{MethodLayer, Scale};
 use crate::param::{ParamMut, ParamRef, from_vec};
@@ -19,7 +19,7 @@ pub struct Ia3 {
 
 impl Ia3 {
     /// Makes the adapter for `weight` (`[out, in]`). `ones`: l begins as the identity, else as N(0, 1).
-    pub fn init(weight: &Tensor<2>, feedforward: bool, ones: bool, rng: &mut TensorRng) -> Self {
+    pub fn init(weight: &Weight, feedforward: bool, ones: bool, rng: &mut TensorRng) -> Self {
         let [out, inp] = weight.dims();
         let shape = if feedforward { [1, inp] } else { [out, 1] };
         let n = shape[0] * shape[1];
@@ -63,15 +63,15 @@ impl MethodLayer for Ia3 {
         Some(Scale { of_input: self.feedforward, values: &self.ia3_l })
     }
 
-    fn apply(&self, product: Tensor<2>, _: Tensor<2>, _: &Tensor<2>, _: Option<&Tensor<2>>) -> Tensor<2> {
+    fn apply(&self, product: Tensor<2>, _: Tensor<2>, _: &Weight, _: Option<&Tensor<2>>) -> Tensor<2> {
         self.scale_output(product)
     }
 
     fn project(
         &self,
         x: &Tensor<2>,
-        weight: &Tensor<2>,
-        _: &Tensor<2>,
+        weight: &Weight,
+        _: &Weight,
         _: Option<&Tensor<2>>,
         rounded: bool,
     ) -> Option<Tensor<2>> {
@@ -79,7 +79,7 @@ impl MethodLayer for Ia3 {
         joined.then(|| scaled_linear(x.clone(), weight.clone(), self.vector(), rounded))
     }
 
-    fn merge(&self, weight: Tensor<2>, _: &Tensor<2>) -> Tensor<2> {
+    fn merge(&self, weight: Tensor<2>, _: &Weight) -> Tensor<2> {
         weight * self.ia3_l.val()
     }
 
@@ -87,7 +87,7 @@ impl MethodLayer for Ia3 {
         self.feedforward.then(|| self.vector())
     }
 
-    fn serve(&self, _: &Tensor<2>, _: &Pairs) -> Option<Served> {
+    fn serve(&self, _: &Weight, _: &Pairs) -> Option<Served> {
         let vector = host(self.vector());
         Some(if self.feedforward {
             Served { input: vector, ..Served::default() }
@@ -117,11 +117,11 @@ mod tests {
         let [w, x] = [[4, 6], [3, 6]].map(|s| from_vec(rng.normal(s[0] * s[1], 1.0), s, &device).val());
         let bias = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0], &device);
         for feedforward in [true, false] {
-            let ia3 = Ia3::init(&w, feedforward, false, &mut rng);
+            let ia3 = Ia3::init(&w.clone().into(), feedforward, false, &mut rng);
             assert_eq!(ia3.ia3_l.val().dims(), if feedforward { [1, 6] } else { [4, 1] });
             let scaled_bias = ia3.scale_bias(bias.clone());
             let y = ia3.scale_output(ia3.scale_input(x.clone()).matmul(w.clone().transpose()));
-            let merged = x.clone().matmul(ia3.merge(w.clone(), &w).transpose());
+            let merged = x.clone().matmul(ia3.merge(w.clone(), &w.clone().into()).transpose());
             let with_bias = ia3.scale_output(x.clone().matmul(w.clone().transpose()) + bias.clone().unsqueeze());
             y.clone().into_data().assert_approx_eq::<f32>(&merged.into_data(), Tolerance::absolute(1e-5));
             if !feedforward {
@@ -129,7 +129,7 @@ mod tests {
                 y.into_data().assert_approx_eq::<f32>(&with_bias.into_data(), Tolerance::absolute(1e-5));
             }
         }
-        let identity = Ia3::init(&w, false, true, &mut rng);
-        assert_eq!(identity.merge(w.clone(), &w).into_data(), w.into_data());
+        let identity = Ia3::init(&w.clone().into(), false, true, &mut rng);
+        assert_eq!(identity.merge(w.clone(), &w.clone().into()).into_data(), w.into_data());
     }
 }

@@ -7,7 +7,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Distribution, Tensor};
-use fused_burn::can_join;
+use fused_burn::{Weight, can_join};
 
 use crate::low_rank::LowRank;
 use crate::methods::lora::op::lora_linear;
@@ -37,7 +37,7 @@ pub struct LoHa {
 impl LoHa {
     /// Makes the adapter for `weight` (`[out, in]`). `zero`: B₂ begins as zero, and the update with it; the other matrices
     /// are uniform in ±1/√columns, as PEFT begins.
-    pub fn init(weight: &Tensor<2>, r: usize, scaling: f64, zero: bool, rng: &mut TensorRng) -> Self {
+    pub fn init(weight: &Weight, r: usize, scaling: f64, zero: bool, rng: &mut TensorRng) -> Self {
         let ([out, inp], device) = (weight.dims(), weight.device());
         let mut uniform = |rows: usize, columns: usize| {
             let values = rng.uniform(rows * columns, 1.0 / (columns as f32).sqrt());
@@ -119,7 +119,7 @@ impl MethodLayer for LoHa {
         ]
     }
 
-    fn apply(&self, product: Tensor<2>, x: Tensor<2>, _: &Tensor<2>, _: Option<&Tensor<2>>) -> Tensor<2> {
+    fn apply(&self, product: Tensor<2>, x: Tensor<2>, _: &Weight, _: Option<&Tensor<2>>) -> Tensor<2> {
         let update = if self.is_cheaper_in_factors() {
             let [a, b] = self.factors();
             x.matmul(a.transpose()).mul_scalar(self.scaling).matmul(b.transpose())
@@ -132,8 +132,8 @@ impl MethodLayer for LoHa {
     fn project(
         &self,
         x: &Tensor<2>,
-        weight: &Tensor<2>,
-        _: &Tensor<2>,
+        weight: &Weight,
+        _: &Weight,
         _: Option<&Tensor<2>>,
         rounded: bool,
     ) -> Option<Tensor<2>> {
@@ -145,7 +145,7 @@ impl MethodLayer for LoHa {
         joined.then(|| lora_linear(x.clone(), weight.clone(), a, b, self.scaling, rounded))
     }
 
-    fn merge(&self, weight: Tensor<2>, _: &Tensor<2>) -> Tensor<2> {
+    fn merge(&self, weight: Tensor<2>, _: &Weight) -> Tensor<2> {
         weight + self.delta()
     }
 
@@ -172,7 +172,7 @@ mod tests {
     const SIZES: [[usize; 3]; 2] = [[24, 20, 2], [6, 5, 4]];
 
     fn loha([out, inp, r]: [usize; 3], zero: bool) -> LoHa {
-        LoHa::init(&Tensor::zeros([out, inp], &Device::flex()), r, 1.5, zero, &mut TensorRng::new(1, "h"))
+        LoHa::init(&Tensor::zeros([out, inp], &Device::flex()).into(), r, 1.5, zero, &mut TensorRng::new(1, "h"))
     }
 
     #[test]
@@ -183,8 +183,8 @@ mod tests {
             assert_eq!(loha.is_cheaper_in_factors(), in_factors);
             let x = from_vec(TensorRng::new(2, "x").normal(3 * inp, 1.0), [3, inp], &device).val();
             let base = Tensor::zeros([out, inp], &device);
-            let direct = x.clone().matmul(loha.merge(base.clone(), &base).transpose());
-            close(loha.apply(Tensor::zeros([3, out], &device), x, &base, None), direct);
+            let direct = x.clone().matmul(loha.merge(base.clone(), &base.clone().into()).transpose());
+            close(loha.apply(Tensor::zeros([3, out], &device), x, &base.clone().into(), None), direct);
             close(loha.update().unwrap().low_rank.delta(), loha.delta());
         }
     }
@@ -199,7 +199,8 @@ mod tests {
     fn whole_outputs_or_all_of_it_drop_in_training_only() {
         let (device, [out, inp, r]) = (Device::flex(), SIZES[0]);
         let (x, base) = (Tensor::ones([2, inp], &device), Tensor::zeros([out, inp], &device));
-        let apply = |loha: &LoHa| loha.apply(Tensor::zeros([2, out], &device), x.clone(), &base, None).inner();
+        let apply =
+            |loha: &LoHa| loha.apply(Tensor::zeros([2, out], &device), x.clone(), &base.clone().into(), None).inner();
         let mut loha = loha([out, inp, r], false);
         let whole = apply(&loha);
         loha.rank_dropout = 0.5;

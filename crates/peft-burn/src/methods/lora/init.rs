@@ -1,6 +1,7 @@
 //! How LoRA's A and B begin: PEFT's `init_lora_weights`.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use fused_burn::Weight;
 
 use crate::config::InitLoraWeights;
 use crate::error::{Result, Unsupported};
@@ -23,7 +24,7 @@ pub struct LoraSpec {
 }
 
 /// A (`[r, in]`) and B (`[out, r]`) for `weight` (`[out, in]`).
-pub(super) fn draw(spec: &LoraSpec, weight: &Tensor<2>, rng: &mut TensorRng) -> Result<(Tensor<2>, Tensor<2>)> {
+pub(super) fn draw(spec: &LoraSpec, weight: &Weight, rng: &mut TensorRng) -> Result<(Tensor<2>, Tensor<2>)> {
     let device = weight.device();
     let [out, inp] = weight.dims();
     let r = spec.r;
@@ -53,7 +54,7 @@ pub(super) fn draw(spec: &LoraSpec, weight: &Tensor<2>, rng: &mut TensorRng) -> 
 /// A = √(S/s)·Vᵀ and B = U·√(S/s) of the leading `r` singular triplets: exact, or by `n` subspace iterations
 /// (`pissa_niter_n`; Halko et al. 2011), which is faster for a large weight.
 fn pissa(
-    weight: &Tensor<2>,
+    weight: &Weight,
     r: usize,
     scaling: f64,
     n: Option<usize>,
@@ -61,7 +62,7 @@ fn pissa(
 ) -> Result<(Tensor<2>, Tensor<2>)> {
     let [out, inp] = weight.dims();
     check_rank("pissa", r, out.min(inp))?;
-    let weight = weight.clone().detach().cast(DType::F32);
+    let weight = weight.dense().detach().cast(DType::F32);
     let (u, s, vt) = match n {
         None => svd(weight),
         Some(n) => {
@@ -82,10 +83,10 @@ fn pissa(
 }
 
 /// A = R\[:r\] and B = Q\[:, :r\] of W = Q·R.
-fn olora(weight: &Tensor<2>, r: usize) -> Result<(Tensor<2>, Tensor<2>)> {
+fn olora(weight: &Weight, r: usize) -> Result<(Tensor<2>, Tensor<2>)> {
     let [out, inp] = weight.dims();
     check_rank("olora", r, out.min(inp))?;
-    let (q, upper) = burn::linalg::qr(weight.clone().detach().cast(DType::F32), true);
+    let (q, upper) = burn::linalg::qr(weight.dense().detach().cast(DType::F32), true);
     Ok((upper.slice([0..r, 0..inp]), q.slice([0..out, 0..r])))
 }
 

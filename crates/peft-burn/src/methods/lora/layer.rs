@@ -5,11 +5,11 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
-use fused_burn::can_join;
+use fused_burn::{Weight, can_join};
 
 use super::init::{self, LoraSpec};
 use super::op::lora_linear;
-use crate::error::Result;
+use crate::error::{Result, Unsupported};
 use crate::low_rank::LowRank;
 use crate::methods::dropout::dropout;
 use crate::methods::traits::{MethodLayer, Update};
@@ -37,12 +37,15 @@ impl Lora {
     ///
     /// # Errors
     /// A rank that the initialisation cannot have: above the matrix's for PiSSA and OLoRA, odd for orthogonal.
-    pub fn init(spec: &LoraSpec, weight: &Tensor<2>, rng: &mut TensorRng) -> Result<(Self, Option<Tensor<2>>)> {
+    pub fn init(spec: &LoraSpec, weight: &Weight, rng: &mut TensorRng) -> Result<(Self, Option<Tensor<2>>)> {
         let device = weight.device();
         let out = weight.dims()[0];
+        if weight.is_packed() && spec.init.changes_base_weight() {
+            return Err(Unsupported::PackedInitialisation { init: serde_json::json!(spec.init).to_string() }.into());
+        }
         let (a, b) = init::draw(spec, weight, rng)?;
         let residual = spec.init.changes_base_weight().then(|| {
-            let w = weight.clone().cast(DType::F32);
+            let w = weight.dense().cast(DType::F32);
             (w - b.clone().matmul(a.clone()).mul_scalar(spec.scaling)).cast(weight.dtype())
         });
         let bias_b = spec.bias.then(|| from_vec(vec![0.0; out], [out], &device));
@@ -73,7 +76,7 @@ impl Lora {
     }
 
     /// A and B where the update is nothing else, and one operation with `x·Wᵀ`.
-    pub(crate) fn plain_factors(&self, x: &Tensor<2>, weight: &Tensor<2>) -> Option<[Tensor<2>; 2]> {
+    pub(crate) fn plain_factors(&self, x: &Tensor<2>, weight: &Weight) -> Option<[Tensor<2>; 2]> {
         let (a, b) = (self.lora_a.val(), self.lora_b.val());
         let dropout = self.dropout > 0.0 && a.is_require_grad();
         (!dropout && self.bias_b.is_none() && can_join(x, weight, &[&a, &b])).then_some([a, b])
@@ -108,15 +111,15 @@ impl MethodLayer for Lora {
         all
     }
 
-    fn apply(&self, product: Tensor<2>, x: Tensor<2>, _: &Tensor<2>, _: Option<&Tensor<2>>) -> Tensor<2> {
+    fn apply(&self, product: Tensor<2>, x: Tensor<2>, _: &Weight, _: Option<&Tensor<2>>) -> Tensor<2> {
         product + self.update_of(x)
     }
 
     fn project(
         &self,
         x: &Tensor<2>,
-        weight: &Tensor<2>,
-        _: &Tensor<2>,
+        weight: &Weight,
+        _: &Weight,
         _: Option<&Tensor<2>>,
         rounded: bool,
     ) -> Option<Tensor<2>> {
@@ -124,7 +127,7 @@ impl MethodLayer for Lora {
         Some(lora_linear(x.clone(), weight.clone(), a, b, self.scaling, rounded))
     }
 
-    fn merge(&self, weight: Tensor<2>, _: &Tensor<2>) -> Tensor<2> {
+    fn merge(&self, weight: Tensor<2>, _: &Weight) -> Tensor<2> {
         weight + self.delta()
     }
 
@@ -171,11 +174,13 @@ mod tests {
     fn the_update_is_zero_at_the_start_and_equals_the_delta_later() {
         let w = weight(6, 10);
         for init in [InitLoraWeights::Default, InitLoraWeights::Gaussian, InitLoraWeights::Orthogonal] {
-            let (lora, residual) = Lora::init(&spec(init.clone()), &w, &mut TensorRng::new(1, "l")).unwrap();
+            let (lora, residual) =
+                Lora::init(&spec(init.clone()), &w.clone().into(), &mut TensorRng::new(1, "l")).unwrap();
             assert!(residual.is_none());
             assert!(lora.delta().abs().max().into_scalar::<f32>() < 1e-6, "{init:?}");
         }
-        let (lora, _) = Lora::init(&spec(InitLoraWeights::Random), &w, &mut TensorRng::new(1, "l")).unwrap();
+        let (lora, _) =
+            Lora::init(&spec(InitLoraWeights::Random), &w.clone().into(), &mut TensorRng::new(1, "l")).unwrap();
         let x = weight(3, 10);
         let direct = x.clone().matmul(lora.delta().transpose());
         lora.update_of(x).into_data().assert_approx_eq::<f32>(&direct.into_data(), Tolerance::absolute(1e-6));
@@ -186,7 +191,8 @@ mod tests {
         for (out, inp) in [(6, 10), (10, 6), (8, 8)] {
             let w = weight(out, inp);
             for init in [InitLoraWeights::Pissa, InitLoraWeights::PissaNiter(4), InitLoraWeights::Olora] {
-                let (lora, residual) = Lora::init(&spec(init.clone()), &w, &mut TensorRng::new(1, "l")).unwrap();
+                let (lora, residual) =
+                    Lora::init(&spec(init.clone()), &w.clone().into(), &mut TensorRng::new(1, "l")).unwrap();
                 let sum = residual.unwrap() + lora.delta();
                 sum.into_data().assert_approx_eq::<f32>(&w.to_data(), Tolerance::absolute(1e-5));
                 assert!(lora.delta().abs().max().into_scalar::<f32>() > 0.1);
@@ -197,8 +203,8 @@ mod tests {
     #[test]
     fn impossible_ranks_are_errors() {
         let w = weight(3, 3);
-        assert!(Lora::init(&spec(InitLoraWeights::Pissa), &w, &mut TensorRng::new(1, "l")).is_err());
+        assert!(Lora::init(&spec(InitLoraWeights::Pissa), &w.clone().into(), &mut TensorRng::new(1, "l")).is_err());
         let odd = LoraSpec { r: 3, ..spec(InitLoraWeights::Orthogonal) };
-        assert!(Lora::init(&odd, &w, &mut TensorRng::new(1, "l")).is_err());
+        assert!(Lora::init(&odd, &w.clone().into(), &mut TensorRng::new(1, "l")).is_err());
     }
 }

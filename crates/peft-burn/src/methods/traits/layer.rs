@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use burn::module::{Param, ParamId};
 use burn::tensor::Tensor;
+use fused_burn::Weight;
 
 use crate::low_rank::LowRank;
 use crate::methods::adalora::Importance;
@@ -49,15 +50,15 @@ pub trait MethodLayer: Debug {
 
     /// The adapted `product` (`x·Wᵀ` and what earlier adapters made of it, `[n, out]`); all in f32. `base` is the weight
     /// that the adapter was made for, `low` what [`Self::project_input`] gives for x, if it is known.
-    fn apply(&self, product: Tensor<2>, x: Tensor<2>, base: &Tensor<2>, low: Option<&Tensor<2>>) -> Tensor<2>;
+    fn apply(&self, product: Tensor<2>, x: Tensor<2>, base: &Weight, low: Option<&Tensor<2>>) -> Tensor<2>;
 
     /// `x·Wᵀ` with the method's contribution as one operation, where there is one for it; `base` and `low` as for
     /// [`Self::apply`]. It may be in x's dtype if `rounded`, else it is in f32.
     fn project(
         &self,
         x: &Tensor<2>,
-        weight: &Tensor<2>,
-        base: &Tensor<2>,
+        weight: &Weight,
+        base: &Weight,
         low: Option<&Tensor<2>>,
         rounded: bool,
     ) -> Option<Tensor<2>> {
@@ -66,7 +67,7 @@ pub trait MethodLayer: Debug {
     }
 
     /// The weight (f32) with the adapter folded in; `base` as for [`Self::apply`].
-    fn merge(&self, weight: Tensor<2>, base: &Tensor<2>) -> Tensor<2>;
+    fn merge(&self, weight: Tensor<2>, base: &Weight) -> Tensor<2>;
 
     /// The vector (`[in]`) that the input of everything before this adapter is times, the base included.
     fn input_scale(&self) -> Option<Tensor<1>> {
@@ -109,7 +110,7 @@ pub trait MethodLayer: Debug {
 
     /// The work of the adapter on a row of a layer whose weight is `base`, for serving on the CPU; without the bias. `None`
     /// where [`Self::apply`] is to be called instead.
-    fn serve(&self, base: &Tensor<2>, pairs: &Pairs) -> Option<Served> {
+    fn serve(&self, base: &Weight, pairs: &Pairs) -> Option<Served> {
         let _ = pairs;
         Served::of_update(self, base)
     }

@@ -1,6 +1,7 @@
 //! How a configuration makes a method's adapters.
 
 use burn::tensor::Tensor;
+use fused_burn::Weight;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -16,7 +17,7 @@ pub struct Place<'a> {
     /// The layer's path.
     pub path: &'a str,
     /// The layer's weight: `[out, in]`, of an embedding `[vocab, hidden]`.
-    pub weight: &'a Tensor<2>,
+    pub weight: &'a Weight,
     /// The seed of its random numbers, with the path.
     pub seed: u64,
     /// The pair that layers share, of methods that have one.

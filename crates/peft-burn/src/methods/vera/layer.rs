@@ -6,7 +6,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
-use fused_burn::{RowShared, RowUpdate, can_join, linear, scale_columns};
+use fused_burn::{RowShared, RowUpdate, Weight, can_join, linear, scale_columns};
 
 use super::op::{VeraVectors, vera_linear};
 use super::projection::VeraProjection;
@@ -35,7 +35,7 @@ impl Vera {
     /// λ_d ~ N(0, 1).
     pub fn init(
         projection: VeraProjection,
-        weight: &Tensor<2>,
+        weight: &Weight,
         d_initial: Option<f64>,
         dropout: f64,
         rng: &mut TensorRng,
@@ -101,15 +101,15 @@ impl MethodLayer for Vera {
         ]
     }
 
-    fn apply(&self, product: Tensor<2>, x: Tensor<2>, _: &Tensor<2>, low: Option<&Tensor<2>>) -> Tensor<2> {
+    fn apply(&self, product: Tensor<2>, x: Tensor<2>, _: &Weight, low: Option<&Tensor<2>>) -> Tensor<2> {
         product + self.expand(low.cloned().unwrap_or_else(|| self.project_input(x)))
     }
 
     fn project(
         &self,
         x: &Tensor<2>,
-        weight: &Tensor<2>,
-        _: &Tensor<2>,
+        weight: &Weight,
+        _: &Weight,
         low: Option<&Tensor<2>>,
         rounded: bool,
     ) -> Option<Tensor<2>> {
@@ -122,7 +122,7 @@ impl MethodLayer for Vera {
         Some(vera_linear(x.clone(), weight.clone(), low, b, vectors, rounded))
     }
 
-    fn merge(&self, weight: Tensor<2>, _: &Tensor<2>) -> Tensor<2> {
+    fn merge(&self, weight: Tensor<2>, _: &Weight) -> Tensor<2> {
         weight + self.delta()
     }
 
@@ -136,7 +136,7 @@ impl MethodLayer for Vera {
         linear(dropout(x, self.dropout, self.training()), self.a())
     }
 
-    fn serve(&self, _: &Tensor<2>, pairs: &Pairs) -> Option<Served> {
+    fn serve(&self, _: &Weight, pairs: &Pairs) -> Option<Served> {
         let [d, b] = [&self.lambda_d, &self.lambda_b].map(|vector| host(vector.val()));
         let shared = Some(RowShared { pair: pairs.of(&self.projection), d, b });
         Some(Served { update: RowUpdate { shared, ..RowUpdate::default() }, ..Served::default() })
@@ -164,7 +164,7 @@ mod tests {
 
     fn vera(out: usize, inp: usize, projection: &VeraProjection) -> Vera {
         let weight = Tensor::zeros([out, inp], &Device::flex());
-        Vera::init(projection.clone(), &weight, None, 0.0, &mut TensorRng::new(1, "v"))
+        Vera::init(projection.clone(), &weight.into(), None, 0.0, &mut TensorRng::new(1, "v"))
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
-use fused_burn::{ColumnOps, cast};
+use fused_burn::{BaseWeight, ColumnOps, cast};
 
 use crate::methods::lora::op::LoraOps;
 
 pub(super) fn dora_linear<B: LoraOps + ColumnOps>(
     x: FloatTensor<B>,
-    weight: FloatTensor<B>,
+    weight: BaseWeight<B>,
     a: FloatTensor<B>,
     b: FloatTensor<B>,
     c: FloatTensor<B>,

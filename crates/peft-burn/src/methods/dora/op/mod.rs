@@ -9,7 +9,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Dispatch, backend_extension};
 use burn::tensor::Tensor;
-use fused_burn::{ScaledProjectionOps, Scaling};
+use fused_burn::{BaseWeight, ScaledProjectionOps, Scaling, Weight};
 
 use crate::methods::lora::op::{LoraOps, LoraState};
 
@@ -28,7 +28,7 @@ pub trait DoraOps: LoraOps + ScaledProjectionOps {
     #[allow(clippy::too_many_arguments)]
     fn dora_linear(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        #[extension_type] weight: BaseWeight<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         c: FloatTensor<Self>,
@@ -45,7 +45,7 @@ impl DoraOps for burn::backend::Cube {}
 impl<B: DoraOps, C: CheckpointStrategy> DoraOps for Autodiff<B, C> {
     fn dora_linear(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: BaseWeight<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         c: FloatTensor<Self>,
@@ -91,7 +91,7 @@ impl<B: DoraOps> Backward<B, 4> for DoraBackward {
 /// `c ∘ (x·Wᵀ + s·(x·Aᵀ)·Bᵀ)`: [`lora_linear`](crate::methods::lora::op::lora_linear) with its columns scaled by c (`[out]`, of A's dtype).
 pub fn dora_linear(
     x: Tensor<2>,
-    weight: Tensor<2>,
+    weight: impl Into<Weight>,
     [a, b]: [Tensor<2>; 2],
     c: Tensor<1>,
     scale: f64,
@@ -99,7 +99,7 @@ pub fn dora_linear(
 ) -> Tensor<2> {
     let (y, _, _) = <Dispatch as DoraOps>::dora_linear(
         x.into_dispatch(),
-        weight.into_dispatch(),
+        weight.into().into_base(),
         a.into_dispatch(),
         b.into_dispatch(),
         c.into_dispatch(),

@@ -2,11 +2,11 @@
 
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
-use fused_burn::{ProjectionOps, cast};
+use fused_burn::{BaseWeight, BaseWeightOps, ProjectionOps, cast};
 
-pub(super) fn lora_linear<B: ProjectionOps>(
+pub(super) fn lora_linear<B: BaseWeightOps>(
     x: FloatTensor<B>,
-    weight: FloatTensor<B>,
+    weight: BaseWeight<B>,
     a: FloatTensor<B>,
     b: FloatTensor<B>,
     scale: f32,
@@ -16,7 +16,7 @@ pub(super) fn lora_linear<B: ProjectionOps>(
     let dtype = if rounded { x.dtype() } else { precise };
     let low = B::project(cast::<B>(x.clone(), precise), a);
     let update = B::project(B::float_mul_scalar(low.clone(), scale.into()), b);
-    let product = cast::<B>(B::project(x, weight), precise);
+    let product = cast::<B>(B::base_project(x, weight), precise);
     (cast::<B>(B::float_add(product, update), dtype), low)
 }
 
@@ -34,13 +34,13 @@ pub(super) fn lora_factors_backward<B: ProjectionOps>(
     (a_grad, b_grad, low_grad)
 }
 
-pub(super) fn lora_input_backward<B: ProjectionOps>(
+pub(super) fn lora_input_backward<B: BaseWeightOps>(
     grad: FloatTensor<B>,
-    weight: FloatTensor<B>,
+    weight: BaseWeight<B>,
     low_grad: FloatTensor<B>,
     a: FloatTensor<B>,
 ) -> FloatTensor<B> {
     let (dtype, precise) = (weight.dtype(), a.dtype());
-    let x_grad = cast::<B>(B::float_matmul(cast::<B>(grad, dtype), weight), precise);
+    let x_grad = cast::<B>(B::base_project_backward(cast::<B>(grad, dtype), weight), precise);
     cast::<B>(B::float_add(x_grad, B::float_matmul(low_grad, a)), dtype)
 }

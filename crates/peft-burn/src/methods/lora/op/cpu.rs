@@ -3,32 +3,32 @@
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::DType;
-use fused_burn::flex::{
-    self, FlexTensor, all_bf16, all_f32, as_common, contiguous, dense, dims2, is_common, mat, values,
-};
+use fused_burn::flex::{self, FlexTensor, all_bf16, all_f32, as_common, contiguous, dims2, mat, values};
 use fused_burn::matrix::{Mat, Product, product, sum_of_products};
+use fused_burn::{BaseWeight, FlexWeight};
 
 use super::{LoraOps, composed};
 
 impl LoraOps for Flex {
     fn lora_linear(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: BaseWeight<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         scale: f32,
         rounded: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if !(is_common(&x, &weight) && all_f32(&[&a, &b])) {
+        let base = FlexWeight::new(&weight, x.dtype()).filter(|_| all_f32(&[&a, &b]));
+        let Some(base) = base else {
             return composed::lora_linear::<Self>(x, weight, a, b, scale, rounded);
-        }
+        };
         let ([n, inp], [out, r]) = (dims2(&x), dims2(&b));
         let dtype = if rounded { x.dtype() } else { DType::F32 };
-        let (x, weight, a, b) = (contiguous(x), dense(weight), contiguous(a), contiguous(b));
+        let (x, a, b) = (contiguous(x), contiguous(a), contiguous(b));
         let x = mat(&x);
         let low = product(x, Mat::new(values(&a), r, inp).t());
         let update = Product::of(Mat::new(&low, n, r), Mat::new(values(&b), out, r).t()).times(scale);
-        let y = sum_of_products(&[Product::of(x, mat(&weight).t()), update.added()]);
+        let y = sum_of_products(&[Product::of(x, base.mat().t()), update.added()]);
         (as_common(flex::tensor(y, [n, out]), dtype), flex::tensor(low, [n, r]))
     }
 
@@ -56,19 +56,19 @@ impl LoraOps for Flex {
 
     fn lora_input_backward(
         grad: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: BaseWeight<Self>,
         low_grad: FloatTensor<Self>,
         a: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let precise = [DType::F32, DType::BF16].contains(&weight.dtype()) && all_f32(&[&low_grad, &a]);
-        if !(precise && [DType::F32, weight.dtype()].contains(&grad.dtype())) {
+        let precise = all_f32(&[&low_grad, &a]) && [DType::F32, weight.dtype()].contains(&grad.dtype());
+        let base = FlexWeight::new(&weight, weight.dtype()).filter(|_| precise);
+        let Some(base) = base else {
             return composed::lora_input_backward::<Self>(grad, weight, low_grad, a);
-        }
+        };
         let ([n, _], [r, inp], dtype) = (dims2(&grad), dims2(&a), weight.dtype());
-        let (grad, weight) = (contiguous(grad), dense(weight));
-        let (low_grad, a) = (contiguous(low_grad), contiguous(a));
+        let [grad, low_grad, a] = [grad, low_grad, a].map(contiguous);
         let x_grad = sum_of_products(&[
-            Product::of(mat(&grad), mat(&weight)).rounded(),
+            Product::of(mat(&grad), base.mat()).rounded(),
             Product::of(Mat::new(values(&low_grad), n, r), Mat::new(values(&a), r, inp)).added(),
         ]);
         as_common(flex::tensor(x_grad, [n, inp]), dtype)

@@ -10,7 +10,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
-use fused_burn::ProjectionOps;
+use fused_burn::{BaseWeight, BaseWeightOps, Weight};
 
 mod composed;
 mod cpu;
@@ -22,13 +22,13 @@ mod tests;
 /// Linear maps of rows: x `[n, in]`, W `[out, in]`, A `[r, in]`, B `[out, r]`. x and W are of one dtype, and so are A and B:
 /// the same, or f32 where that one is less precise; the sum with what A and B make is then f32 too, and rounded at the end.
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
-pub trait LoraOps: ProjectionOps {
+pub trait LoraOps: BaseWeightOps {
     /// `x·Wᵀ + s·low·Bᵀ`, and `low = x·Aᵀ` (`[n, r]`), which backward reads. W is a constant. The sum is in x's dtype if
     /// `rounded`, else in A's.
     #[fusion(default)]
     fn lora_linear(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        #[extension_type] weight: BaseWeight<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         scale: f32,
@@ -53,7 +53,7 @@ pub trait LoraOps: ProjectionOps {
     #[fusion(default)]
     fn lora_input_backward(
         grad: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        #[extension_type] weight: BaseWeight<Self>,
         low_grad: FloatTensor<Self>,
         a: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
@@ -67,7 +67,7 @@ impl LoraOps for burn::backend::Cube {}
 impl<B: LoraOps, C: CheckpointStrategy> LoraOps for Autodiff<B, C> {
     fn lora_linear(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: BaseWeight<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         scale: f32,
@@ -91,7 +91,7 @@ struct LoraBackward;
 #[derive(Clone, Debug)]
 pub struct LoraState<B: Backend> {
     pub x: FloatTensor<B>,
-    pub weight: FloatTensor<B>,
+    pub weight: BaseWeight<B>,
     pub a: FloatTensor<B>,
     pub b: FloatTensor<B>,
     pub low: FloatTensor<B>,
@@ -129,7 +129,7 @@ impl<B: LoraOps> Backward<B, 3> for LoraBackward {
 /// The sum is in x's dtype if `rounded`, else in A's.
 pub fn lora_linear(
     x: Tensor<2>,
-    weight: Tensor<2>,
+    weight: impl Into<Weight>,
     a: Tensor<2>,
     b: Tensor<2>,
     scale: f64,
@@ -137,7 +137,7 @@ pub fn lora_linear(
 ) -> Tensor<2> {
     let (y, _) = <Dispatch as LoraOps>::lora_linear(
         x.into_dispatch(),
-        weight.into_dispatch(),
+        weight.into().into_base(),
         a.into_dispatch(),
         b.into_dispatch(),
         scale as f32,

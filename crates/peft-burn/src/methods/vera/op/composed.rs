@@ -3,18 +3,18 @@
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::Shape;
-use fused_burn::{ColumnOps, ProjectionOps, cast};
+use fused_burn::{BaseWeight, BaseWeightOps, ColumnOps, ProjectionOps, cast};
 
-pub(super) fn vera_linear<B: ProjectionOps + ColumnOps>(
+pub(super) fn vera_linear<B: BaseWeightOps + ColumnOps>(
     x: FloatTensor<B>,
-    weight: FloatTensor<B>,
+    weight: BaseWeight<B>,
     [low, lambda_d, b, lambda_b]: [FloatTensor<B>; 4],
     rounded: bool,
 ) -> FloatTensor<B> {
     let precise = low.dtype();
     let dtype = if rounded { x.dtype() } else { precise };
     let update = B::scale_columns(B::project(B::scale_columns(low, lambda_d), b), lambda_b);
-    let product = cast::<B>(B::project(x, weight), precise);
+    let product = cast::<B>(B::base_project(x, weight), precise);
     cast::<B>(B::float_add(product, update), dtype)
 }
 

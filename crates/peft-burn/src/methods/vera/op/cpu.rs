@@ -3,11 +3,11 @@
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::DType;
-use fused_burn::ColumnOps;
-use fused_burn::flex::{self, all_f32, as_common, contiguous, dense, dims2, is_common, mat, values, widened};
+use fused_burn::flex::{self, all_f32, as_common, contiguous, dims2, mat, values, widened};
 use fused_burn::matrix::{Mat, Product, product, sum_of_products};
 use fused_burn::rows::each_row;
 use fused_burn::simd::sum;
+use fused_burn::{BaseWeight, ColumnOps, FlexWeight};
 
 use super::{VeraOps, composed};
 
@@ -31,24 +31,25 @@ fn scaled_rows(values: &[f32], width: usize, factors: &[f32]) -> Vec<f32> {
 impl VeraOps for Flex {
     fn vera_linear(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: BaseWeight<Self>,
         low: FloatTensor<Self>,
         lambda_d: FloatTensor<Self>,
         b: FloatTensor<Self>,
         lambda_b: FloatTensor<Self>,
         rounded: bool,
     ) -> FloatTensor<Self> {
-        if !(is_common(&x, &weight) && all_f32(&[&low, &lambda_d, &b, &lambda_b])) {
+        let base = FlexWeight::new(&weight, x.dtype()).filter(|_| all_f32(&[&low, &lambda_d, &b, &lambda_b]));
+        let Some(base) = base else {
             return composed::vera_linear::<Self>(x, weight, [low, lambda_d, b, lambda_b], rounded);
-        }
+        };
         let ([n, _], [out, r]) = (dims2(&x), dims2(&b));
         let dtype = if rounded { x.dtype() } else { DType::F32 };
-        let (x, weight, low) = (contiguous(x), dense(weight), contiguous(low));
+        let (x, low) = (contiguous(x), contiguous(low));
         let [b, lambda_b] = [b, lambda_b].map(contiguous);
         let scaled = flex::tensor(scaled_rows(values(&b), r, values(&lambda_b)), [out, r]);
         let scaled = Self::scale_columns(scaled, lambda_d);
         let update = Product::of(mat(&low), mat(&scaled).t());
-        let y = sum_of_products(&[Product::of(mat(&x), mat(&weight).t()), update.added()]);
+        let y = sum_of_products(&[Product::of(mat(&x), base.mat().t()), update.added()]);
         as_common(flex::tensor(y, [n, out]), dtype)
     }
 

@@ -11,7 +11,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Tensor};
-use fused_burn::{ColumnOps, ProjectionOps, cast};
+use fused_burn::{BaseWeight, BaseWeightOps, ColumnOps, Weight, cast};
 
 mod composed;
 mod cpu;
@@ -21,13 +21,13 @@ mod tests;
 
 /// x `[n, in]` and W `[out, in]` of one dtype; low `[n, r]`, λ_d `[r]`, B `[out, r]` and λ_b `[out]` of the same, or of f32.
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
-pub trait VeraOps: ProjectionOps + ColumnOps {
+pub trait VeraOps: BaseWeightOps + ColumnOps {
     /// `[n, out]`, in x's dtype if `rounded`, else in low's.
     #[fusion(default)]
     #[allow(clippy::too_many_arguments)]
     fn vera_linear(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        #[extension_type] weight: BaseWeight<Self>,
         low: FloatTensor<Self>,
         lambda_d: FloatTensor<Self>,
         b: FloatTensor<Self>,
@@ -56,7 +56,7 @@ impl VeraOps for burn::backend::Cube {}
 impl<B: VeraOps, C: CheckpointStrategy> VeraOps for Autodiff<B, C> {
     fn vera_linear(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: BaseWeight<Self>,
         low: FloatTensor<Self>,
         lambda_d: FloatTensor<Self>,
         b: FloatTensor<Self>,
@@ -93,7 +93,7 @@ struct VeraBackward;
 struct VeraState<B: Backend> {
     /// x's.
     dtype: DType,
-    weight: FloatTensor<B>,
+    weight: BaseWeight<B>,
     low: FloatTensor<B>,
     lambda_d: FloatTensor<B>,
     b: FloatTensor<B>,
@@ -116,7 +116,7 @@ impl<B: VeraOps> Backward<B, 4> for VeraBackward {
             }
         }
         if let Some(node) = x_node {
-            grads.register::<B>(node.id, B::project_backward(cast::<B>(grad, dtype), weight));
+            grads.register::<B>(node.id, B::base_project_backward(cast::<B>(grad, dtype), weight));
         }
     }
 }
@@ -136,7 +136,7 @@ pub struct VeraVectors {
 /// The sum is in x's dtype if `rounded`, else in low's.
 pub fn vera_linear(
     x: Tensor<2>,
-    weight: Tensor<2>,
+    weight: impl Into<Weight>,
     low: Tensor<2>,
     b: Tensor<2>,
     lambda: VeraVectors,
@@ -144,7 +144,7 @@ pub fn vera_linear(
 ) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as VeraOps>::vera_linear(
         x.into_dispatch(),
-        weight.into_dispatch(),
+        weight.into().into_base(),
         low.into_dispatch(),
         lambda.d.into_dispatch(),
         b.into_dispatch(),

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
-use llama_burn::{Llama, LlamaConfig};
+use burn::tensor::FloatDType;
+use llama_burn::{BaseQuantization, Format, Llama, LlamaConfig, Quantize};
 use peak_alloc::PeakAlloc;
 use peft_burn::{Ia3Config, LoraConfig, ModuleNames, OneOrMany, PeftConfig, PeftModel, TargetModules, VeraConfig};
 use peft_burn_workspace::device;
@@ -19,13 +20,17 @@ const MIB: f64 = 1024.0 * 1024.0;
 const VOCAB: usize = 16_384;
 const HIDDEN: usize = 128;
 
-fn model(layers: usize) -> Llama {
+fn config(layers: usize) -> LlamaConfig {
     let json = format!(
         r#"{{"model_type": "llama", "vocab_size": {VOCAB}, "hidden_size": {HIDDEN}, "intermediate_size": 256,
         "num_hidden_layers": {layers}, "num_attention_heads": 4, "num_key_value_heads": 2,
         "max_position_embeddings": 4096, "rms_norm_eps": 1e-6, "tie_word_embeddings": true}}"#
     );
-    Llama::random(LlamaConfig::from_json(&json, Path::new("config.json")).unwrap(), 1, &device())
+    LlamaConfig::from_json(&json, Path::new("config.json")).unwrap()
+}
+
+fn model(layers: usize) -> Llama {
+    Llama::random(config(layers), 1, &device())
 }
 
 fn lora() -> LoraConfig {
@@ -104,6 +109,14 @@ fn a_step_holds_no_more_than_it_must() {
     let plain = step(&adapted(12, ends.clone()), 1024);
     let dora = step(&adapted(12, LoraConfig { use_dora: true, ..ends }), 1024);
     assert!(dora < 1.05 * plain, "{dora:.1} MiB with DoRA, {plain:.1} with LoRA");
+
+    // Of a packed base nothing decoded outlives its product: the dense weights are 7 MiB.
+    let quantize = Quantize::To(BaseQuantization::new(Format::Nf4));
+    let mut packed = Llama::random_packed(config(12), 1, FloatDType::F32, &quantize, &device());
+    assert_eq!(packed.packed_weights().len(), 12 * 7);
+    packed.add_adapter("default", &lora().into(), 1).unwrap();
+    let packed = step(&packed.train(), 1024);
+    assert!(packed < kept + 1.0, "{packed:.1} MiB with a packed base, {kept:.1} with a dense one");
 
     // VeRA's update exists as a part of the product alone.
     let target_modules = TargetModules::list(["q_proj", "k_proj", "v_proj", "o_proj"]);

@@ -87,7 +87,7 @@ mod tests {
     fn without_dropout_it_is_the_fused_attention() {
         let (batch, seq, heads, kv_heads, head_dim) = (2, 5, 4, 2, 6);
         let rules = [(None, Scores::default()), (Some(2), Scores { scale: Some(0.7), softcap: Some(1.2) })];
-        let packed = Some(Arc::new(vec![0, 0, 2, 2, 2, 0, 1, 1, 3, 3].into()));
+        let packed = Some(Arc::new(vec![0usize, 0, 2, 2, 2, 0, 1, 1, 3, 3].into()));
         for (starts, (window, scores)) in [None, packed].into_iter().flat_map(|s| rules.map(|rule| (s.clone(), rule))) {
             let q = random("q", [batch * seq, heads * head_dim]);
             let [k, v] = ["k", "v"].map(|name| random(name, [batch * seq, kv_heads * head_dim]));

@@ -2,6 +2,8 @@
 
 use super::mat::Values;
 use super::product::Product;
+#[cfg(target_arch = "x86_64")]
+use crate::packed::Ordered;
 use crate::simd::{vectorized, widen};
 
 /// Up to so many rows a product is thin.
@@ -22,15 +24,24 @@ pub(super) unsafe fn write(out: *mut f32, row_stride: usize, products: &[Product
     let Some(first) = products.first() else { return };
     // A few rows in bf16 are widened once.
     let lefts: Vec<_> = products.iter().map(|product| product.a.single()).collect();
+    #[cfg(target_arch = "x86_64")]
+    let ordered: Vec<_> = products.iter().zip(&lefts).map(|(product, left)| ordered(product, left)).collect();
     vectorized(
         #[inline(always)]
         || {
             let mut decoded = Vec::new();
             for col in 0..first.b.cols {
                 let mut sums = [0.0; ROWS];
-                for (product, left) in products.iter().zip(&lefts) {
+                for (i, (product, left)) in products.iter().zip(&lefts).enumerate() {
                     let (a, b) = (product.a, product.b);
                     let at = col * b.col_stride;
+                    #[cfg(target_arch = "x86_64")]
+                    if let (Values::Packed(view, start), Some(rows)) = (b.values, &ordered[i]) {
+                        let mut dots = [0.0; ROWS];
+                        view.dots(rows, start + at, &mut dots[..a.rows]);
+                        sums.iter_mut().zip(dots).for_each(|(sum, dot)| *sum += product.alpha * dot);
+                        continue;
+                    }
                     if let Values::Packed(view, start) = b.values {
                         decoded.resize(a.cols, 0.0);
                         view.decode(start + at, &mut decoded);
@@ -55,6 +66,17 @@ pub(super) unsafe fn write(out: *mut f32, row_stride: usize, products: &[Product
             }
         },
     );
+}
+
+/// The left rows of a product with codes, in the order in which those are looked up, if that is how it is computed.
+#[cfg(target_arch = "x86_64")]
+fn ordered(product: &Product<'_>, left: &[f32]) -> Option<Ordered> {
+    let (a, b) = (product.a, product.b);
+    let Values::Packed(view, start) = b.values else { return None };
+    // bf16 is multiplied as it is where both factors are.
+    let rows = (0..a.rows).map(|row| &left[row * a.row_stride..][..a.cols]);
+    // Codes are read from positions that all are multiples of what these are.
+    if a.is_half() == b.is_half() && start.is_multiple_of(128) { view.ordered(rows, b.col_stride) } else { None }
 }
 
 #[inline(always)]

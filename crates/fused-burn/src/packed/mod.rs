@@ -12,6 +12,7 @@ mod make;
 mod nested;
 mod nibbles;
 mod quantise;
+mod rounding;
 mod view;
 mod weight;
 
@@ -19,6 +20,8 @@ pub(crate) use composed::rows;
 pub use error::QuantizeError;
 pub use layout::{Format, PackedLayout};
 pub use make::{BitsAndBytes, Scales};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use nibbles::Ordered;
 pub use quantise::Quantization;
 pub use view::PackedView;
 pub use weight::{PackedWeight, Weight};

@@ -1,24 +1,17 @@
 //! A packed matrix in host memory, to be read.
 
 use burn::tensor::DType;
-use half::{bf16, f16};
+use half::bf16;
 
 use super::codes::{FP4, INT8_STEP, NF4};
 use super::ggml;
 use super::layout::{Format, NESTED_BLOCK, PackedLayout};
 use super::nested::MAP;
-use super::nibbles::Way;
-use crate::simd::{narrow, vectorized, widen};
-
-/// Rounds values to `dtype`.
-#[inline(always)]
-fn round(values: &mut [f32], dtype: DType) {
-    match dtype {
-        DType::BF16 => values.iter_mut().for_each(|v| *v = widen(narrow(*v))),
-        DType::F16 => values.iter_mut().for_each(|v| *v = f16::from_f32(*v).to_f32()),
-        _ => {}
-    }
-}
+#[cfg(target_arch = "x86_64")]
+use super::nibbles::Ordered;
+use super::nibbles::{Nibbles, Way};
+use super::rounding::round;
+use crate::simd::{narrow, vectorized};
 
 /// The codes and scales of a packed matrix, in host memory.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +34,8 @@ impl PackedView<'_> {
         const PART: usize = 4096;
         let dtype = self.layout.dtype;
         match self.layout.format {
-            Format::Nf4 => self.nibbles(&NF4, start, out),
-            Format::Fp4 => self.nibbles(&FP4, start, out),
+            Format::Nf4 => self.nibbles(&NF4).single(Way::best(), start, out),
+            Format::Fp4 => self.nibbles(&FP4).single(Way::best(), start, out),
             Format::Int8 => self.bytes(start, out),
             format => {
                 for (part, out) in out.chunks_mut(PART).enumerate() {
@@ -59,12 +52,14 @@ impl PackedView<'_> {
     /// As [`Self::decode`], of a layout in bf16, as bf16.
     pub(crate) fn decode_half(&self, start: usize, out: &mut [bf16]) {
         const PART: usize = 512;
-        let mut values = [0.0; PART];
+        match self.layout.format {
+            Format::Nf4 => return self.nibbles(&NF4).half(Way::best(), start, out),
+            Format::Fp4 => return self.nibbles(&FP4).half(Way::best(), start, out),
+            _ => {}
+        }
         // Rounding once is enough.
-        let view = match self.layout.format.block() {
-            Some(_) => Self { layout: PackedLayout { dtype: DType::F32, ..self.layout }, ..*self },
-            None => *self,
-        };
+        let view = Self { layout: PackedLayout { dtype: DType::F32, ..self.layout }, ..*self };
+        let mut values = [0.0; PART];
         for (part, out) in out.chunks_mut(PART).enumerate() {
             let values = &mut values[..out.len()];
             view.decode(start + part * PART, values);
@@ -75,43 +70,46 @@ impl PackedView<'_> {
         }
     }
 
-    /// Calls `write` with each block's scale, the position from which on its values are read, and where to.
-    fn blocks(&self, start: usize, mut out: &mut [f32], mut write: impl FnMut(f32, usize, &mut [f32])) {
-        let (block, mut at) = (self.layout.block, start);
+    /// `rows`, ready for [`Self::dots`] from multiples of `step` on; `None` where values are to be decoded first.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn ordered<'r>(&self, rows: impl Iterator<Item = &'r [f32]>, step: usize) -> Option<Ordered> {
+        let four = matches!(self.layout.format, Format::Nf4 | Format::Fp4);
+        if four { Ordered::new(rows, [self.layout.block, step], self.layout.dtype) } else { None }
+    }
+
+    /// Writes the product of each row with as many values from `start` on to `sums`.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn dots(&self, rows: &Ordered, start: usize, sums: &mut [f32]) {
+        let table = if self.layout.format == Format::Fp4 { &FP4 } else { &NF4 };
+        self.nibbles(table).dots(rows, start, sums);
+    }
+
+    fn nibbles<'v>(&'v self, table: &'static [f32; 16]) -> Nibbles<'v, impl Fn(usize) -> f32 + 'v> {
+        let (block, dtype) = (self.layout.block, self.layout.dtype);
+        let codes = self.codes.get(..self.layout.code_bytes()).unwrap_or_default();
+        Nibbles { table, codes, block, scale: |block| self.scale(block), dtype }
+    }
+
+    fn bytes(&self, start: usize, mut out: &mut [f32]) {
+        let (block, dtype, mut at) = (self.layout.block, self.layout.dtype, start);
         while !out.is_empty() {
-            let here = (block - at % block).min(out.len());
-            let (part, rest) = out.split_at_mut(here);
-            write(self.scale(at / block), at, part);
-            (at, out) = (at + here, rest);
-        }
-    }
-
-    fn nibbles(&self, table: &[f32; 16], start: usize, out: &mut [f32]) {
-        let (way, dtype) = (Way::best(), self.layout.dtype);
-        self.blocks(start, out, |scale, at, out| {
-            let mut values = table.map(|value| value * scale);
-            round(&mut values, dtype);
-            way.look_up(&values, self.codes, at, out);
-        });
-    }
-
-    fn bytes(&self, start: usize, out: &mut [f32]) {
-        let dtype = self.layout.dtype;
-        self.blocks(start, out, |scale, at, out| {
-            let codes = &self.codes[at..][..out.len()];
+            let (part, rest) = out.split_at_mut((block - at % block).min(out.len()));
+            let (scale, codes) = (self.scale(at / block), &self.codes[at..][..part.len()]);
             vectorized(
                 #[inline(always)]
                 || {
-                    for (out, code) in out.iter_mut().zip(codes) {
+                    for (out, code) in part.iter_mut().zip(codes) {
                         *out = f32::from(*code as i8) * scale * INT8_STEP;
                     }
-                    round(out, dtype);
+                    round(part, dtype);
                 },
             );
-        });
+            (at, out) = (at + part.len(), rest);
+        }
     }
 
     /// The scale of a block.
+    #[inline(always)]
     fn scale(&self, block: usize) -> f32 {
         if !self.layout.nested {
             return self.scales[block];

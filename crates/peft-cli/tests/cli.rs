@@ -34,6 +34,9 @@ mod help_lines;
 #[path = "cli/newcomer.rs"]
 mod newcomer;
 
+#[path = "cli/quantized.rs"]
+mod quantized;
+
 #[path = "cli/rows.rs"]
 mod rows;
 

@@ -35,25 +35,29 @@ impl CrossEntropyOps for CubeBackend {
         let (client, addresses) = (product.client.clone(), gpu::addresses(&[&product, &grads]));
         let elements = [gpu::element(product.dtype), gpu::element(dtype), gpu::element(targets.dtype)];
         let out = if in_place { product.as_tensor_alias(0) } else { grads.clone().into_tensor_arg() };
-        logit_gradients_kernel::launch(
-            &client,
-            gpu::cubes(rows),
-            CubeDim::new_1d(UNITS),
-            addresses,
-            vector,
-            product.into_tensor_arg(),
-            targets.into_tensor_arg(),
-            out,
-            losses.clone().into_tensor_arg(),
-            rows,
-            width / vector,
-            vector,
-            scale as f32,
-            (1.0 / rule.divisor) as f32,
-            rule.softcap.unwrap_or(1.0) as f32,
-            rule.softcap.is_some(),
-            elements,
-        );
+        // SAFETY: the kernel leaves out what lies behind the sizes that it is given, which are the tensors'.
+        #[allow(unsafe_code)]
+        unsafe {
+            logit_gradients_kernel::launch_unchecked(
+                &client,
+                gpu::cubes(rows),
+                CubeDim::new_1d(UNITS),
+                addresses,
+                vector,
+                product.into_tensor_arg(),
+                targets.into_tensor_arg(),
+                out,
+                losses.clone().into_tensor_arg(),
+                rows,
+                width / vector,
+                vector,
+                scale as f32,
+                (1.0 / rule.divisor) as f32,
+                rule.softcap.unwrap_or(1.0) as f32,
+                rule.softcap.is_some(),
+                elements,
+            )
+        };
         (grads, losses)
     }
 }
@@ -68,7 +72,7 @@ fn logits<F: Float, N: Size>(product: Vector<F, N>, factor: f32, cap: f32, #[com
     }
 }
 
-#[cube(launch, address_type = "dynamic")]
+#[cube(launch_unchecked, address_type = "dynamic")]
 fn logit_gradients_kernel<F: Float, G: Float, I: Numeric, N: Size>(
     product: &Tensor<Vector<F, N>>,
     targets: &Tensor<I>,
@@ -125,11 +129,11 @@ fn logit_gradients_kernel<F: Float, G: Float, I: Numeric, N: Size>(
                     losses[row] = top + total.ln() - values.extract(lane);
                 }
             }
-            grad = grad - hit;
+            grad -= hit;
         }
         if comptime!(capped) {
             let bent = values * Vector::<f32, N>::new(1.0f32 / cap);
-            grad = grad * (Vector::<f32, N>::new(1.0f32) - bent * bent);
+            grad *= Vector::<f32, N>::new(1.0f32) - bent * bent;
         }
         grads[start + i] = Vector::<G, N>::cast_from(grad * Vector::<f32, N>::new(factor));
         i += units;

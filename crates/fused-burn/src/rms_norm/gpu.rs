@@ -21,23 +21,27 @@ impl RmsNormOps for CubeBackend {
         let (x, gain) = (gpu::rows(x), gpu::rows(gain));
         let out = gpu::empty(&x, x.shape(), x.dtype);
         let (client, addresses, element) = (x.client.clone(), gpu::addresses(&[&x]), gpu::element(x.dtype));
-        rms_norm_kernel::launch(
-            &client,
-            gpu::cubes(row.count),
-            CubeDim::new_1d(UNITS),
-            addresses,
-            row.vector,
-            x.into_tensor_arg(),
-            gain.into_tensor_arg(),
-            out.clone().into_tensor_arg(),
-            row.count,
-            row.vectors,
-            row.inverse,
-            eps as f32,
-            offset as f32,
-            offset == 0.0,
-            element,
-        );
+        // SAFETY: the kernel leaves out what lies behind the sizes that it is given, which are the tensors'.
+        #[allow(unsafe_code)]
+        unsafe {
+            rms_norm_kernel::launch_unchecked(
+                &client,
+                gpu::cubes(row.count),
+                CubeDim::new_1d(UNITS),
+                addresses,
+                row.vector,
+                x.into_tensor_arg(),
+                gain.into_tensor_arg(),
+                out.clone().into_tensor_arg(),
+                row.count,
+                row.vectors,
+                row.inverse,
+                eps as f32,
+                offset as f32,
+                offset == 0.0,
+                element,
+            )
+        };
         out
     }
 
@@ -49,23 +53,27 @@ impl RmsNormOps for CubeBackend {
         let (grad, x, gain) = (gpu::rows(grad), gpu::rows(x), gpu::rows(gain));
         let out = gpu::empty(&x, x.shape(), x.dtype);
         let (client, addresses, element) = (x.client.clone(), gpu::addresses(&[&x]), gpu::element(x.dtype));
-        rms_norm_backward_kernel::launch(
-            &client,
-            gpu::cubes(row.count),
-            CubeDim::new_1d(UNITS),
-            addresses,
-            row.vector,
-            grad.into_tensor_arg(),
-            x.into_tensor_arg(),
-            gain.into_tensor_arg(),
-            out.clone().into_tensor_arg(),
-            row.count,
-            row.vectors,
-            row.inverse,
-            eps as f32,
-            offset as f32,
-            element,
-        );
+        // SAFETY: the kernel leaves out what lies behind the sizes that it is given, which are the tensors'.
+        #[allow(unsafe_code)]
+        unsafe {
+            rms_norm_backward_kernel::launch_unchecked(
+                &client,
+                gpu::cubes(row.count),
+                CubeDim::new_1d(UNITS),
+                addresses,
+                row.vector,
+                grad.into_tensor_arg(),
+                x.into_tensor_arg(),
+                gain.into_tensor_arg(),
+                out.clone().into_tensor_arg(),
+                row.count,
+                row.vectors,
+                row.inverse,
+                eps as f32,
+                offset as f32,
+                element,
+            )
+        };
         out
     }
 }
@@ -99,7 +107,7 @@ impl Row {
     }
 }
 
-#[cube(launch, address_type = "dynamic")]
+#[cube(launch_unchecked, address_type = "dynamic")]
 fn rms_norm_kernel<F: Float, N: Size>(
     x: &Tensor<Vector<F, N>>,
     gain: &Tensor<Vector<F, N>>,
@@ -144,7 +152,7 @@ fn rms_norm_kernel<F: Float, N: Size>(
 }
 
 /// With u = g·dy and i the inverse: dx = i·u − x·i³·mean(u·x).
-#[cube(launch, address_type = "dynamic")]
+#[cube(launch_unchecked, address_type = "dynamic")]
 fn rms_norm_backward_kernel<F: Float, N: Size>(
     grad: &Tensor<Vector<F, N>>,
     x: &Tensor<Vector<F, N>>,

@@ -24,11 +24,20 @@ pub fn random<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
     Tensor::from_data(data, (&test_device().autodiff(), DType::F32))
 }
 
+/// The same values on the CPU: an expectation that is worked out there is another machine's, and a slow device need not
+/// compile what makes it.
+pub fn on_cpu<const D: usize>(tensors: &[Tensor<D>]) -> Vec<Tensor<D>> {
+    tensors
+        .iter()
+        .map(|t| Tensor::from_data(t.to_data(), (&burn::tensor::Device::flex().autodiff(), t.dtype())))
+        .collect()
+}
+
 /// The value of `f` and the gradients of its product with fixed weights with respect to each of `inputs`.
 pub fn evaluate<const D: usize>(inputs: &[Tensor<D>], f: impl Fn(&[Tensor<D>]) -> Tensor<D>) -> Vec<TensorData> {
     let inputs: Vec<_> = inputs.iter().map(|t| t.clone().detach().require_grad()).collect();
     let y = f(&inputs);
-    let weights = random(99, y.dims()).cast(y.dtype());
+    let weights = Tensor::from_data(random(99, y.dims()).into_data(), (&y.device(), y.dtype()));
     let grads = (y.clone() * weights).sum().backward();
     let grads = inputs.iter().map(|t| t.grad(&grads).unwrap().into_data());
     std::iter::once(y.into_data()).chain(grads).collect()

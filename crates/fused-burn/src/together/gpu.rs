@@ -30,26 +30,34 @@ impl TogetherOps for CubeBackend {
         for start in (0..count).step_by(room) {
             let taken: Vec<_> = tensors.by_ref().take(room).collect();
             let addresses = gpu::addresses(&taken.iter().collect::<Vec<_>>());
-            squares_kernel::launch(
-                &first.client,
-                CubeCount::Static(PARTS as u32, taken.len() as u32, 1),
-                CubeDim::new_1d(UNITS),
-                addresses,
-                taken.into_iter().map(CubeTensor::into_tensor_arg).collect(),
-                parts.clone().into_tensor_arg(),
-                start,
-            );
+            // SAFETY: the kernel leaves out what lies behind the sizes that it is given, which are the tensors'.
+            #[allow(unsafe_code)]
+            unsafe {
+                squares_kernel::launch_unchecked(
+                    &first.client,
+                    CubeCount::Static(PARTS as u32, taken.len() as u32, 1),
+                    CubeDim::new_1d(UNITS),
+                    addresses,
+                    taken.into_iter().map(CubeTensor::into_tensor_arg).collect(),
+                    parts.clone().into_tensor_arg(),
+                    start,
+                )
+            };
         }
         let sum = gpu::empty(&first, Shape::from([1]), DType::F32);
-        sum_kernel::launch(
-            &first.client,
-            CubeCount::Static(1, 1, 1),
-            CubeDim::new_1d(UNITS),
-            gpu::addresses(&[&parts]),
-            parts.into_tensor_arg(),
-            sum.clone().into_tensor_arg(),
-            count * PARTS,
-        );
+        // SAFETY: the kernel leaves out what lies behind the sizes that it is given, which are the tensors'.
+        #[allow(unsafe_code)]
+        unsafe {
+            sum_kernel::launch_unchecked(
+                &first.client,
+                CubeCount::Static(1, 1, 1),
+                CubeDim::new_1d(UNITS),
+                gpu::addresses(&[&parts]),
+                parts.into_tensor_arg(),
+                sum.clone().into_tensor_arg(),
+                count * PARTS,
+            )
+        };
         sum
     }
 
@@ -80,25 +88,29 @@ impl TogetherOps for CubeBackend {
             let args =
                 |tensors: &[CubeTensor]| tensors[taken.clone()].iter().map(|t| t.clone().into_tensor_arg()).collect();
             let largest = parameters[taken.clone()].iter().map(|t| t.shape().num_elements()).max().unwrap_or(1);
-            adam_w_kernel::launch(
-                &client,
-                CubeCount::Static(largest.div_ceil(UNITS as usize).clamp(1, CUBES) as u32, taken.len() as u32, 1),
-                CubeDim::new_1d(UNITS),
-                gpu::addresses(&parameters[taken.clone()].iter().collect::<Vec<_>>()),
-                args(&parameters),
-                args(&gradients),
-                args(&first),
-                args(&second),
-                args(&results),
-                factor.clone().into_tensor_arg(),
-                step.betas[0],
-                step.betas[1],
-                1.0 / seen[0],
-                1.0 / seen[1],
-                step.epsilon,
-                step.kept(),
-                step.lr as f32,
-            );
+            // SAFETY: the kernel leaves out what lies behind the sizes that it is given, which are the tensors'.
+            #[allow(unsafe_code)]
+            unsafe {
+                adam_w_kernel::launch_unchecked(
+                    &client,
+                    CubeCount::Static(largest.div_ceil(UNITS as usize).clamp(1, CUBES) as u32, taken.len() as u32, 1),
+                    CubeDim::new_1d(UNITS),
+                    gpu::addresses(&parameters[taken.clone()].iter().collect::<Vec<_>>()),
+                    args(&parameters),
+                    args(&gradients),
+                    args(&first),
+                    args(&second),
+                    args(&results),
+                    factor.clone().into_tensor_arg(),
+                    step.betas[0],
+                    step.betas[1],
+                    1.0 / seen[0],
+                    1.0 / seen[1],
+                    step.epsilon,
+                    step.kept(),
+                    step.lr as f32,
+                )
+            };
         }
         results.into_iter().chain(first).chain(second).collect()
     }
@@ -118,7 +130,7 @@ fn room(tensors: &[CubeTensor], each: usize) -> Option<usize> {
     takes.then_some((bindings / each).clamp(1, TENSORS))
 }
 
-#[cube(launch, address_type = "dynamic")]
+#[cube(launch_unchecked, address_type = "dynamic")]
 fn squares_kernel(tensors: &Sequence<OwnedTensor<f32>>, parts: &mut Tensor<f32>, start: usize) {
     let units = comptime!(UNITS as usize);
     let mut shared = Shared::<[f32]>::new_slice(units);
@@ -141,7 +153,7 @@ fn squares_kernel(tensors: &Sequence<OwnedTensor<f32>>, parts: &mut Tensor<f32>,
     }
 }
 
-#[cube(launch, address_type = "dynamic")]
+#[cube(launch_unchecked, address_type = "dynamic")]
 fn sum_kernel(parts: &Tensor<f32>, out: &mut Tensor<f32>, count: usize) {
     let units = comptime!(UNITS as usize);
     let mut shared = Shared::<[f32]>::new_slice(units);
@@ -157,7 +169,7 @@ fn sum_kernel(parts: &Tensor<f32>, out: &mut Tensor<f32>, count: usize) {
     }
 }
 
-#[cube(launch, address_type = "dynamic")]
+#[cube(launch_unchecked, address_type = "dynamic")]
 fn adam_w_kernel(
     parameters: &Sequence<OwnedTensor<f32>>,
     gradients: &Sequence<OwnedTensor<f32>>,

@@ -34,7 +34,7 @@ fn weigh(
             if comptime!(look.capped) {
                 let bent = (score / sizes.cap).tanh();
                 score = bent * sizes.cap;
-                slope = slope * (1.0f32 - bent * bent);
+                slope *= 1.0f32 - bent * bent;
             }
             let visible = at <= query && at >= seen && query < sizes.seq;
             let weight = select(visible, (score - logs[i]).exp(), f32::new(0.0));
@@ -46,7 +46,7 @@ fn weigh(
 
 /// The gradient of queries, and of each query and head the product of the output and its gradient, `dots`, which the other
 /// kernel reads.
-#[cube(launch, address_type = "dynamic")]
+#[cube(launch_unchecked, address_type = "dynamic")]
 pub(super) fn attention_query_kernel<F: Float>(
     q: &Tensor<F>,
     k: &Tensor<F>,
@@ -154,7 +154,7 @@ pub(super) fn attention_query_kernel<F: Float>(
 }
 
 /// The gradients of keys and values.
-#[cube(launch, address_type = "dynamic")]
+#[cube(launch_unchecked, address_type = "dynamic")]
 pub(super) fn attention_key_kernel<F: Float>(
     q: &Tensor<F>,
     k: &Tensor<F>,

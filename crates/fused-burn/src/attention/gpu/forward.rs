@@ -7,7 +7,7 @@ use super::tile::{EACH, Look, PLACES, SIDE, Sizes, TILE, first_seen, least, load
 /// Below every score.
 const LOWEST: f32 = -1.0e30;
 
-#[cube(launch, address_type = "dynamic")]
+#[cube(launch_unchecked, address_type = "dynamic")]
 pub(super) fn attention_kernel<F: Float>(
     q: &Tensor<F>,
     k: &Tensor<F>,
@@ -106,7 +106,7 @@ pub(super) fn attention_kernel<F: Float>(
                 #[unroll]
                 for j in 0..comptime!(look.columns()) {
                     let at = comptime!((part * EACH + i) * look.columns() + j);
-                    sums[at] = sums[at] * shrink;
+                    sums[at] *= shrink;
                 }
             }
         }

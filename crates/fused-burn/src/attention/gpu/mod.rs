@@ -39,21 +39,25 @@ impl AttentionOps for CubeBackend {
         let logs = gpu::empty(&q, Shape::from([shape.batch * shape.seq, shape.heads]), DType::F32);
         let starts = starts(&q, &shape);
         let (client, addresses, element) = (q.client.clone(), gpu::addresses(&[&q, &k]), gpu::element(q.dtype));
-        forward::attention_kernel::launch(
-            &client,
-            cubes(&shape, shape.heads),
-            CubeDim::new_2d(SIDE as u32, SIDE as u32),
-            addresses,
-            q.into_tensor_arg(),
-            k.into_tensor_arg(),
-            v.into_tensor_arg(),
-            starts.into_tensor_arg(),
-            out.clone().into_tensor_arg(),
-            logs.clone().into_tensor_arg(),
-            sizes(&shape),
-            look(&shape),
-            element,
-        );
+        // SAFETY: the kernel leaves out what lies behind the sizes that it is given, which are the tensors'.
+        #[allow(unsafe_code)]
+        unsafe {
+            forward::attention_kernel::launch_unchecked(
+                &client,
+                cubes(&shape, shape.heads),
+                CubeDim::new_2d(SIDE as u32, SIDE as u32),
+                addresses,
+                q.into_tensor_arg(),
+                k.into_tensor_arg(),
+                v.into_tensor_arg(),
+                starts.into_tensor_arg(),
+                out.clone().into_tensor_arg(),
+                logs.clone().into_tensor_arg(),
+                sizes(&shape),
+                look(&shape),
+                element,
+            )
+        };
         (out, logs)
     }
 
@@ -75,42 +79,50 @@ impl AttentionOps for CubeBackend {
         let starts = starts(&q, &shape);
         let (client, addresses, element) = (q.client.clone(), gpu::addresses(&[&q, &k]), gpu::element(q.dtype));
         let units = CubeDim::new_2d(SIDE as u32, SIDE as u32);
-        backward::attention_query_kernel::launch(
-            &client,
-            cubes(&shape, shape.heads),
-            units,
-            addresses,
-            q.clone().into_tensor_arg(),
-            k.clone().into_tensor_arg(),
-            v.clone().into_tensor_arg(),
-            grad.clone().into_tensor_arg(),
-            out.into_tensor_arg(),
-            logs.clone().into_tensor_arg(),
-            starts.clone().into_tensor_arg(),
-            dq.clone().into_tensor_arg(),
-            dots.clone().into_tensor_arg(),
-            sizes(&shape),
-            look(&shape),
-            element,
-        );
-        backward::attention_key_kernel::launch(
-            &client,
-            cubes(&shape, shape.kv_heads),
-            units,
-            addresses,
-            q.into_tensor_arg(),
-            k.into_tensor_arg(),
-            v.into_tensor_arg(),
-            grad.into_tensor_arg(),
-            logs.into_tensor_arg(),
-            dots.into_tensor_arg(),
-            starts.into_tensor_arg(),
-            dk.clone().into_tensor_arg(),
-            dv.clone().into_tensor_arg(),
-            sizes(&shape),
-            look(&shape),
-            element,
-        );
+        // SAFETY: the kernel leaves out what lies behind the sizes that it is given, which are the tensors'.
+        #[allow(unsafe_code)]
+        unsafe {
+            backward::attention_query_kernel::launch_unchecked(
+                &client,
+                cubes(&shape, shape.heads),
+                units,
+                addresses,
+                q.clone().into_tensor_arg(),
+                k.clone().into_tensor_arg(),
+                v.clone().into_tensor_arg(),
+                grad.clone().into_tensor_arg(),
+                out.into_tensor_arg(),
+                logs.clone().into_tensor_arg(),
+                starts.clone().into_tensor_arg(),
+                dq.clone().into_tensor_arg(),
+                dots.clone().into_tensor_arg(),
+                sizes(&shape),
+                look(&shape),
+                element,
+            )
+        };
+        // SAFETY: the kernel leaves out what lies behind the sizes that it is given, which are the tensors'.
+        #[allow(unsafe_code)]
+        unsafe {
+            backward::attention_key_kernel::launch_unchecked(
+                &client,
+                cubes(&shape, shape.kv_heads),
+                units,
+                addresses,
+                q.into_tensor_arg(),
+                k.into_tensor_arg(),
+                v.into_tensor_arg(),
+                grad.into_tensor_arg(),
+                logs.into_tensor_arg(),
+                dots.into_tensor_arg(),
+                starts.into_tensor_arg(),
+                dk.clone().into_tensor_arg(),
+                dv.clone().into_tensor_arg(),
+                sizes(&shape),
+                look(&shape),
+                element,
+            )
+        };
         (dq, dk, dv)
     }
 }

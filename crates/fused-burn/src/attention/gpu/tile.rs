@@ -57,6 +57,7 @@ pub(super) fn least(a: usize, b: usize) -> usize {
 }
 
 /// The first column that the query at `column` of row `row` sees.
+#[allow(clippy::collapsible_if, reason = "the outer condition is known when the kernel is made")]
 #[cube]
 pub(super) fn first_seen(
     starts: &Tensor<i32>,

@@ -6,6 +6,7 @@ mod keys;
 mod read;
 mod rope;
 mod rope_keys;
+mod switches;
 mod write;
 
 use std::path::Path;

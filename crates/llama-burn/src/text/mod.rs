@@ -13,6 +13,7 @@ mod stop;
 mod stop_strings;
 mod stream;
 mod tokenizer;
+mod whole_json;
 
 pub use chat::ChatTemplate;
 pub use encode::{Encoded, Text};

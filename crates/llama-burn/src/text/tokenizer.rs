@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::special::SpecialTokens;
+use super::whole_json;
 use crate::error::{LlamaError, Result};
 
 /// A token of a text.
@@ -66,7 +67,7 @@ impl Tokenizer {
             message: format!("not a usable tokenizer: {error}"),
         };
         // The tokenizers crate panics where the text of its decoder is no JSON.
-        serde_json::from_slice::<serde::de::IgnoredAny>(tokenizer_json).map_err(|error| failed(error.into()))?;
+        whole_json::check(tokenizer_json).map_err(|error| failed(error.into()))?;
         let mut inner = tokenizers::Tokenizer::from_bytes(tokenizer_json).map_err(failed)?;
         inner.with_truncation(None).map_err(failed)?;
         inner.with_padding(None);
@@ -287,8 +288,11 @@ mod tests {
         std::fs::write(dir.path().join("tokenizer.json"), &JSON[..JSON.len() / 2]).unwrap();
         assert!(error(dir.path()).contains("tokenizer.json: not a usable tokenizer: "), "{}", error(dir.path()));
         let text = String::from_utf8(JSON.to_vec()).unwrap();
-        std::fs::write(dir.path().join("tokenizer.json"), text.replace("\"decoder\":", "\"decoder\": \\")).unwrap();
-        assert!(error(dir.path()).contains("tokenizer.json: not a usable tokenizer: "), "{}", error(dir.path()));
+        for broken in ["\\", "[\"\\ud800\"], \"more\":", "[1e999], \"more\":"] {
+            let text = text.replace("\"decoder\":", &format!("\"decoder\": {broken}"));
+            std::fs::write(dir.path().join("tokenizer.json"), text).unwrap();
+            assert!(error(dir.path()).contains("tokenizer.json: not a usable tokenizer: "), "{}", error(dir.path()));
+        }
         std::fs::write(dir.path().join("tokenizer.json"), JSON).unwrap();
         assert!(Tokenizer::from_dir(dir.path()).is_ok());
         std::fs::write(dir.path().join("tokenizer_config.json"), r#"{"bos_token": 1, "eos_token": {}}"#).unwrap();

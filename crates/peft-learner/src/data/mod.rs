@@ -7,6 +7,7 @@
 
 mod batch;
 mod encode;
+mod encode_file;
 mod eval_batches;
 mod examples;
 mod files;

@@ -1,11 +1,14 @@
 //! Digests of files that were read whole before: as long as size and time of change are the same, the content is.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use crate::error::{LearnerError, Result};
 use crate::whole_file::write_whole;
 
 /// A file that was changed so shortly before it was read may have been changed again within the clock's resolution.
@@ -71,10 +74,25 @@ fn note(path: &Path, digest: u128) -> Option<Note> {
     Some(Note { path, length: meta.len(), changed: meta.modified().ok()?, digest: format!("{digest:x}") })
 }
 
+/// The digest of what is in a file.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(super) fn content(path: &Path) -> Result<u128> {
+    let (mut hash, mut block) = (Xxh3::new(), vec![0; 1 << 20]);
+    let mut file = File::open(path).map_err(LearnerError::io("open", path))?;
+    loop {
+        match file.read(&mut block).map_err(LearnerError::io("read", path))? {
+            0 => return Ok(hash.digest128()),
+            read => hash.update(&block[..read]),
+        }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::fs::{File, FileTimes};
+    use std::fs::FileTimes;
 
     use super::*;
 

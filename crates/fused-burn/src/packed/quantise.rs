@@ -195,7 +195,8 @@ fn integers<T: Copy>(values: &[T], single: impl Fn(T) -> f32, codes: &mut [u8]) 
         || {
             let most = largest(&wide);
             // A row of zeros has a factor that is infinite, and codes that are zero.
-            let factor = 127.0 / most;
+            // As PyTorch divides a number by a tensor.
+            let factor = (1.0 / most) * 127.0;
             for (code, value) in codes.iter_mut().zip(&wide) {
                 *code = ((value * factor).round_ties_even() as i8) as u8;
             }

@@ -1,6 +1,6 @@
 //! Blocks of 256 values, of which 32 or 16 share a scale: llama.cpp's K types.
 
-use super::{Block, PART, half, lane};
+use super::block::{Block, PART, half, lane};
 
 /// The scale and the minimum of each of eight parts.
 type ScalesAndMinima = [[f32; 8]; 2];

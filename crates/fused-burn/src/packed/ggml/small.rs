@@ -1,6 +1,6 @@
 //! Blocks of 32 values.
 
-use super::{Block, PART, half, lane};
+use super::block::{Block, PART, half, lane};
 
 /// Lower halves of 16 bytes, then upper ones.
 #[inline(always)]

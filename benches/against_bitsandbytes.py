@@ -1,4 +1,4 @@
-"""bitsandbytes' times on a CPU, to hold `cargo bench --bench operations -- packed` against.
+"""bitsandbytes' times on a CPU, to hold `cargo bench --bench packed` against.
 
 Usage, with bitsandbytes 0.50.2 and torch 2.12.1:
     python benches/against_bitsandbytes.py [--threads 2] [--size 4096]

@@ -34,7 +34,7 @@ def base(kind, double):
 
 def saved(name):
     """The name of a parameter in PEFT's files."""
-    return name.replace(".default", "")
+    return name.replace(".default", "").replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
 
 
 record = {"steps": STEPS, "learning_rate": 1e-2, "losses": {}}

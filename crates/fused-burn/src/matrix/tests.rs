@@ -220,8 +220,17 @@ fn near(found: &[f32], expected: &[f32], part: f32) {
 
 #[test]
 fn packed_factors_are_those_of_the_decoded_values() {
-    for (m, k, n) in [(1, 5, 7), (1, 256, 70), (3, 320, 33), (8, 64, 100), (9, 256, 40), (70, 512, 300), (33, 77, 129)]
-    {
+    for (m, k, n) in [
+        (1, 5, 7),
+        (1, 256, 70),
+        (3, 320, 33),
+        (2, 256, 40),
+        (7, 128, 30),
+        (8, 64, 100),
+        (9, 256, 40),
+        (70, 512, 300),
+        (33, 77, 129),
+    ] {
         for dtype in [DType::F32, DType::BF16] {
             let mut draw = draws(6);
             // Exact in bf16.

@@ -13,6 +13,7 @@ mod nested;
 mod nibbles;
 mod quantise;
 mod rounding;
+mod scales;
 mod view;
 mod weight;
 

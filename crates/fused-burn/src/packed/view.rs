@@ -5,12 +5,12 @@ use half::bf16;
 
 use super::codes::{FP4, INT8_STEP, NF4};
 use super::ggml;
-use super::layout::{Format, NESTED_BLOCK, PackedLayout};
-use super::nested::MAP;
+use super::layout::{Format, PackedLayout};
 #[cfg(target_arch = "x86_64")]
 use super::nibbles::Ordered;
 use super::nibbles::{Nibbles, Way};
 use super::rounding::round;
+use super::scales::BlockScales;
 use crate::simd::{narrow, vectorized};
 
 /// The codes and scales of a packed matrix, in host memory.
@@ -40,10 +40,12 @@ impl PackedView<'_> {
             format => {
                 for (part, out) in out.chunks_mut(PART).enumerate() {
                     ggml::decode(format, self.codes, start + part * PART, out);
-                    vectorized(
-                        #[inline(always)]
-                        || round(out, dtype),
-                    );
+                    if dtype != DType::F32 {
+                        vectorized(
+                            #[inline(always)]
+                            || round(out, dtype),
+                        );
+                    }
                 }
             }
         }
@@ -84,17 +86,22 @@ impl PackedView<'_> {
         self.nibbles(table).dots(rows, start, sums);
     }
 
-    fn nibbles<'v>(&'v self, table: &'static [f32; 16]) -> Nibbles<'v, impl Fn(usize) -> f32 + 'v> {
+    fn nibbles(&self, table: &'static [f32; 16]) -> Nibbles<'_> {
         let (block, dtype) = (self.layout.block, self.layout.dtype);
         let codes = self.codes.get(..self.layout.code_bytes()).unwrap_or_default();
-        Nibbles { table, codes, block, scale: |block| self.scale(block), dtype }
+        Nibbles { table, codes, block, scales: self.block_scales(), dtype }
+    }
+
+    fn block_scales(&self) -> BlockScales<'_> {
+        let nested = self.codes.get(self.layout.code_bytes()..).filter(|_| self.layout.nested);
+        BlockScales { scales: self.scales, nested }
     }
 
     fn bytes(&self, start: usize, mut out: &mut [f32]) {
         let (block, dtype, mut at) = (self.layout.block, self.layout.dtype, start);
         while !out.is_empty() {
             let (part, rest) = out.split_at_mut((block - at % block).min(out.len()));
-            let (scale, codes) = (self.scale(at / block), &self.codes[at..][..part.len()]);
+            let (scale, codes) = (self.scales[at / block], &self.codes[at..][..part.len()]);
             vectorized(
                 #[inline(always)]
                 || {
@@ -106,16 +113,5 @@ impl PackedView<'_> {
             );
             (at, out) = (at + part.len(), rest);
         }
-    }
-
-    /// The scale of a block.
-    #[inline(always)]
-    fn scale(&self, block: usize) -> f32 {
-        if !self.layout.nested {
-            return self.scales[block];
-        }
-        let code = self.codes[self.layout.code_bytes() + block];
-        let offset = self.scales.last().copied().unwrap_or_default();
-        MAP[usize::from(code)] * self.scales[block / NESTED_BLOCK] + offset
     }
 }

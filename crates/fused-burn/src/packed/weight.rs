@@ -70,10 +70,10 @@ impl PackedWeight {
     /// The codes, in the order of the format.
     pub fn bytes(&self) -> Vec<u8> {
         let data = self.codes.clone().into_data();
-        let mut bytes: Vec<u8> = match data.dtype() {
-            DType::U8 => data.iter::<u8>().collect(),
-            _ => data.iter::<i32>().flat_map(i32::to_le_bytes).collect(),
-        };
+        if data.dtype() == DType::U8 {
+            return data.try_into_vec::<u8>().unwrap_or_default();
+        }
+        let mut bytes: Vec<u8> = data.iter::<i32>().flat_map(i32::to_le_bytes).collect();
         bytes.truncate(self.layout.num_bytes());
         bytes
     }
@@ -220,5 +220,27 @@ impl Weight {
             Self::Dense(weight) => BaseWeight::Dense(weight.into_dispatch()),
             Self::Packed(weight) => weight.into_base(),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use burn::backend::Flex;
+
+    use super::*;
+    use crate::packed::Format;
+
+    #[test]
+    fn bytes_in_host_memory_stay_where_they_are() {
+        let blocks: Vec<u8> = (0..4 * 34).collect();
+        let stored = Bytes::from_bytes_vec(blocks.clone());
+        let other = PackedWeight::from_blocks(Format::Q8_0, stored, [2, 64], DType::F32, &Device::flex()).unwrap();
+        assert_eq!((other.bytes(), other.num_bytes()), (blocks.clone(), blocks.len()));
+        let stored = Bytes::from_bytes_vec(blocks);
+        let place = stored.as_ptr();
+        let weight = PackedWeight::from_blocks(Format::Q8_0, stored, [2, 64], DType::F32, &Device::flex()).unwrap();
+        let codes = weight.codes.try_into_primitive::<Flex>().unwrap();
+        assert_eq!(codes.as_slice::<u8>().unwrap().as_ptr(), place);
     }
 }

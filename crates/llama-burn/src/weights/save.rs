@@ -26,13 +26,13 @@ pub(crate) struct NamedWeight<'a> {
 }
 
 enum Values<'a> {
-    Matrix(Weight),
+    Matrix(Box<Weight>),
     Vector(&'a Param<Tensor<1>>),
 }
 
 impl<'a> NamedWeight<'a> {
     fn matrix(name: String, weight: Weight) -> Self {
-        Self { name, shape: weight.dims().to_vec(), values: Values::Matrix(weight) }
+        Self { name, shape: weight.dims().to_vec(), values: Values::Matrix(Box::new(weight)) }
     }
 
     fn vector(name: String, param: &'a Param<Tensor<1>>) -> Self {
@@ -49,8 +49,11 @@ impl<'a> NamedWeight<'a> {
     /// The tensors that a packed weight is in bitsandbytes' files; any other one is itself.
     fn stored(&self) -> Vec<(String, TensorData)> {
         let packed = match &self.values {
-            Values::Matrix(Weight::Packed(packed)) => tensors_of(&self.name, packed),
-            _ => None,
+            Values::Matrix(weight) => match &**weight {
+                Weight::Packed(packed) => tensors_of(&self.name, packed),
+                Weight::Dense(_) => None,
+            },
+            Values::Vector(_) => None,
         };
         packed.unwrap_or_else(|| vec![(self.name.clone(), self.read())])
     }

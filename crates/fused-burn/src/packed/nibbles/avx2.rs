@@ -15,7 +15,7 @@ const CODES: usize = 16;
 /// # Safety
 /// The processor must have AVX2.
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn single<S: Fn(usize) -> f32>(n: &Nibbles<'_, S>, start: usize, out: &mut [f32]) {
+pub(super) unsafe fn single(n: &Nibbles<'_>, start: usize, out: &mut [f32]) {
     n.blocks(start, out, |scale, codes, out| {
         let all = n.values(scale);
         // SAFETY: there are two vectors of values.

@@ -23,7 +23,7 @@ const CODES: usize = 64;
 /// # Safety
 /// The processor must have AVX-512 F and BW, and AVX2.
 #[target_feature(enable = "avx512f,avx512bw,avx2")]
-pub(super) unsafe fn single<S: Fn(usize) -> f32>(n: &Nibbles<'_, S>, start: usize, out: &mut [f32]) {
+pub(super) unsafe fn single(n: &Nibbles<'_>, start: usize, out: &mut [f32]) {
     // SAFETY: the table is a vector.
     let table = unsafe { _mm512_loadu_ps(n.table.as_ptr()) };
     n.blocks(start, out, |scale, codes, out| {
@@ -62,7 +62,7 @@ pub(super) unsafe fn single<S: Fn(usize) -> f32>(n: &Nibbles<'_, S>, start: usiz
 /// # Safety
 /// As [`single`].
 #[target_feature(enable = "avx512f,avx512bw,avx2")]
-pub(super) unsafe fn half<S: Fn(usize) -> f32>(n: &Nibbles<'_, S>, start: usize, out: &mut [bf16]) {
+pub(super) unsafe fn half(n: &Nibbles<'_>, start: usize, out: &mut [bf16]) {
     // SAFETY: the table is a vector.
     let table = unsafe { _mm512_loadu_ps(n.table.as_ptr()) };
     n.blocks(start, out, |scale, codes, out| {

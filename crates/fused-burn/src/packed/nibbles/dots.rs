@@ -34,7 +34,7 @@ pub(crate) enum Ordered {
 }
 
 impl Ordered {
-    /// The rows, for codes from multiples of `step` on in blocks of `block` values that are rounded to `dtype`; `None` if this
+    /// The rows, for codes from multiples of `step` on in blocks of `block` values (a power of two) that are rounded to `dtype`; `None` if this
     /// processor or these sizes are not what the loops here are written for. Rows in f32 for values in bf16 must be those of
     /// bf16.
     pub(in crate::packed) fn new<'a>(
@@ -47,7 +47,8 @@ impl Ordered {
         let size = if dtype == DType::BF16 { HALF } else { SINGLE };
         let rows: Vec<&[f32]> = rows.collect();
         let fits = Way::best() == Way::Avx512
-            && block.is_multiple_of(64)
+            && block.is_power_of_two()
+            && block >= 64
             && step.is_multiple_of(size)
             && rows.iter().all(|row| row.len().is_multiple_of(size));
         match dtype {
@@ -74,7 +75,7 @@ fn ordered<const N: usize, T>(row: &[f32], convert: impl Fn(f32) -> T) -> Vec<T>
     out
 }
 
-impl<S: Fn(usize) -> f32> Nibbles<'_, S> {
+impl Nibbles<'_> {
     /// Writes the product of each row with the values from `start` on to `sums`.
     pub fn dots(&self, rows: &Ordered, start: usize, sums: &mut [f32]) {
         // SAFETY: rows are in order only where the processor has the features, and steps are whole.
@@ -110,23 +111,18 @@ impl<S: Fn(usize) -> f32> Nibbles<'_, S> {
 /// # Safety
 /// The processor must have AVX-512 F. Rows must be of one length, whole steps, and as long as there are codes from `start` on.
 #[target_feature(enable = "avx512f")]
-unsafe fn single<const R: usize, S: Fn(usize) -> f32>(
-    n: &Nibbles<'_, S>,
-    rows: [&Vec<f32>; R],
-    start: usize,
-    sums: &mut [f32],
-) {
+unsafe fn single<const R: usize>(n: &Nibbles<'_>, rows: [&Vec<f32>; R], start: usize, sums: &mut [f32]) {
     // SAFETY: the table is a vector.
     let table = unsafe { _mm512_loadu_ps(n.table.as_ptr()) };
     let mut totals = [_mm512_setzero_ps(); R];
-    let count = rows[0].len() / SINGLE;
+    let (count, shift) = (rows[0].len() / SINGLE, n.block.trailing_zeros());
     let codes = n.codes[start / 2..][..count * SINGLE / 2].as_chunks::<{ SINGLE / 2 }>().0;
     for (step, bytes) in codes.iter().enumerate() {
         // SAFETY: 64 bytes are read.
         let words = unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) };
         // The words' first half is of one block, the second of the same or the next one.
         let at = start + step * SINGLE;
-        let (first, second) = ((n.scale)(at / n.block), (n.scale)((at + SINGLE / 2) / n.block));
+        let (first, second) = (n.scales.of(at >> shift), n.scales.of((at + SINGLE / 2) >> shift));
         let scales = _mm512_mask_mov_ps(_mm512_set1_ps(first), 0xff00, _mm512_set1_ps(second));
         let mut parts = [_mm512_setzero_ps(); R];
         let mut add = |i: usize, values: __m512| {
@@ -156,21 +152,16 @@ unsafe fn single<const R: usize, S: Fn(usize) -> f32>(
 /// # Safety
 /// As [`single`], with AVX-512 BW, VL and BF16 too.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn half<const R: usize, S: Fn(usize) -> f32>(
-    n: &Nibbles<'_, S>,
-    rows: [&Vec<bf16>; R],
-    start: usize,
-    sums: &mut [f32],
-) {
+unsafe fn half<const R: usize>(n: &Nibbles<'_>, rows: [&Vec<bf16>; R], start: usize, sums: &mut [f32]) {
     // SAFETY: the table is a vector.
     let table = unsafe { _mm512_loadu_ps(n.table.as_ptr()) };
     let mut totals = [[_mm256_setzero_ps(); 4]; R];
-    let count = rows[0].len() / HALF;
+    let (count, shift) = (rows[0].len() / HALF, n.block.trailing_zeros());
     let codes = n.codes[start / 2..][..count * HALF / 2].as_chunks::<{ HALF / 2 }>().0;
     for (step, bytes) in codes.iter().enumerate() {
         // SAFETY: 32 bytes are read.
         let words = unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) };
-        let scale = (n.scale)((start + step * HALF) / n.block);
+        let scale = n.scales.of((start + step * HALF) >> shift);
         let values = rounded(_mm512_mul_ps(table, _mm512_set1_ps(scale)), DType::BF16);
         let values = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(_mm512_castps_si512(values)));
         let mut add = |i: usize, codes: __m256i| {

@@ -8,6 +8,7 @@ use burn::tensor::DType;
 use half::bf16;
 
 use super::rounding::round;
+use super::scales::BlockScales;
 use crate::simd::narrow;
 
 #[cfg(target_arch = "x86_64")]
@@ -54,19 +55,18 @@ impl Way {
 }
 
 /// Codes of a matrix, and what they stand for.
-pub(super) struct Nibbles<'a, S> {
+pub(super) struct Nibbles<'a> {
     pub table: &'a [f32; 16],
     /// Two of them a byte, the first in the high half.
     pub codes: &'a [u8],
     /// How many values share a scale: an even number.
     pub block: usize,
-    /// The scale of a block.
-    pub scale: S,
+    pub scales: BlockScales<'a>,
     /// What a value times its scale is rounded to.
     pub dtype: DType,
 }
 
-impl<S: Fn(usize) -> f32> Nibbles<'_, S> {
+impl Nibbles<'_> {
     /// Writes the values from `start` on to `out`.
     ///
     /// # Panics
@@ -101,7 +101,7 @@ impl<S: Fn(usize) -> f32> Nibbles<'_, S> {
     fn odd<'o, T>(&self, start: usize, out: &'o mut [T], convert: impl Fn(f32) -> T) -> (usize, &'o mut [T]) {
         let (head, rest) = out.split_at_mut((start % 2).min(out.len()));
         if let [first] = head {
-            let values = self.values((self.scale)(start / self.block));
+            let values = self.values(self.scales.of(start / self.block));
             *first = convert(values[usize::from(self.codes[start / 2] & 15)]);
         }
         (start + head.len(), rest)
@@ -126,7 +126,7 @@ impl<S: Fn(usize) -> f32> Nibbles<'_, S> {
         while !out.is_empty() {
             let (part, rest) = out.split_at_mut(here.min(out.len()));
             let (own, others) = codes.split_at(part.len().div_ceil(2));
-            write((self.scale)(block), own, part);
+            write(self.scales.of(block), own, part);
             (out, codes, block, here) = (rest, others, block + 1, self.block);
         }
     }
@@ -150,14 +150,15 @@ mod tests {
     fn every_way_finds_the_same_values_from_anywhere() {
         let table = std::array::from_fn(|i| i as f32 * 1.37 - 7.0);
         let codes: Vec<u8> = (0..700).map(|i| (i * 37 + i / 7) as u8).collect();
-        let scale = |block: usize| 0.3 + block as f32 * 0.11;
+        let all: Vec<f32> = (0..50).map(|block| 0.3 + block as f32 * 0.11).collect();
+        let scales = BlockScales { scales: &all, nested: None };
         for (block, dtype) in
             [32, 64, 128].into_iter().flat_map(|b| [DType::F32, DType::BF16, DType::F16].map(|d| (b, d)))
         {
-            let nibbles = Nibbles { table: &table, codes: &codes, block, scale, dtype };
+            let nibbles = Nibbles { table: &table, codes: &codes, block, scales, dtype };
             let value = |i: usize| {
                 let code = codes[i / 2] >> (4 * (1 - i % 2)) & 15;
-                let mut value = [table[usize::from(code)] * scale(i / block)];
+                let mut value = [table[usize::from(code)] * all[i / block]];
                 round(&mut value, dtype);
                 value[0]
             };

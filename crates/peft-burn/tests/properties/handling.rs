@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, TensorData};
 use peft_burn::tensor_file::{TensorFile, write_tensors};
 use peft_burn::{
     AdaLoraConfig, AdapterFiles, AdapterStatus, Ia3Config, LayerMut, LoraConfig, ModuleNames, PeftConfig, PeftError,

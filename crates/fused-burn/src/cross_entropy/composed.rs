@@ -5,6 +5,7 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{DType, IndexingUpdateOp, Shape, Slice};
 
 use super::{CrossEntropyOps, LogitRule};
+use crate::base_linear::BaseWeight;
 use crate::precision::{cast, precise};
 
 /// Entries of the logits that exist at a time, 128 MiB in f32: a GPU reads the head's weight once for each chunk, which
@@ -20,7 +21,7 @@ pub(super) fn chunk_rows(n: usize, vocab: usize, elements: usize) -> usize {
 /// With `elements` entries of the logits at a time.
 pub(super) fn cross_entropy<B: CrossEntropyOps>(
     hidden: FloatTensor<B>,
-    weight: FloatTensor<B>,
+    weight: BaseWeight<B>,
     targets: IntTensor<B>,
     scale: f64,
     rule: LogitRule,
@@ -28,7 +29,7 @@ pub(super) fn cross_entropy<B: CrossEntropyOps>(
     elements: usize,
 ) -> (FloatTensor<B>, Option<FloatTensor<B>>, Option<FloatTensor<B>>) {
     let (device, dtype) = (hidden.device(), weight.dtype());
-    let (shape, vocab) = (hidden.shape(), weight.shape()[0]);
+    let (shape, [vocab, _]) = (hidden.shape(), weight.dims());
     let (n, width) = (shape[0], shape[1]);
     let precise = precise(dtype);
     let mut total = B::float_zeros(Shape::from([1]), &device, precise.into());
@@ -40,7 +41,7 @@ pub(super) fn cross_entropy<B: CrossEntropyOps>(
         let h = B::float_slice(hidden.clone(), &[start..end, 0..width].map(Slice::from));
         let target = B::int_slice(targets.clone(), &[Slice::from(start..end)]);
         let target = B::int_reshape(target, Shape::from([end - start, 1]));
-        let product = B::float_matmul(h.clone(), B::float_transpose(weight.clone()));
+        let product = B::base_project(h.clone(), weight.clone());
         let (p, losses) = B::logit_gradients(product, target, scale, rule, dtype);
         total = B::float_add(total, B::float_reshape(B::float_sum(losses), Shape::from([1])));
         if want_hidden || want_weight {
@@ -52,7 +53,7 @@ pub(super) fn cross_entropy<B: CrossEntropyOps>(
                 });
             }
             if want_hidden {
-                hidden_grads.push(B::float_matmul(p, weight.clone()));
+                hidden_grads.push(B::base_project_backward(p, weight.clone()));
             }
         }
     }

@@ -1,12 +1,13 @@
 //! On the CPU.
 
-use burn::backend::Flex;
 use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::Flex;
 use rayon::prelude::*;
 
 use super::composed::{self, chunk_rows};
 use super::{CrossEntropyOps, LogitRule};
-use crate::flex::{self, all_bf16, all_f32, contiguous, dense, dims2, mat, narrowed};
+use crate::base_linear::{BaseWeight, FlexWeight};
+use crate::flex::{self, all_bf16, contiguous, dims2, mat, narrowed};
 use crate::matrix::{Mat, MatMut, Product, compute_parallel};
 use crate::simd::{exp, max, sum, vectorized};
 
@@ -52,14 +53,14 @@ fn ruled_loss(product: &mut [f32], target: usize, scale: f32, rule: &LogitRule) 
 impl CrossEntropyOps for Flex {
     fn cross_entropy(
         hidden: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: BaseWeight<Self>,
         targets: IntTensor<Self>,
         scale: f64,
         rule: LogitRule,
         wanted: [bool; 2],
     ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>, Option<FloatTensor<Self>>) {
-        let half = all_bf16(&[&hidden, &weight]);
-        if !half && !all_f32(&[&hidden, &weight]) {
+        let half = all_bf16(&[&hidden]);
+        let Some(head) = FlexWeight::new(&weight, hidden.dtype()) else {
             return composed::cross_entropy::<Self>(
                 hidden,
                 weight,
@@ -69,10 +70,10 @@ impl CrossEntropyOps for Flex {
                 wanted,
                 composed::CHUNK_ELEMENTS,
             );
-        }
-        let ([n, width], [vocab, _]) = (dims2(&hidden), dims2(&weight));
-        let (hidden, weight, targets) = (contiguous(hidden), dense(weight), ints(targets));
-        let (hidden, weight) = (mat(&hidden), mat(&weight));
+        };
+        let ([n, width], [vocab, _]) = (dims2(&hidden), weight.dims());
+        let (hidden, targets) = (contiguous(hidden), ints(targets));
+        let (hidden, weight) = (mat(&hidden), head.mat());
         let rows = chunk_rows(n, vocab, CHUNK_ELEMENTS);
         let mut logits = flex::buffer(rows.min(n) * vocab);
         let mut hidden_grad = wanted[0].then(|| flex::buffer(n * width));

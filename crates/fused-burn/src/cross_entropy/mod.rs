@@ -8,9 +8,11 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 #[cfg(feature = "fusion")]
 use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extension};
+use burn::backend::{Autodiff, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Int, Shape, Tensor};
 
+use crate::base_linear::{BaseWeight, BaseWeightOps};
+use crate::packed::Weight;
 #[cfg(feature = "fusion")]
 use crate::precision::precise;
 
@@ -29,12 +31,12 @@ mod tests;
 /// The summed negative log-likelihood of targets (`[n]`) given hidden states (`[n, width]`) and the head's weight
 /// (`[vocab, width]`, of the same dtype).
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
-pub trait CrossEntropyOps: Backend {
+pub trait CrossEntropyOps: BaseWeightOps {
     /// The sum times `scale` (`[1]`, in f32 at least) for the logits that `rule` makes, and its gradients with respect to hidden states and weight, where wanted.
     #[fusion(default)]
     fn cross_entropy(
         hidden: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        #[extension_type] weight: BaseWeight<Self>,
         targets: IntTensor<Self>,
         scale: f64,
         rule: LogitRule,
@@ -63,18 +65,34 @@ pub trait CrossEntropyOps: Backend {
 impl<B: CrossEntropyOps, C: CheckpointStrategy> CrossEntropyOps for Autodiff<B, C> {
     fn cross_entropy(
         hidden: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: BaseWeight<Self>,
         targets: IntTensor<Self>,
         scale: f64,
         rule: LogitRule,
         _: [bool; 2],
     ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>, Option<FloatTensor<Self>>) {
-        let wanted = [hidden.is_tracked(), weight.is_tracked()];
-        let ((hidden, hidden_node), (weight, weight_node)) = (hidden.into_parts(), weight.into_parts());
-        let (loss, hidden_grad, weight_grad) = B::cross_entropy(hidden, weight, targets, scale, rule, wanted);
-        let loss = match CrossEntropyBackward.prepare::<C>([hidden_node, weight_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish([hidden_grad, weight_grad], loss),
-            OpsKind::UnTracked(prep) => prep.finish(loss),
+        let wants_hidden = hidden.is_tracked();
+        let (hidden, hidden_node) = hidden.into_parts();
+        // A packed weight has no gradient.
+        let loss = match weight {
+            BaseWeight::Dense(weight) => {
+                let wanted = [wants_hidden, weight.is_tracked()];
+                let (weight, weight_node) = weight.into_parts();
+                let weight = BaseWeight::Dense(weight);
+                let (loss, hidden_grad, weight_grad) = B::cross_entropy(hidden, weight, targets, scale, rule, wanted);
+                match CrossEntropyBackward.prepare::<C>([hidden_node, weight_node]).compute_bound().stateful() {
+                    OpsKind::Tracked(prep) => prep.finish([hidden_grad, weight_grad], loss),
+                    OpsKind::UnTracked(prep) => prep.finish(loss),
+                }
+            }
+            packed => {
+                let (weight, wanted) = (packed.into_primitive(), [wants_hidden, false]);
+                let (loss, hidden_grad, _) = B::cross_entropy(hidden, weight, targets, scale, rule, wanted);
+                match CrossEntropyBackward.prepare::<C>([hidden_node]).compute_bound().stateful() {
+                    OpsKind::Tracked(prep) => prep.finish([hidden_grad], loss),
+                    OpsKind::UnTracked(prep) => prep.finish(loss),
+                }
+            }
         };
         (loss, None, None)
     }
@@ -83,10 +101,10 @@ impl<B: CrossEntropyOps, C: CheckpointStrategy> CrossEntropyOps for Autodiff<B, 
 #[derive(Debug)]
 struct CrossEntropyBackward;
 
-impl<B: CrossEntropyOps> Backward<B, 2> for CrossEntropyBackward {
-    type State = [Option<FloatTensor<B>>; 2];
+impl<B: CrossEntropyOps, const N: usize> Backward<B, N> for CrossEntropyBackward {
+    type State = [Option<FloatTensor<B>>; N];
 
-    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
         for (node, own) in ops.parents.into_iter().zip(ops.state) {
             if let (Some(node), Some(own)) = (node, own) {
@@ -107,19 +125,19 @@ impl<B: CrossEntropyOps> Backward<B, 2> for CrossEntropyBackward {
 /// - weight: `[vocab, width]`
 /// - targets: `[n]`
 /// - result: `[1]`
-pub fn cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>, scale: f64) -> Tensor<1> {
+pub fn cross_entropy(hidden: Tensor<2>, weight: impl Into<Weight>, targets: Tensor<1, Int>, scale: f64) -> Tensor<1> {
     cross_entropy_with(hidden, weight, targets, scale, LogitRule::default())
 }
 
 /// As [`cross_entropy`], of the logits that `rule` makes of the head's product.
 pub fn cross_entropy_with(
     hidden: Tensor<2>,
-    weight: Tensor<2>,
+    weight: impl Into<Weight>,
     targets: Tensor<1, Int>,
     scale: f64,
     rule: LogitRule,
 ) -> Tensor<1> {
-    let (hidden, weight, targets) = (hidden.into_dispatch(), weight.into_dispatch(), targets.into_dispatch());
+    let (hidden, weight, targets) = (hidden.into_dispatch(), weight.into().into_base(), targets.into_dispatch());
     let (loss, ..) = <Dispatch as CrossEntropyOps>::cross_entropy(hidden, weight, targets, scale, rule, [false; 2]);
     Tensor::from_dispatch(loss)
 }

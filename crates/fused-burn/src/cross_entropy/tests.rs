@@ -3,8 +3,10 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
 use super::{LogitRule, composed, cross_entropy, cross_entropy_with};
+use crate::base_linear::BaseWeight;
 use crate::flex;
-use crate::testing::{assert_finite_differences, assert_same, computes, evaluate, random};
+use crate::packed::{Format, PackedWeight, Quantization, Weight};
+use crate::testing::{assert_finite_differences, assert_same, computes, evaluate, random, test_device};
 
 fn targets(n: usize, vocab: usize, like: &Tensor<2>) -> Tensor<1, Int> {
     let ids: Vec<i32> = (0..n).map(|i| (i * 7919 % vocab) as i32).collect();
@@ -58,7 +60,7 @@ fn composed_in_chunks_is_composed_at_once() {
     let [chunks, whole] = [1, n * vocab].map(|elements| {
         let (loss, hidden_grad, weight_grad) = composed::cross_entropy::<Flex>(
             hidden.clone(),
-            weight.clone(),
+            BaseWeight::Dense(weight.clone()),
             ids.clone(),
             0.3,
             LogitRule::default(),
@@ -134,5 +136,23 @@ fn logits_that_are_divided_and_capped() {
         assert_finite_differences(&small, |x| {
             cross_entropy_with(x[0].clone(), x[1].clone(), targets(4, 5, &x[0]), 0.3, rule).reshape([1, 1])
         });
+    }
+}
+
+#[test]
+fn a_packed_head_is_the_decoded_one() {
+    let quantization = Quantization { double_quantization: true, ..Quantization::new(Format::Nf4) };
+    for dtype in [DType::F32, DType::BF16] {
+        if !computes(dtype) {
+            continue;
+        }
+        let (weight, inputs) = (random(2, [70, 40]).inner(), [random(1, [9, 40]).cast(dtype)]);
+        let packed = PackedWeight::quantize(weight, quantization, dtype, &test_device());
+        let packed = packed.unwrap();
+        let targets = Tensor::<1, Int>::from_data(TensorData::from([3, 0, 69, 5, 5, 8, 21, 40, 1]), &test_device());
+        let loss = |weight: Weight| {
+            evaluate(&inputs, |t| cross_entropy(t[0].clone(), weight.clone(), targets.clone(), 0.5).unsqueeze())
+        };
+        assert_same(&loss(packed.clone().into()), &loss(packed.dense().into()), 1e-5);
     }
 }

@@ -1,7 +1,7 @@
 //! Cross-entropy of next tokens, without the whole matrix of logits.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use fused_burn::LogitRule;
+use fused_burn::{LogitRule, Weight};
 use llama_burn::{AttentionMask, CausalModel, Input};
 
 use crate::data::Batch;
@@ -42,7 +42,7 @@ pub fn batch_loss<M: CausalModel>(model: &M, batch: &Batch) -> Tensor<1> {
 /// same pass as the loss. With an adapter on `lm_head` the logits are composed instead, and kept for backward.
 pub fn cross_entropy<M: CausalModel>(model: &M, hidden: Tensor<2>, targets: Tensor<1, Int>, scale: f64) -> Tensor<1> {
     match model.head_weight() {
-        Some(weight) => fused(hidden, weight.dense(), targets, scale, model.logit_rule()),
+        Some(weight) => fused(hidden, weight, targets, scale, model.logit_rule()),
         None => composed(model, hidden, targets, scale),
     }
 }
@@ -51,7 +51,7 @@ fn chunk_rows(vocab: usize) -> usize {
     (CHUNK_ELEMENTS / vocab.max(1)).max(16)
 }
 
-fn fused(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>, scale: f64, rule: LogitRule) -> Tensor<1> {
+fn fused(hidden: Tensor<2>, weight: Weight, targets: Tensor<1, Int>, scale: f64, rule: LogitRule) -> Tensor<1> {
     let hidden = if hidden.dtype() == weight.dtype() { hidden } else { hidden.cast(weight.dtype()) };
     fused_burn::cross_entropy_with(hidden, weight, targets, scale, rule)
 }

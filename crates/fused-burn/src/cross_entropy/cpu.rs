@@ -1,7 +1,7 @@
 //! On the CPU.
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::Flex;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use rayon::prelude::*;
 
 use super::composed::{self, chunk_rows};

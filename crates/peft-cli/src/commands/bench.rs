@@ -1,16 +1,18 @@
 //! `peft bench`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
 #[cfg(feature = "serve")]
 use clap::Subcommand;
-use llama_burn::hub;
+use llama_burn::{LlamaConfig, hub};
 use peft_learner::bench::{self, BenchConfig, BenchMethod, BenchReport};
+use peft_learner::estimate::{Estimate, Planned};
 
 #[cfg(feature = "serve")]
 use super::bench_serve::BenchServe;
+use super::estimate::{self, stored};
 use crate::failure::{Failure, Result};
 use crate::model_args::{DeviceArgs, DtypeArgs};
 use crate::output::{self, count};
@@ -86,6 +88,9 @@ struct TrainingStep {
     grad_checkpointing: bool,
     #[command(flatten)]
     device: DeviceArgs,
+    /// Tell the memory that the step takes, and do not run it
+    #[arg(long)]
+    dry_run: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -103,6 +108,9 @@ impl TrainingStep {
         let device = self.device.open()?;
         // A directory with config.json alone is enough for made-up weights.
         let model: PathBuf = hub::resolve(model, None)?;
+        if self.dry_run {
+            return self.estimate(&model, method);
+        }
         let dtype = self.dtype.of(&model)?;
         let report = bench::run(&BenchConfig {
             model,
@@ -120,6 +128,24 @@ impl TrainingStep {
             device_name: self.device.device.to_string(),
         })?;
         if self.json { output::json(&report) } else { self.show(&report) }
+    }
+
+    fn estimate(&self, dir: &Path, method: BenchMethod) -> Result {
+        let adapter = method.adapter(self.steps).ok_or_else(|| {
+            Failure::new("--dry-run is for training an adapter", "give one of the adapter methods, such as lora")
+        })?;
+        let (config, quantize) = (LlamaConfig::from_dir(dir)?, self.dtype.options()?.quantize);
+        let memory = Estimate::of(&Planned {
+            model: &config,
+            stored: stored(dir, &quantize)?,
+            adapter: Some(&adapter),
+            dtype: estimate::dtype(self.dtype.dtype, &config),
+            quantize: &quantize,
+            batch: self.batch,
+            seq: self.seq,
+            gradient_checkpointing: self.grad_checkpointing,
+        })?;
+        if self.json { output::json(&memory) } else { estimate::show(&memory) }
     }
 
     fn show(&self, report: &BenchReport) -> Result {

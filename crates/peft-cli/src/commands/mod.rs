@@ -6,6 +6,7 @@ mod bench_serve;
 mod combine;
 mod convert;
 mod devices;
+mod estimate;
 mod eval;
 mod generate;
 mod inspect;
@@ -25,6 +26,7 @@ use crate::failure::Result;
 pub enum Command {
     Quickstart(quickstart::Quickstart),
     Train(train::Train),
+    Estimate(estimate::Estimate),
     Eval(eval::Eval),
     Generate(generate::Generate),
     Merge(merge::Merge),
@@ -44,6 +46,7 @@ impl Command {
         match self {
             Self::Quickstart(command) => command.run(),
             Self::Train(command) => command.run(),
+            Self::Estimate(command) => command.run(),
             Self::Eval(command) => command.run(),
             Self::Generate(command) => command.run(),
             Self::Merge(command) => command.run(),

@@ -46,7 +46,7 @@ impl BenchMethod {
     }
 
     /// The adapter of a run of `steps` steps.
-    pub(super) fn adapter(self, steps: usize) -> Option<PeftConfig> {
+    pub fn adapter(self, steps: usize) -> Option<PeftConfig> {
         let (Self::Usual(name) | Self::All(name)) = self else { return None };
         let mut config = PeftConfig::presets(steps).into_iter().find(|preset| preset.name == name)?.config;
         config.make_steps_alike(steps);

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
+use peft_burn::PeftConfig;
 use peft_burn::reader::Section;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
+
+use crate::error::Result;
 
 /// Where the adapter comes from.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +20,17 @@ pub enum AdapterSource {
 }
 
 impl AdapterSource {
+    /// The configuration of the adapter; of a directory its own.
+    ///
+    /// # Errors
+    /// Keys or values that are no adapter's, and a directory that cannot be read.
+    pub fn peft_config(&self) -> Result<PeftConfig> {
+        Ok(match self {
+            Self::Config(map) => PeftConfig::from_map(map.clone())?,
+            Self::From(dir) => PeftConfig::from_dir(dir)?.0,
+        })
+    }
+
     /// The keys are PEFT's and checked against the method they belong to, not here.
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let from = section.text("from");

@@ -1,0 +1,182 @@
+//! `peft estimate`
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use llama_burn::{BaseQuantization, Dtype, LlamaConfig, LoadDtype, ModelSummary, Quantize, hub};
+use peft_learner::config::RunConfig;
+use peft_learner::estimate::{Estimate as Memory, Planned};
+use serde::Serialize;
+
+use crate::failure::{Failure, Result};
+use crate::output::{self, bytes};
+
+const EXAMPLE: &str = "\
+Examples: the memory of a run on the CPU, and whether it fits
+  peft estimate run.toml
+  peft estimate run.toml --set model.quantization=nf4 --memory 24GB";
+
+/// Tell the memory that a run takes, before it is started
+///
+/// Only config.json of the model is read (and the headers of weights that are stored packed). The figure is the process's peak on a
+/// CPU with rows as long as data.max_length.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLE)]
+pub struct Estimate {
+    /// The run's configuration
+    #[arg(value_name = "CONFIG.toml")]
+    config: PathBuf,
+    /// Change a key of the file, such as model.quantization=nf4
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    /// The memory that there is, such as 24GB: also tells how many tokens a step may have
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The object that `--json` prints, in bytes.
+#[derive(Debug, Serialize)]
+struct Estimated {
+    #[serde(flatten)]
+    memory: Memory,
+    /// Whether it fits in --memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fits: Option<bool>,
+    /// The most tokens of a micro-batch that fit in --memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens: Option<usize>,
+}
+
+/// A number of bytes, perhaps with a unit.
+fn size(text: &str) -> std::result::Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" | "k" => 1e3,
+        "mb" | "m" => 1e6,
+        "gb" | "g" => 1e9,
+        "tb" | "t" => 1e12,
+        "kib" => f64::from(1u32 << 10),
+        "mib" => f64::from(1u32 << 20),
+        "gib" => f64::from(1u32 << 30),
+        other => return Err(format!("the unit {other:?} is not known; give MB, GB, MiB or GiB")),
+    };
+    let number: f64 = text[..digits].parse().map_err(|_| "give a number of bytes, such as 24GB".to_owned())?;
+    Ok((number * unit) as u64)
+}
+
+/// Bytes of the weights in `dir` where they stay as they are stored: packed ones.
+pub fn stored(dir: &Path, quantize: &Quantize) -> Result<Option<u64>> {
+    if *quantize != Quantize::AsStored {
+        return Ok(None);
+    }
+    let is_file = dir.join("gguf.json").exists() || BaseQuantization::of_dir(dir)?.is_some();
+    let weights = dir.join("model.safetensors").exists() || dir.join("model.safetensors.index.json").exists();
+    if !is_file || !(weights || dir.join("gguf.json").exists()) {
+        return Ok(None);
+    }
+    Ok(Some(ModelSummary::read(dir)?.bytes as u64))
+}
+
+impl Estimate {
+    pub fn run(self) -> Result {
+        let config = RunConfig::load(&self.config, &self.set)?;
+        let dir = hub::resolve(&config.model.path, None)?;
+        let model = LlamaConfig::from_dir(&dir)?;
+        let adapter = config.adapter.peft_config()?;
+        let options = config.model.load_options();
+        let mut planned = Planned {
+            model: &model,
+            stored: stored(&dir, &options.quantize)?,
+            adapter: Some(&adapter),
+            dtype: dtype(config.model.dtype, &model),
+            quantize: &options.quantize,
+            batch: config.training.per_device_train_batch_size,
+            seq: config.data.max_length,
+            gradient_checkpointing: config.training.gradient_checkpointing,
+        };
+        let memory = Memory::of(&planned)?;
+        let fits = self.memory.map(|limit| memory.total <= limit);
+        let mut tokens = None;
+        if let Some(limit) = self.memory {
+            // Twice as many until they do not fit, then between.
+            let mut fits = |count: usize| -> Result<bool> {
+                (planned.batch, planned.seq) = (1, count);
+                Ok(Memory::of(&planned)?.total <= limit)
+            };
+            let mut most = 1;
+            while most < 1 << 24 && fits(2 * most)? {
+                most *= 2;
+            }
+            let (mut low, mut high) = (most, 2 * most);
+            while high - low > 1 {
+                let middle = low.midpoint(high);
+                if fits(middle)? { low = middle } else { high = middle }
+            }
+            tokens = fits(1)?.then_some(low);
+        }
+        if self.json {
+            return output::json(&Estimated { memory, fits, tokens });
+        }
+        show(&memory)?;
+        if let (Some(limit), Some(fits)) = (self.memory, fits) {
+            let limit = bytes(limit as usize);
+            match (fits, tokens) {
+                (true, Some(tokens)) => {
+                    output::line(format_args!("It fits in {limit}, with up to {tokens} tokens in a micro-batch"))?;
+                }
+                (_, Some(tokens)) => output::line(format_args!(
+                    "It does not fit in {limit}: up to {tokens} tokens in a micro-batch would (data.max_length times \
+                     training.per_device_train_batch_size), or training.gradient_checkpointing = true"
+                ))?,
+                _ => {
+                    return Err(Failure::new(
+                        format!("the weights and the adapter alone do not fit in {limit}"),
+                        "set model.quantization = \"nf4\" and model.double_quantization = true, or take a smaller model",
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The dtype that `asked` comes to for a model.
+pub fn dtype(asked: LoadDtype, model: &LlamaConfig) -> Dtype {
+    match asked {
+        LoadDtype::As(dtype) => dtype,
+        _ => model.dtype,
+    }
+}
+
+/// The parts of an estimate, a line each.
+pub fn show(memory: &Memory) -> Result {
+    for (name, part) in [
+        ("weights", memory.weights),
+        ("adapter", memory.adapter),
+        ("optimiser", memory.optimizer),
+        ("activations", memory.activations),
+        ("logits", memory.logits),
+        ("program", memory.program),
+        ("peak", memory.total),
+    ] {
+        output::line(format_args!("{name:<12} {}", bytes(part as usize)))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in [("24GB", 24_000_000_000), ("1.5 GiB", 1_610_612_736), ("512", 512), ("8m", 8_000_000)] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        assert!(size("24 parsecs").is_err() && size("GB").is_err());
+    }
+}

@@ -90,3 +90,29 @@ fn what_has_no_meaning_is_refused() {
         "only \"bitsandbytes\" is read",
     ]);
 }
+
+#[test]
+fn the_memory_of_a_run_is_told_before_it_starts() {
+    let place = Place::new();
+    let estimate = |options: &str| place.ok(&format!("estimate run.toml --json {options}")).json();
+    let bytes = |json: &serde_json::Value, key: &str| json[key].as_u64().unwrap();
+    let (dense, packed) = (estimate(""), estimate(NF4));
+    assert!(bytes(&packed, "weights") < bytes(&dense, "weights") / 2, "{packed} of {dense}");
+    assert_eq!(dense["activations"], packed["activations"]);
+    let longer = estimate("--set data.max_length=128");
+    assert_eq!(bytes(&longer, "activations"), 2 * bytes(&dense, "activations"));
+    let again = estimate("--set training.gradient_checkpointing=true");
+    assert!(bytes(&again, "activations") < bytes(&dense, "activations"));
+    let room = estimate("--memory 1GB");
+    assert!(room["fits"] == true && room["tokens"].as_u64().unwrap() > 128, "{room}");
+    // A directory that is packed already takes what its files do.
+    let model = glassllm().display().to_string();
+    place.ok(&format!("quantize --model {model} --output nf4 --quantization nf4 --double-quantization"));
+    let stored = estimate("--set model.path=nf4");
+    let difference = bytes(&stored, "weights").abs_diff(bytes(&packed, "weights"));
+    assert!(difference < bytes(&packed, "weights") / 20, "{stored} and {packed}");
+    place
+        .run("estimate run.toml --memory 1MB")
+        .fails_with(&["the weights and the adapter alone do not fit in 1.00 MB", "model.quantization"]);
+    assert_eq!(place.run("estimate run.toml --memory 3parsecs").code, 2);
+}

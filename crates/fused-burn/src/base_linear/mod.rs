@@ -95,7 +95,7 @@ pub trait BaseWeightOps: ProjectionOps {
 }
 
 #[cfg(feature = "cube")]
-impl BaseWeightOps for burn::backend::Cube {}
+impl BaseWeightOps for burn_cubecl::CubeBackend {}
 
 impl<B: BaseWeightOps, C: CheckpointStrategy> BaseWeightOps for Autodiff<B, C> {
     fn base_project(x: FloatTensor<Self>, weight: BaseWeight<Self>) -> FloatTensor<Self> {

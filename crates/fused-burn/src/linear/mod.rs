@@ -32,7 +32,7 @@ pub trait ProjectionOps: Backend {
 }
 
 #[cfg(feature = "cube")]
-impl ProjectionOps for burn::backend::Cube {}
+impl ProjectionOps for burn_cubecl::CubeBackend {}
 
 impl<B: ProjectionOps, C: CheckpointStrategy> ProjectionOps for Autodiff<B, C> {
     fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {

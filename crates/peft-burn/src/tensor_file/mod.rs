@@ -207,6 +207,22 @@ mod tests {
     }
 
     #[test]
+    fn one_content_is_one_file_byte_for_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let notes = [("a", "1".to_owned()), ("z", "\u{e9}\"".to_owned()), ("m", "3".to_owned())];
+        let file = |i: usize| {
+            let path = dir.path().join(i.to_string());
+            write_tensors(&path, &sample(), &notes).unwrap();
+            let read = TensorFile::open(&path).unwrap();
+            assert_eq!((read.metadata()["z"].as_str(), read.metadata()["format"].as_str()), ("\u{e9}\"", "pt"));
+            read.read("a").unwrap().assert_eq(&sample()["a"], true);
+            std::fs::read(path).unwrap()
+        };
+        let first = file(0);
+        assert!((1..8).all(|i| file(i) == first));
+    }
+
+    #[test]
     #[cfg(unix)]
     fn whoever_may_read_other_new_files_may_read_this_one() {
         use std::os::unix::fs::PermissionsExt;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, TensorData};
@@ -41,8 +41,30 @@ pub fn write_tensors(
         safetensors::SafeTensorError::IoError(source) => PeftError::Io { path: path.to_owned(), source },
         other => broken(other.to_string()),
     });
+    // One file for one adapter, byte for byte: the crate writes notes in any order.
+    let ordered = || if metadata.is_empty() { Ok(()) } else { order_notes(&part).map_err(PeftError::io(path)) };
     let readable = || std::fs::set_permissions(&part, usual).map_err(PeftError::io(path));
-    finish(written.and_then(|()| readable()), &part, path)
+    finish(written.and_then(|()| ordered()).and_then(|()| readable()), &part, path)
+}
+
+/// Sorts the notes in a file's header, whose length stays.
+fn order_notes(path: &Path) -> std::io::Result<()> {
+    let mut file = File::options().read(true).write(true).open(path)?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length)?;
+    let mut header = Vec::new();
+    (&file).take(u64::from_le_bytes(length)).read_to_end(&mut header)?;
+    let mut json: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&header)?;
+    if let Some(serde_json::Value::Object(notes)) = json.get_mut("__metadata__") {
+        notes.sort_keys();
+    }
+    let mut sorted = serde_json::to_vec(&json)?;
+    if sorted.len() > header.len() {
+        return Err(std::io::Error::other("the header grew when its notes were sorted"));
+    }
+    sorted.resize(header.len(), b' ');
+    file.seek(SeekFrom::Start(8))?;
+    file.write_all(&sorted)
 }
 
 /// Writes `bytes` to `path` whole or not at all.

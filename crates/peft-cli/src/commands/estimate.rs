@@ -121,6 +121,12 @@ impl Estimate {
         if self.json {
             return output::json(&Estimated { memory, fits, tokens });
         }
+        if let (Some(limit), None) = (self.memory, tokens) {
+            return Err(Failure::new(
+                format!("the weights and the adapter alone do not fit in {}", bytes(limit as usize)),
+                "set model.quantization = \"nf4\" and model.double_quantization = true, or take a smaller model",
+            ));
+        }
         show(&memory)?;
         if let (Some(limit), Some(fits)) = (self.memory, fits) {
             let limit = bytes(limit as usize);
@@ -132,12 +138,7 @@ impl Estimate {
                     "It does not fit in {limit}: up to {tokens} tokens in a micro-batch would (data.max_length times \
                      training.per_device_train_batch_size), or training.gradient_checkpointing = true"
                 ))?,
-                _ => {
-                    return Err(Failure::new(
-                        format!("the weights and the adapter alone do not fit in {limit}"),
-                        "set model.quantization = \"nf4\" and model.double_quantization = true, or take a smaller model",
-                    ));
-                }
+                (_, None) => {}
             }
         }
         Ok(())

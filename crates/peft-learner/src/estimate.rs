@@ -137,20 +137,31 @@ fn kept(model: &LlamaConfig, resolution: &Resolution) -> u64 {
     let (hidden, inner) = (model.hidden_size as u64, model.intermediate_size as u64);
     let q = (model.num_attention_heads * model.head_dim) as u64;
     let kv = (model.num_key_value_heads * model.head_dim) as u64;
-    // VeRA and (IA)³ keep no input of a product: A is frozen, or there is none.
-    let low_rank = resolution.config.change() != Change::Vectors && resolution.config.frozen_parameters() == 0;
-    let low_rank = low_rank && resolution.config.peft_type() != "VERA";
+    let config = &resolution.config;
     let adapted = |names: &[&str]| {
         let ends = |module: &ModuleInfo| names.iter().any(|name| module.path.ends_with(name));
-        low_rank && resolution.adapted.iter().any(ends)
+        resolution.adapted.iter().any(ends)
     };
-    let input = |names: &[&str], width: u64| if adapted(names) { width } else { 0 };
+    let pair = config.shared_pair(1, 1).map(|pair| pair.r as u64);
+    // Of the input of a product: all of it for a trained A, what VeRA's frozen one makes of it, nothing for (IA)³.
+    let input = |names: &[&str], width: u64| match (adapted(names), config.change()) {
+        (false, _) | (_, Change::Vectors) => 0,
+        _ => pair.unwrap_or(width),
+    };
+    // DoRA keeps results too, where nothing that follows does.
+    let result = |names: &[&str], width: u64| {
+        if config.change() == Change::Direction && adapted(names) { width } else { 0 }
+    };
     2 * hidden
         + input(&["q_proj", "k_proj", "v_proj", "qkv_proj"], hidden)
         + q
         + 2 * kv
+        + result(&["q_proj"], q)
+        + result(&["k_proj"], kv)
         + input(&["o_proj"], q)
+        + result(&["o_proj"], hidden)
         + input(&["gate_proj", "up_proj", "gate_up_proj"], hidden)
         + 2 * inner
         + input(&["down_proj"], inner)
+        + result(&["down_proj"], hidden)
 }

@@ -29,7 +29,7 @@ pub use model::{
 };
 pub use quantization::{
     BaseQuantization, Format, LoadOptions, PackedMergeReport, QuantizationKind, Quantize, QuantizeReport,
-    merge_into_packed, quantize_into,
+    merge_into_packed, packed_bytes, quantize_into,
 };
 pub use summary::ModelSummary;
 pub use text::{

@@ -51,22 +51,35 @@ pub fn merge_into(
 ) -> Result<MergeReport> {
     let (base, adapter, output) = (&*gguf::directory(base.as_ref())?, adapter.as_ref(), output.as_ref());
     let part = part_of(output)?;
-    let (model, mut report) = merged(base, adapter, device)?;
-    let vocab_size = LlamaConfig::from_dir(base)?.vocab_size;
-    let untied = report.untied;
-    let mut changed = Vec::new();
-    changed.extend(untied.then(|| ("tie_word_embeddings", false.into())));
-    changed.extend((model.config().vocab_size != vocab_size).then(|| ("vocab_size", model.config().vocab_size.into())));
+    let (model, mut report) = merged(base, adapter, device, |_| {})?;
+    write_merged([base, adapter, output], &part, &model, &mut report, |part| {
+        model.save_weights(part, None)?;
+        Ok(vec![("quantization_config", serde_json::Value::Null)])
+    })?;
+    Ok(report)
+}
+
+/// Fills the folder `part` with the merged `model` and gives it the name `output`. `weights` writes the weights and says which keys of
+/// config.json change by that. Adds what there is to say to `report`.
+pub(crate) fn write_merged(
+    [base, adapter, output]: [&Path; 3],
+    part: &Path,
+    model: &Llama,
+    report: &mut MergeReport,
+    weights: impl FnOnce(&Path) -> Result<Vec<(&'static str, serde_json::Value)>>,
+) -> Result<()> {
     let own = own_files(base, adapter)?;
     if !own.is_empty() {
         report.warnings.push(format!("the adapter's own {} go with the merged model", own.join(", ")));
     }
-    changed.push(("quantization_config", serde_json::Value::Null));
-    put_in_place(&part, output, || {
-        model.save_weights(&part, None)?;
-        write_beside(base, adapter, &part, changed)
-    })?;
-    Ok(report)
+    let vocab_size = LlamaConfig::from_dir(base)?.vocab_size;
+    put_in_place(part, output, || {
+        let mut changed = weights(part)?;
+        changed.extend(report.untied.then(|| ("tie_word_embeddings", false.into())));
+        let own = model.config().vocab_size;
+        changed.extend((own != vocab_size).then(|| ("vocab_size", own.into())));
+        write_beside(base, adapter, part, changed)
+    })
 }
 
 /// Fills the folder `part` by `write`, and gives it the name `output`; if that fails nothing is left.
@@ -101,7 +114,7 @@ pub fn merge_into_gguf(
         return Err(LlamaError::OutputExists { path: output.to_owned() });
     }
     let (model, mut report) = match adapter {
-        Some(adapter) => merged(base, adapter, device)?,
+        Some(adapter) => merged(base, adapter, device, |_| {})?,
         None => {
             let (model, warnings) = Llama::load(base, &LoadOptions::default(), device)?;
             let parameters = model.config().num_parameters();
@@ -119,9 +132,16 @@ pub fn merge_into_gguf(
     Ok(report)
 }
 
-/// The model of directory `base` with the adapter of directory `adapter` folded in, and what that came to.
-pub(crate) fn merged(base: &Path, adapter: &Path, device: &Device) -> Result<(Llama, MergeReport)> {
+/// The model of directory `base` with the adapter of directory `adapter` folded in, and what that came to. `before` sees the model
+/// as it was loaded.
+pub(crate) fn merged(
+    base: &Path,
+    adapter: &Path,
+    device: &Device,
+    before: impl FnOnce(&Llama),
+) -> Result<(Llama, MergeReport)> {
     let (mut model, mut warnings) = Llama::load(base, &LoadOptions::default(), device)?;
+    before(&model);
     let mut of_adapter = model.load_adapter(adapter, ADAPTER, false)?;
     of_adapter.sort();
     warnings.extend(of_adapter);

@@ -12,6 +12,7 @@ mod embedded;
 mod failure;
 mod model_args;
 mod output;
+mod size;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;

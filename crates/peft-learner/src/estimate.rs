@@ -3,7 +3,7 @@
 //! What backward reads is counted layer by layer, as the fused operations keep it: for each token the inputs of both norms, the inputs of
 //! products that are adapted by an update of low rank (once for q, k and v, and once for gate and up), q, k and v, gate and up.
 
-use llama_burn::{BaseQuantization, Dtype, Format, LlamaConfig, Quantize};
+use llama_burn::{Dtype, LlamaConfig, Quantize};
 use peft_burn::methods::Change;
 use peft_burn::targets::{ModuleInfo, ModuleKind, Resolution, resolve};
 use peft_burn::{PeftConfig, count_parameters};
@@ -98,27 +98,14 @@ fn weights(modules: &[ModuleInfo], model: &LlamaConfig, dtype: u64, quantize: &Q
     };
     let bytes = |module: &ModuleInfo| {
         let numbers = module.parameters() as u64;
-        let packed = how.filter(|how| module.path.contains(".layers.") && !how.skips(&module.path));
-        match packed.filter(|_| module.kind == ModuleKind::Linear) {
-            Some(how) => {
-                let matrix = module.in_features as u64 * module.out_features as u64;
-                packed_bytes(how, matrix, module.out_features as u64) + (numbers - matrix) * dtype
-            }
+        let packed = how.filter(|how| module.kind == ModuleKind::Linear && how.packs(&module.path));
+        match packed.and_then(|how| how.num_bytes([module.out_features, module.in_features])) {
+            Some(bytes) => bytes as u64 + module.bias_parameters() as u64 * dtype,
             None => numbers * dtype,
         }
     };
     let tied = |module: &&ModuleInfo| !(model.tie_word_embeddings && module.kind == ModuleKind::OutputHead);
     modules.iter().filter(tied).map(bytes).sum()
-}
-
-/// Bytes of a packed matrix of `numbers` values in `rows` rows.
-fn packed_bytes(how: &BaseQuantization, numbers: u64, rows: u64) -> u64 {
-    if how.format == Format::Int8 {
-        return numbers + 4 * rows;
-    }
-    let blocks = numbers.div_ceil(how.block_size as u64);
-    let scales = if how.double_quantization { blocks + 4 * (blocks.div_ceil(256) + 1) } else { 4 * blocks };
-    numbers.div_ceil(2) + scales
 }
 
 /// Bytes of the adapter, and of what training it needs.

@@ -42,7 +42,7 @@ impl Source for MadeUp<'_> {
     fn weight(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight, Infallible> {
         let weight: Tensor<2> = self.tensor(name, shape)?;
         let path = name.strip_suffix(".weight").unwrap_or(name);
-        let packs = self.packs.as_ref().filter(|how| path.contains(".layers.") && !how.skips(path));
+        let packs = self.packs.as_ref().filter(|how| how.packs(path));
         let pack = |how: &BaseQuantization| {
             PackedWeight::quantize(weight.clone(), how.of_weight(), self.dtype, self.device).ok()
         };

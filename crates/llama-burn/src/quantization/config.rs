@@ -36,8 +36,19 @@ impl BaseQuantization {
         Quantization { format, block, double_quantization }
     }
 
-    /// Whether the module at `path` stays dense.
-    pub fn skips(&self, path: &str) -> bool {
+    /// Whether the weight of the module at `path` is packed: a projection of a decoder layer that is not left out.
+    pub fn packs(&self, path: &str) -> bool {
+        path.contains(".layers.") && !self.skips(path)
+    }
+
+    /// Bytes of a packed matrix of that shape, scales included; `None` for a block size that there is not.
+    pub fn num_bytes(&self, shape: [usize; 2]) -> Option<usize> {
+        let layout = self.of_weight().layout(shape, DType::F32).ok()?;
+        Some(layout.num_bytes() + layout.num_scales() * DType::F32.size())
+    }
+
+    /// Whether the module at `path` is one of those that are left out.
+    fn skips(&self, path: &str) -> bool {
         let names = self.skip_modules.iter().map(String::as_str).chain(["lm_head"]);
         let dotted = format!(".{path}.");
         names.filter(|name| !name.is_empty()).any(|name| dotted.contains(&format!(".{name}.")))

@@ -9,10 +9,9 @@ use fused_burn::{PackedWeight, Weight};
 use super::config::BaseQuantization;
 use crate::error::{LlamaError, Result};
 use crate::gguf;
-use crate::merge::{MergeReport, merged, part_of, put_in_place, write_beside};
+use crate::merge::{MergeReport, merged, part_of, write_merged};
 use crate::model::Llama;
 use crate::model::parts::PartMut;
-use crate::quantization::LoadOptions;
 use crate::weights::save_tensors;
 
 /// The results of merging into packed weights.
@@ -38,21 +37,16 @@ pub fn merge_into_packed(
 ) -> Result<PackedMergeReport> {
     let (base, adapter, output) = (&*gguf::directory(base.as_ref())?, adapter.as_ref(), output.as_ref());
     let part = part_of(output)?;
-    let (mut model, merge) = merged(base, adapter, device)?;
-    let (before, _) = Llama::load(base, &LoadOptions::default(), device)?;
-    let before: BTreeMap<String, Weight> = before.projections().into_iter().collect();
+    let mut before = BTreeMap::new();
+    let (mut model, mut merge) = merged(base, adapter, device, |model| before.extend(model.matrices()))?;
     let (survives, dtype) = model.pack_again(how, &before)?;
-    let tensors = model.stored_weights();
-    put_in_place(&part, output, || {
-        let stored = save_tensors(&part, tensors)?;
-        let mut changed = vec![
+    write_merged([base, adapter, output], &part, &model, &mut merge, |part| {
+        let stored = save_tensors(part, model.stored_weights())?;
+        Ok(vec![
             ("quantization_config", how.to_json(dtype)),
             ("dtype", stored.torch_name().into()),
             ("torch_dtype", serde_json::Value::Null),
-            ("vocab_size", model.config().vocab_size.into()),
-        ];
-        changed.extend(merge.untied.then(|| ("tie_word_embeddings", false.into())));
-        write_beside(base, adapter, &part, changed)
+        ])
     })?;
     Ok(PackedMergeReport { merge, survives })
 }
@@ -68,7 +62,7 @@ impl Llama {
         let (mut survives, mut dtype) = (BTreeMap::new(), DType::F32);
         for (path, part) in self.parts_mut() {
             let PartMut::Linear(linear) = part else { continue };
-            if !path.contains(".layers.") || how.skips(&path) {
+            if !how.packs(&path) {
                 continue;
             }
             let weight = linear.base().weight.val().dense();

@@ -14,4 +14,4 @@ pub use config::BaseQuantization;
 pub use fused_burn::Format;
 pub use merged::{PackedMergeReport, merge_into_packed};
 pub use options::{LoadOptions, QuantizationKind, Quantize};
-pub use quantize::{QuantizeReport, quantize_into};
+pub use quantize::{QuantizeReport, packed_bytes, quantize_into};

@@ -7,12 +7,12 @@ use fused_burn::Weight;
 
 use super::config::BaseQuantization;
 use super::options::{LoadOptions, Quantize};
-use crate::error::Result;
+use crate::error::{LlamaError, Result};
 use crate::gguf;
 use crate::merge::{part_of, put_in_place, write_beside};
 use crate::model::Llama;
 use crate::model::parts::PartRef;
-use crate::weights::save_tensors;
+use crate::weights::{Checkpoint, save_tensors};
 
 /// The results of quantising a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,18 +58,27 @@ pub fn quantize_into(
     Ok(QuantizeReport { packed_modules: packed.len(), bytes, warnings })
 }
 
+/// Bytes of the weights of the model `dir` where some are stored packed, and stay so when it is loaded; `None` where none is, or where
+/// there are no weights.
+///
+/// # Errors
+/// Weights that are there and cannot be read.
+pub fn packed_bytes(dir: impl AsRef<Path>) -> Result<Option<usize>> {
+    match Checkpoint::open(&gguf::directory(dir.as_ref())?) {
+        Ok(checkpoint) => Ok(checkpoint.packed_bytes()),
+        Err(LlamaError::MissingFiles { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl Llama {
     /// The packed weights with the paths of their modules.
     pub fn packed_weights(&self) -> Vec<(String, Weight)> {
         self.matrices().filter(|(_, weight)| weight.is_packed()).collect()
     }
 
-    /// The weights of decoder layers' projections with their paths.
-    pub(super) fn projections(&self) -> Vec<(String, Weight)> {
-        self.matrices().filter(|(path, _)| path.contains(".layers.")).collect()
-    }
-
-    fn matrices(&self) -> impl Iterator<Item = (String, Weight)> {
+    /// All matrices with the paths of their modules.
+    pub(super) fn matrices(&self) -> impl Iterator<Item = (String, Weight)> {
         self.parts().into_iter().filter_map(|(path, part)| match part {
             PartRef::Linear(linear) => Some((path, linear.base().weight.val())),
             PartRef::Embedding(embedding) => Some((path, embedding.base().val())),

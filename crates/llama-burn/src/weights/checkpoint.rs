@@ -128,6 +128,22 @@ impl Checkpoint {
         }
     }
 
+    /// Whether a tensor is stored packed in a format that products read.
+    fn is_packed(&self, name: &str) -> bool {
+        match &self.stored {
+            Stored::Files { packed, .. } => packed.format(name).is_some(),
+            Stored::Gguf { file, places, .. } => {
+                places.in_file(name).and_then(|name| file.tensor(name)).is_some_and(|info| info.kind.packed().is_some())
+            }
+        }
+    }
+
+    /// Bytes of all tensors, where some of them are packed.
+    pub(crate) fn packed_bytes(&self) -> Option<usize> {
+        let packed = self.names().any(|name| self.is_packed(name));
+        packed.then(|| self.names().map(|name| self.num_bytes(name)).sum())
+    }
+
     /// A weight by its name in the files, if it is stored packed in a format that products read. Decoded values are rounded to
     /// `dtype`.
     pub(super) fn packed(&self, name: &str, dtype: Option<DType>, device: &Device) -> Result<Option<PackedWeight>> {

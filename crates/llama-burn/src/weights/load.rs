@@ -60,9 +60,8 @@ impl Source for Stored<'_> {
             return Ok(packed.into());
         }
         let path = name.strip_suffix(".weight").unwrap_or(name);
-        let is_projection = path.contains(".layers.");
-        match self.packs.clone().filter(|how| is_projection && !how.skips(path)) {
-            Some(how) => self.quantized(name, &how),
+        match self.packs.as_ref().filter(|how| how.packs(path)) {
+            Some(how) => self.quantized(name, how),
             None => Ok(self.tensor(name, shape)?.into()),
         }
     }

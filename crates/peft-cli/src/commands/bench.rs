@@ -12,7 +12,7 @@ use peft_learner::estimate::{Estimate, Planned};
 
 #[cfg(feature = "serve")]
 use super::bench_serve::BenchServe;
-use super::estimate::{self, stored};
+use super::estimate;
 use crate::failure::{Failure, Result};
 use crate::model_args::{DeviceArgs, DtypeArgs};
 use crate::output::{self, count};
@@ -134,10 +134,11 @@ impl TrainingStep {
         let adapter = method.adapter(self.steps).ok_or_else(|| {
             Failure::new("--dry-run is for training an adapter", "give one of the adapter methods, such as lora")
         })?;
-        let (config, quantize) = (LlamaConfig::from_dir(dir)?, self.dtype.options()?.quantize);
+        let config = LlamaConfig::from_dir(dir)?;
+        let (stored, quantize) = estimate::weights(dir, self.dtype.options()?.quantize)?;
         let memory = Estimate::of(&Planned {
             model: &config,
-            stored: stored(dir, &quantize)?,
+            stored,
             adapter: Some(&adapter),
             dtype: estimate::dtype(self.dtype.dtype, &config),
             quantize: &quantize,

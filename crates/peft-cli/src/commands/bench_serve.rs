@@ -7,10 +7,10 @@ use llama_burn::{Llama, LlamaConfig, hub};
 use peft_serve::bench::{Load, LoadReport, MadeUp, Percentiles, StepReport, run_load, run_steps};
 use peft_serve::{EngineConfig, Served};
 
-use super::serve::size;
 use crate::failure::Result;
 use crate::model_args::{DeviceArgs, DtypeArgs};
 use crate::output;
+use crate::size::size;
 
 const EXAMPLE: &str = "\
 Examples:

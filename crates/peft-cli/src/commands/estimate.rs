@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use llama_burn::{BaseQuantization, Dtype, LlamaConfig, LoadDtype, ModelSummary, Quantize, hub};
+use llama_burn::{BaseQuantization, Dtype, LlamaConfig, LoadDtype, Quantize, hub, packed_bytes};
 use peft_learner::config::RunConfig;
 use peft_learner::estimate::{Estimate as Memory, Planned};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
 use crate::output::{self, bytes};
+use crate::size::size;
 
 const EXAMPLE: &str = "\
 Examples: the memory of a run on the CPU, and whether it fits
@@ -31,7 +32,7 @@ pub struct Estimate {
     set: Vec<String>,
     /// The memory that there is, such as 24GB: also tells how many tokens a step may have
     #[arg(long, value_name = "SIZE", value_parser = size)]
-    memory: Option<u64>,
+    memory: Option<usize>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -50,35 +51,14 @@ struct Estimated {
     tokens: Option<usize>,
 }
 
-/// A number of bytes, perhaps with a unit.
-fn size(text: &str) -> std::result::Result<u64, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "kb" | "k" => 1e3,
-        "mb" | "m" => 1e6,
-        "gb" | "g" => 1e9,
-        "tb" | "t" => 1e12,
-        "kib" => f64::from(1u32 << 10),
-        "mib" => f64::from(1u32 << 20),
-        "gib" => f64::from(1u32 << 30),
-        other => return Err(format!("the unit {other:?} is not known; give MB, GB, MiB or GiB")),
-    };
-    let number: f64 = text[..digits].parse().map_err(|_| "give a number of bytes, such as 24GB".to_owned())?;
-    Ok((number * unit) as u64)
-}
-
-/// Bytes of the weights in `dir` where they stay as they are stored: packed ones.
-pub fn stored(dir: &Path, quantize: &Quantize) -> Result<Option<u64>> {
-    if *quantize != Quantize::AsStored {
-        return Ok(None);
+/// What the weights in `dir` are: their bytes where they stay packed as they are stored, and else how they are packed.
+pub fn weights(dir: &Path, asked: Quantize) -> Result<(Option<u64>, Quantize)> {
+    if asked != Quantize::AsStored {
+        return Ok((None, asked));
     }
-    let is_file = dir.join("gguf.json").exists() || BaseQuantization::of_dir(dir)?.is_some();
-    let weights = dir.join("model.safetensors").exists() || dir.join("model.safetensors.index.json").exists();
-    if !is_file || !(weights || dir.join("gguf.json").exists()) {
-        return Ok(None);
-    }
-    Ok(Some(ModelSummary::read(dir)?.bytes as u64))
+    let stored = packed_bytes(dir)?.map(|bytes| bytes as u64);
+    let of_config = BaseQuantization::of_dir(dir)?.map(Quantize::To);
+    Ok((stored, of_config.unwrap_or(asked)))
 }
 
 impl Estimate {
@@ -87,25 +67,25 @@ impl Estimate {
         let dir = hub::resolve(&config.model.path, None)?;
         let model = LlamaConfig::from_dir(&dir)?;
         let adapter = config.adapter.peft_config()?;
-        let options = config.model.load_options();
+        let (stored, quantize) = weights(&dir, config.model.load_options().quantize)?;
         let mut planned = Planned {
             model: &model,
-            stored: stored(&dir, &options.quantize)?,
+            stored,
             adapter: Some(&adapter),
             dtype: dtype(config.model.dtype, &model),
-            quantize: &options.quantize,
+            quantize: &quantize,
             batch: config.training.per_device_train_batch_size,
             seq: config.data.max_length,
             gradient_checkpointing: config.training.gradient_checkpointing,
         };
         let memory = Memory::of(&planned)?;
-        let fits = self.memory.map(|limit| memory.total <= limit);
+        let fits = self.memory.map(|limit| memory.total <= limit as u64);
         let mut tokens = None;
         if let Some(limit) = self.memory {
             // Twice as many until they do not fit, then between.
             let mut fits = |count: usize| -> Result<bool> {
                 (planned.batch, planned.seq) = (1, count);
-                Ok(Memory::of(&planned)?.total <= limit)
+                Ok(Memory::of(&planned)?.total <= limit as u64)
             };
             let mut most = 1;
             while most < 1 << 24 && fits(2 * most)? {
@@ -123,13 +103,13 @@ impl Estimate {
         }
         if let (Some(limit), None) = (self.memory, tokens) {
             return Err(Failure::new(
-                format!("the weights and the adapter alone do not fit in {}", bytes(limit as usize)),
+                format!("the weights and the adapter alone do not fit in {}", bytes(limit)),
                 "set model.quantization = \"nf4\" and model.double_quantization = true, or take a smaller model",
             ));
         }
         show(&memory)?;
         if let (Some(limit), Some(fits)) = (self.memory, fits) {
-            let limit = bytes(limit as usize);
+            let limit = bytes(limit);
             match (fits, tokens) {
                 (true, Some(tokens)) => {
                     output::line(format_args!("It fits in {limit}, with up to {tokens} tokens in a micro-batch"))?;
@@ -167,17 +147,4 @@ pub fn show(memory: &Memory) -> Result {
         output::line(format_args!("{name:<12} {}", bytes(part as usize)))?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::size;
-
-    #[test]
-    fn sizes_have_units() {
-        for (text, bytes) in [("24GB", 24_000_000_000), ("1.5 GiB", 1_610_612_736), ("512", 512), ("8m", 8_000_000)] {
-            assert_eq!(size(text), Ok(bytes), "{text}");
-        }
-        assert!(size("24 parsecs").is_err() && size("GB").is_err());
-    }
 }

@@ -11,6 +11,7 @@ use peft_serve::{Engine, EngineConfig, ServeError, Served, Store, StoreConfig};
 use crate::failure::{Failure, Result};
 use crate::model_args::{DeviceArgs, DtypeArgs};
 use crate::output::{self, bytes, count};
+use crate::size::size;
 
 const EXAMPLE: &str = "\
 Example: every adapter below runs/, each asked for by its name
@@ -73,27 +74,6 @@ pub struct Serve {
     dtype: DtypeArgs,
     #[command(flatten)]
     device: DeviceArgs,
-}
-
-/// Bytes from a number with a unit, such as 512MB or 4GiB.
-pub(super) fn size(text: &str) -> std::result::Result<usize, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit: f64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "k" | "kb" => 1e3,
-        "m" | "mb" => 1e6,
-        "g" | "gb" => 1e9,
-        "kib" => 1024.0,
-        "mib" => 1024.0 * 1024.0,
-        "gib" => 1024.0 * 1024.0 * 1024.0,
-        other => return Err(format!("`{other}` is no unit: give B, KB, MB, GB, KiB, MiB or GiB")),
-    };
-    let number: f64 = digits.trim().parse().map_err(|_| "give a number and a unit, such as 512MB".to_owned())?;
-    if number.is_finite() && number >= 0.0 {
-        Ok((number * unit) as usize)
-    } else {
-        Err("give a size of 0 or more".into())
-    }
 }
 
 impl Serve {

@@ -30,6 +30,7 @@ p.add_argument("--attn", default="sdpa")
 p.add_argument("--compile", action="store_true")
 p.add_argument("--random", action="store_true")
 p.add_argument("--grad-checkpointing", action="store_true")
+p.add_argument("--quantization", choices=["nf4", "fp4", "int8"], help="by bitsandbytes; not with --random")
 a = p.parse_args()
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -45,9 +46,16 @@ if a.random:
     cfg = AutoConfig.from_pretrained(a.model)
     model = AutoModelForCausalLM.from_config(cfg, attn_implementation=a.attn, dtype=dtype)
 else:
-    model = AutoModelForCausalLM.from_pretrained(a.model, attn_implementation=a.attn, dtype=dtype)
+    packed = {}
+    if a.quantization:
+        from transformers import BitsAndBytesConfig
+
+        four = dict(load_in_4bit=True, bnb_4bit_quant_type=a.quantization, bnb_4bit_compute_dtype=dtype)
+        packed = {"quantization_config": BitsAndBytesConfig(**(dict(load_in_8bit=True) if a.quantization == "int8" else four))}
+    model = AutoModelForCausalLM.from_pretrained(a.model, attn_implementation=a.attn, dtype=dtype, **packed)
 model.config.use_cache = False
-model.to(a.device)
+if not a.quantization:
+    model.to(a.device)
 
 ATTN = ["q_proj", "k_proj", "v_proj", "o_proj"]
 ALL = ATTN + ["gate_proj", "up_proj", "down_proj"]

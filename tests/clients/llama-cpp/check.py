@@ -17,9 +17,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-PACKAGE = "node-llama-cpp@3.21.1"
+from library import prepare, run
+
 PEFT = os.environ.get("PEFT", "target/release/peft")
-HERE = os.path.dirname(os.path.abspath(__file__))
 SIZES = dict(vocab_size=97, hidden_size=64, intermediate_size=96, num_hidden_layers=6, num_attention_heads=4,
              num_key_value_heads=2, head_dim=16, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0)
 LENGTH, WINDOW = 40, 7
@@ -60,26 +60,6 @@ folder = os.path.abspath(sys.argv[1])
 failures = []
 
 
-def run(*command, **options):
-    return subprocess.run([str(part) for part in command], check=True, **options)
-
-
-def prepare():
-    """llama.cpp's libraries, and the program that asks them."""
-    os.makedirs(folder, exist_ok=True)
-    modules = f"{folder}/node_modules"
-    libraries = f"{modules}/@node-llama-cpp/linux-x64/bins/linux-x64"
-    if not os.path.isdir(libraries):
-        run("npm", "install", "--silent", "--no-save", "--ignore-scripts", "--prefix", folder, PACKAGE)
-    if not os.path.isdir(f"{folder}/llama.cpp"):
-        run("git", "-c", "advice.detachedHead=false", "clone", "-q", f"{modules}/node-llama-cpp/llama/gitRelease.bundle", f"{folder}/llama.cpp")
-    found = {name.split(".")[0]: f"{libraries}/{name}" for name in os.listdir(libraries)}
-    run("gcc", "-O2", "-Wall", "-o", f"{folder}/probe", f"{HERE}/probe.c", f"-I{folder}/llama.cpp/include",
-        f"-I{folder}/llama.cpp/ggml/include", found["libllama"], found["libggml"], found["libggml-base"],
-        f"-Wl,-rpath,{libraries}")
-    os.environ["LLAMA_LIBRARIES"] = libraries
-
-
 def logits(model, ids, adapter=None):
     out = f"{folder}/logits.f32"
     run(f"{folder}/probe", "logits", model, out, ",".join(map(str, ids)), *([adapter] if adapter else []))
@@ -92,6 +72,21 @@ def ours(*arguments):
         os.remove(output)
     run(PEFT, *arguments, stdout=subprocess.DEVNULL)
     return output
+
+
+class TheirGelu(torch.nn.Module):
+    """GELU as llama.cpp takes it: from a table of halves, at a half."""
+
+    def forward(self, x):
+        return torch.nn.functional.gelu(x.half().float(), approximate="tanh").half().float()
+
+
+def with_their_gelu(model):
+    """Gemma's models have it in every layer."""
+    for module in model.modules():
+        if hasattr(module, "act_fn") and "gelu" in str(getattr(model.config, "hidden_activation", None)):
+            module.act_fn = TheirGelu()
+    return model
 
 
 def say(name, what, value, good):
@@ -135,7 +130,7 @@ def families():
     for name, (model_type, keys) in FAMILIES.items():
         base, adapter = f"{folder}/{name}", f"{folder}/{name}-adapter"
         made_up(model_type, keys).save_pretrained(base)
-        load = lambda: AutoModelForCausalLM.from_pretrained(base, attn_implementation="eager", dtype=torch.float32).eval()
+        load = lambda: with_their_gelu(AutoModelForCausalLM.from_pretrained(base, attn_implementation="eager", dtype=torch.float32).eval())
         with torch.no_grad():
             plain, adapted = load()(ids).logits[0], adapter_on(load(), adapter, 0.05)(ids).logits[0]
         of_model = ours("merge", "--model", base, "--gguf", "f32", "--output", f"{folder}/{name}.gguf")
@@ -164,7 +159,7 @@ def real(path):
     name = file.split(".gguf")[0]
     tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=file)
     ids = tokenizer(TEXT)["input_ids"][:256]
-    model = AutoModelForCausalLM.from_pretrained(where, gguf_file=file, dtype=torch.float32).eval()
+    model = with_their_gelu(AutoModelForCausalLM.from_pretrained(where, gguf_file=file, dtype=torch.float32).eval())
     adapter = f"{folder}/adapter-{name}"
     with torch.no_grad():
         base = model(input_ids=torch.tensor([ids])).logits[0]
@@ -194,7 +189,7 @@ def real(path):
         say(name, f"merged, {kind}: tensors of other bytes than llama.cpp's", f"{len(differing)} of {len(a)} ({kinds})", not differing)
 
 
-prepare()
+prepare(folder)
 print("| model | compared | |\n| --- | --- | --- |")
 families()
 for path in sys.argv[2:]:

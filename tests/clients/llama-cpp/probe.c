@@ -2,9 +2,11 @@
 //
 //     probe logits MODEL.gguf OUT.f32 ID,ID,...  [LORA.gguf]
 //     probe quantize IN.gguf OUT.gguf q8_0|q4_k_m
+//     probe time MODEL.gguf THREADS PROMPT TOKENS      milliseconds for a token after a prompt: the median
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "ggml-backend.h"
 #include "llama.h"
@@ -65,11 +67,52 @@ static int logits(const char *path, const char *out, char *ids, const char *lora
     return fclose(file) ? fail("the output cannot be written") : 0;
 }
 
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return 1e3 * t.tv_sec + 1e-6 * t.tv_nsec;
+}
+
+static int by_size(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static int speed(const char *path, int threads, int prompt, int count) {
+    static llama_token tokens[4096];
+    static double times[4096];
+    if (prompt < 1 || prompt > 4096 || count < 1 || count > 4096) return fail("1 to 4096 tokens");
+    struct llama_model *model = llama_model_load_from_file(path, llama_model_default_params());
+    if (!model) return fail("the model cannot be loaded");
+    struct llama_context_params params = llama_context_default_params();
+    params.n_ctx = prompt + count;
+    params.n_batch = params.n_ubatch = prompt;
+    params.n_threads = params.n_threads_batch = threads;
+    struct llama_context *context = llama_init_from_model(model, params);
+    if (!context) return fail("no context");
+    int vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
+    for (int i = 0; i < prompt; i++) tokens[i] = (i * 7 + 3) % vocab;
+    if (llama_decode(context, llama_batch_get_one(tokens, prompt))) return fail("the prompt cannot be computed");
+    for (int i = 0; i < count; i++) {
+        const float *logits = llama_get_logits_ith(context, -1);
+        double begun = now();
+        llama_token next = 0;
+        for (int id = 1; id < vocab; id++) if (logits[id] > logits[next]) next = id;
+        if (llama_decode(context, llama_batch_get_one(&next, 1))) return fail("a token cannot be computed");
+        llama_synchronize(context);
+        times[i] = now() - begun;
+    }
+    qsort(times, count, sizeof *times, by_size);
+    printf("%.3f\n", times[count / 2]);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     llama_log_set(quiet, NULL);
     // The CPU's code lies beside the library, a file for each kind of processor.
     if (getenv("LLAMA_LIBRARIES")) ggml_backend_load_all_from_path(getenv("LLAMA_LIBRARIES"));
     if (argc == 5 && !strcmp(argv[1], "quantize")) return quantize(argv[2], argv[3], argv[4]);
     if ((argc == 5 || argc == 6) && !strcmp(argv[1], "logits")) return logits(argv[2], argv[3], argv[4], argv[5]);
+    if (argc == 6 && !strcmp(argv[1], "time")) return speed(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
     return fail("see the top of probe.c");
 }

@@ -2,9 +2,8 @@
 
 use super::mat::Values;
 use super::product::Product;
-#[cfg(target_arch = "x86_64")]
-use crate::packed::Ordered;
-use crate::simd::{vectorized, widen};
+use crate::packed::FewRows;
+use crate::simd::{dot, vectorized, widen};
 
 /// Up to so many rows a product is thin.
 const ROWS: usize = 8;
@@ -24,8 +23,7 @@ pub(super) unsafe fn write(out: *mut f32, row_stride: usize, products: &[Product
     let Some(first) = products.first() else { return };
     // A few rows in bf16 are widened once.
     let lefts: Vec<_> = products.iter().map(|product| product.a.single()).collect();
-    #[cfg(target_arch = "x86_64")]
-    let ordered: Vec<_> = products.iter().zip(&lefts).map(|(product, left)| ordered(product, left)).collect();
+    let few: Vec<_> = products.iter().zip(&lefts).map(|(product, left)| few_rows(product, left)).collect();
     vectorized(
         #[inline(always)]
         || {
@@ -35,8 +33,7 @@ pub(super) unsafe fn write(out: *mut f32, row_stride: usize, products: &[Product
                 for (i, (product, left)) in products.iter().zip(&lefts).enumerate() {
                     let (a, b) = (product.a, product.b);
                     let at = col * b.col_stride;
-                    #[cfg(target_arch = "x86_64")]
-                    if let (Values::Packed(view, start), Some(rows)) = (b.values, &ordered[i]) {
+                    if let (Values::Packed(view, start), Some(rows)) = (b.values, &few[i]) {
                         let mut dots = [0.0; ROWS];
                         view.dots(rows, start + at, &mut dots[..a.rows]);
                         sums.iter_mut().zip(dots).for_each(|(sum, dot)| *sum += product.alpha * dot);
@@ -68,40 +65,17 @@ pub(super) unsafe fn write(out: *mut f32, row_stride: usize, products: &[Product
     );
 }
 
-/// The left rows of a product with codes, in the order in which those are looked up, if that is how it is computed.
-#[cfg(target_arch = "x86_64")]
-fn ordered(product: &Product<'_>, left: &[f32]) -> Option<Ordered> {
+/// The left rows of a product with codes that are multiplied as they are read, if there is a way to.
+fn few_rows<'a>(product: &Product<'_>, left: &'a [f32]) -> Option<FewRows<'a>> {
     let (a, b) = (product.a, product.b);
     let Values::Packed(view, start) = b.values else { return None };
-    // bf16 is multiplied as it is where both factors are.
-    let rows = (0..a.rows).map(|row| &left[row * a.row_stride..][..a.cols]);
-    // Codes are read from positions that all are multiples of what these are.
-    if a.is_half() == b.is_half() && start.is_multiple_of(128) { view.ordered(rows, b.col_stride) } else { None }
+    let rows = (0..a.rows).map(|row| &left[row * a.row_stride..][..a.cols]).collect();
+    // bf16 is multiplied as it is where both factors are. Codes are read from positions that all are multiples of what these
+    // are.
+    if a.is_half() == b.is_half() && start.is_multiple_of(128) { view.few_rows(rows, b.col_stride) } else { None }
 }
 
 #[inline(always)]
 fn as_it_is(value: f32) -> f32 {
     value
-}
-
-/// The sum of products of a row and a column, in four vectors of lanes.
-#[inline(always)]
-fn dot<T: Copy>(a: &[f32], b: &[T], single: impl Fn(T) -> f32) -> f32 {
-    const LANES: usize = 8;
-    const VECTORS: usize = 4;
-    let mut sums = [[0.0; LANES]; VECTORS];
-    let (a_whole, a_rest) = a.as_chunks::<{ LANES * VECTORS }>();
-    let (b_whole, b_rest) = b.as_chunks::<{ LANES * VECTORS }>();
-    for (a, b) in a_whole.iter().zip(b_whole) {
-        let (a, b) = (a.as_chunks::<LANES>().0, b.as_chunks::<LANES>().0);
-        for ((lanes, a), b) in sums.iter_mut().zip(a).zip(b) {
-            let products: [f32; LANES] = std::array::from_fn(|i| a[i] * single(b[i]));
-            *lanes = std::array::from_fn(|i| lanes[i] + products[i]);
-        }
-    }
-    for (i, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
-        sums[i / LANES][i % LANES] += a * single(*b);
-    }
-    let [w, x, y, z] = sums;
-    (0..LANES).map(|i| (w[i] + x[i]) + (y[i] + z[i])).sum()
 }

@@ -6,6 +6,7 @@
 mod codes;
 mod composed;
 mod error;
+mod few_rows;
 mod ggml;
 mod layout;
 mod make;
@@ -19,10 +20,9 @@ mod weight;
 
 pub(crate) use composed::rows;
 pub use error::QuantizeError;
+pub(crate) use few_rows::FewRows;
 pub use layout::{Format, PackedLayout};
 pub use make::{BitsAndBytes, Scales};
-#[cfg(target_arch = "x86_64")]
-pub(crate) use nibbles::Ordered;
 pub use quantise::Quantization;
 pub use view::PackedView;
 pub use weight::{PackedWeight, Weight};

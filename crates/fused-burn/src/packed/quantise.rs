@@ -1,6 +1,7 @@
 //! Quantising as bitsandbytes 0.50 does it on a CPU, on all threads.
 
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::error::QuantizeError;
@@ -189,7 +190,10 @@ fn blocks<const FP4: bool, T: Copy>(
 
 /// A row of 8-bit codes, and its scale. bitsandbytes' layer makes a weight f16 first.
 fn integers<T: Copy>(values: &[T], single: impl Fn(T) -> f32, codes: &mut [u8]) -> f32 {
-    let wide: Vec<f32> = values.iter().map(|v| f16::from_f32(single(*v)).to_f32()).collect();
+    let mut wide: Vec<f32> = values.iter().map(|v| single(*v)).collect();
+    let mut halves = vec![f16::ZERO; wide.len()];
+    halves.convert_from_f32_slice(&wide);
+    halves.convert_to_f32_slice(&mut wide);
     vectorized(
         #[inline(always)]
         || {

@@ -4,14 +4,13 @@ use burn::tensor::DType;
 use half::bf16;
 
 use super::codes::{FP4, INT8_STEP, NF4};
+use super::few_rows::FewRows;
 use super::ggml;
 use super::layout::{Format, PackedLayout};
-#[cfg(target_arch = "x86_64")]
-use super::nibbles::Ordered;
 use super::nibbles::{Nibbles, Way};
 use super::rounding::round;
 use super::scales::BlockScales;
-use crate::simd::{narrow, vectorized};
+use crate::simd::{dot, narrow, vectorized, widen};
 
 /// The codes and scales of a packed matrix, in host memory.
 #[derive(Clone, Copy, Debug)]
@@ -73,17 +72,33 @@ impl PackedView<'_> {
     }
 
     /// `rows`, ready for [`Self::dots`] from multiples of `step` on; `None` where values are to be decoded first.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn ordered<'r>(&self, rows: impl Iterator<Item = &'r [f32]>, step: usize) -> Option<Ordered> {
-        let four = matches!(self.layout.format, Format::Nf4 | Format::Fp4);
-        if four { Ordered::new(rows, [self.layout.block, step], self.layout.dtype) } else { None }
+    pub(crate) fn few_rows<'r>(&self, rows: Vec<&'r [f32]>, step: usize) -> Option<FewRows<'r>> {
+        FewRows::new(self.layout, rows, step)
     }
 
     /// Writes the product of each row with as many values from `start` on to `sums`.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn dots(&self, rows: &Ordered, start: usize, sums: &mut [f32]) {
-        let table = if self.layout.format == Format::Fp4 { &FP4 } else { &NF4 };
-        self.nibbles(table).dots(rows, start, sums);
+    pub(crate) fn dots(&self, rows: &FewRows<'_>, start: usize, sums: &mut [f32]) {
+        match rows {
+            FewRows::OfBlocks(rows) => {
+                ggml::dots((self.layout.format, self.layout.dtype), self.codes, start, rows, sums);
+            }
+            FewRows::OfBytes(rows) => {
+                let scale = self.scales[start / self.layout.block];
+                let half = self.layout.dtype == DType::BF16;
+                for (row, sum) in rows.iter().zip(sums) {
+                    let codes = &self.codes[start..][..row.len()];
+                    *sum = vectorized(
+                        #[inline(always)]
+                        || integers(row, codes, scale, half),
+                    );
+                }
+            }
+            #[cfg(target_arch = "x86_64")]
+            FewRows::OfNibbles(rows) => {
+                let table = if self.layout.format == Format::Fp4 { &FP4 } else { &NF4 };
+                self.nibbles(table).dots(rows, start, sums);
+            }
+        }
     }
 
     fn nibbles(&self, table: &'static [f32; 16]) -> Nibbles<'_> {
@@ -114,4 +129,23 @@ impl PackedView<'_> {
             (at, out) = (at + part.len(), rest);
         }
     }
+}
+
+/// The product of a row with 8-bit codes times `scale`, which are rounded to bf16 if that is wanted.
+#[inline(always)]
+fn integers(row: &[f32], codes: &[u8], scale: f32, half: bool) -> f32 {
+    if half {
+        return dot(
+            row,
+            codes,
+            #[inline(always)]
+            |code| widen(narrow(f32::from(code as i8) * scale * INT8_STEP)),
+        );
+    }
+    dot(
+        row,
+        codes,
+        #[inline(always)]
+        |code| f32::from(code as i8) * scale * INT8_STEP,
+    )
 }

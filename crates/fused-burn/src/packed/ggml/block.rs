@@ -1,7 +1,7 @@
 //! What llama.cpp's blocks have in common.
 
 /// Values of a part.
-pub(super) const PART: usize = 32;
+pub(in crate::packed) const PART: usize = 32;
 
 /// A format's blocks of `BYTES` bytes, in parts.
 pub(super) trait Block {

@@ -5,11 +5,16 @@
 use super::layout::Format;
 use crate::simd::vectorized;
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod block;
+mod dots;
 mod k;
 mod small;
 
-use block::{Block, PART};
+use block::Block;
+pub(super) use block::PART;
+pub(super) use dots::dots;
 use k::{Q4_K, Q5_K, Q6_K};
 use small::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 

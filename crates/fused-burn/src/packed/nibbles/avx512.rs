@@ -4,15 +4,15 @@
 use std::arch::x86_64::{
     __m256i, __m512, __m512i, _mm_cvtsi64_si128, _mm_srli_epi16, _mm_unpacklo_epi8, _mm256_castsi256_si128,
     _mm256_extracti128_si256, _mm256_loadu_si256, _mm256_permute2x128_si256, _mm256_srli_epi16, _mm256_unpackhi_epi8,
-    _mm256_unpacklo_epi8, _mm512_add_epi32, _mm512_and_si512, _mm512_broadcast_i64x4, _mm512_castps_si512,
-    _mm512_castsi512_ps, _mm512_cvtepi32_epi16, _mm512_cvtepu8_epi16, _mm512_cvtepu8_epi32, _mm512_cvtph_ps,
-    _mm512_cvtps_ph, _mm512_loadu_ps, _mm512_mul_ps, _mm512_permutexvar_epi16, _mm512_permutexvar_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm256_unpacklo_epi8, _mm512_broadcast_i64x4, _mm512_castps_si512, _mm512_cvtepi32_epi16, _mm512_cvtepu8_epi16,
+    _mm512_cvtepu8_epi32, _mm512_loadu_ps, _mm512_mul_ps, _mm512_permutexvar_epi16, _mm512_permutexvar_ps,
+    _mm512_set1_ps, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
 use burn::tensor::DType;
 use half::bf16;
 
+use super::super::rounding::rounded;
 use super::{Nibbles, look_up};
 
 /// Values of a vector.
@@ -102,22 +102,6 @@ fn spread(bytes: &[u8; CODES / 2]) -> (__m256i, __m256i) {
     let both = unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) };
     let high = _mm256_srli_epi16::<4>(both);
     (_mm256_unpacklo_epi8(high, both), _mm256_unpackhi_epi8(high, both))
-}
-
-/// Finite values rounded to `dtype`, of two nearest ones to the even one.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn rounded(values: __m512, dtype: DType) -> __m512 {
-    match dtype {
-        DType::BF16 => {
-            let bits = _mm512_castps_si512(values);
-            let even = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-            let up = _mm512_add_epi32(bits, _mm512_add_epi32(even, _mm512_set1_epi32(0x7fff)));
-            _mm512_castsi512_ps(_mm512_and_si512(up, _mm512_set1_epi32(0xffff_0000_u32 as i32)))
-        }
-        DType::F16 => _mm512_cvtph_ps(_mm512_cvtps_ph::<0>(values)),
-        _ => values,
-    }
 }
 
 #[inline]

@@ -15,7 +15,7 @@ use std::sync::LazyLock;
 use burn::tensor::DType;
 use half::bf16;
 
-use super::avx512::rounded;
+use super::super::rounding::rounded;
 use super::{Nibbles, Way};
 use crate::simd::narrow;
 

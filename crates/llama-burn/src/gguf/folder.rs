@@ -84,7 +84,7 @@ pub(crate) fn weights_of(dir: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(file))
 }
 
-/// The size, time and path of a file, which change when it does.
+/// The size of a file and the time of its last change.
 fn stamp(file: &Path) -> Result<Json> {
     let data = std::fs::metadata(file).map_err(LlamaError::io(file))?;
     let age = data.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();

@@ -48,7 +48,7 @@ fn weight(name: &str) -> Weight {
     }
 }
 
-/// What a token takes when text is generated.
+/// The time of a token when text is generated.
 #[divan::bench(args = WEIGHTS)]
 fn a_row(bencher: Bencher<'_, '_>, name: &str) {
     let (x, weight) = (random([1, SIZE]).cast(DType::BF16), weight(name));
@@ -56,7 +56,7 @@ fn a_row(bencher: Bencher<'_, '_>, name: &str) {
     bencher.bench_local(|| black_box(base_linear(x.clone(), weight.clone()).into_data()));
 }
 
-/// What a step of 512 tokens takes, forward and backward.
+/// The time of a step of 512 tokens, forward and backward.
 #[divan::bench(args = WEIGHTS)]
 fn a_step(bencher: Bencher<'_, '_>, name: &str) {
     let device = Device::flex().autodiff();

@@ -1,4 +1,4 @@
-//! What a training step asks of the device: its launches and bytes, and its reads, which are its loss and the norm of its
+//! The launches, bytes and reads of a training step: it reads its loss and the norm of its
 //! gradients in one transfer.
 //!
 //! wgpu logs every buffer that is mapped to be read, whatever it holds; so this runs on WebGPU alone.
@@ -24,7 +24,7 @@ use peft_learner::config::TrainingConfig;
 use peft_learner::data::{Batch, Example, Stream, StreamConfig};
 use peft_learner::train::{CausalLm, Existing, Finetune, StepOptions, optimizer};
 
-/// What is counted is counted for the whole process.
+/// Counts are of the whole process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn on_webgpu() -> bool {

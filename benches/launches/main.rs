@@ -1,4 +1,4 @@
-//! What a training step asks of a GPU, for each method: launches, bytes and reads.
+//! The launches, bytes and reads of a training step on a GPU, for each method.
 //!
 //! ```text
 //! cargo run --features webgpu --example launches -- --device webgpu [--json] [--method NAME] [--names]

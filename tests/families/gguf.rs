@@ -28,7 +28,7 @@ fn logits_are_those_of_the_model(
     assert_close("logits", &model.forward(&case.input()).into_data(), &case.expected["logits"], 1e-5);
 }
 
-/// What we write is read back as the same model, or refused for what llama.cpp does not know.
+/// A written file is read back as the same model; a model that llama.cpp does not know is refused.
 #[rstest]
 fn a_model_goes_there_and_back(#[files("tests/fixtures/families/*/config.json")] config: PathBuf) {
     let case = Case::of(&config);

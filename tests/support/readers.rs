@@ -290,7 +290,7 @@ fn trainer_state(bytes: &[u8], dir: &Path) {
     write(dir, "checkpoints/step-4/trainer_state.json", bytes);
     let blank = r#"{"global_step": 0, "seed": 0}"#;
     let blank: TrainerState = serde_json::from_str(blank).unwrap();
-    let checkpoints = Checkpoints::new(dir.join("checkpoints"), 2, Default::default(), blank);
+    let checkpoints = Checkpoints::new(dir.join("checkpoints"), 2, blank);
     let Ok(Some(state)) = checkpoints.latest_state() else { return };
     if let Some(triplets) = &state.triplets {
         let mut model = PRUNED.get_or_init(|| adapted("adalora", "adapter")).clone();

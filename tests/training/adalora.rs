@@ -10,11 +10,11 @@ use peft_burn::adalora::{
 };
 use peft_burn::{AdaLoraConfig, AdapterFiles, PeftConfig, PeftModel, TargetModules};
 use peft_burn_workspace::{Inputs, assert_close, base, tensors};
-use peft_learner::LearnerError;
 use peft_learner::config::LrSchedulerType;
 use peft_learner::evaluate::evaluate;
 use peft_learner::report::{EvalReport, Metrics, StepReport};
 use peft_learner::train::{Report, batch_loss, clip};
+use peft_learner::{AdaLoraError, LearnerError};
 use rstest::rstest;
 
 use super::{Options, bytes_of, examples, finetune, options, stream};
@@ -229,7 +229,7 @@ fn phases_that_do_not_fit_are_laid_out_before_anything_changes() {
     };
     let article = AdaLoraConfig { init_r: 24, target_r: 8, tinit: 200, tfinal: 1000, delta_t: 10, ..config() };
     let error = attempt(article);
-    assert!(matches!(error, LearnerError::Phases { steps: 300, .. }), "{error}");
+    assert!(matches!(error, LearnerError::AdaLora(AdaLoraError::Phases { steps: 300, .. })), "{error}");
     for part in [
         "this run of 300 steps",
         "training.max_steps",
@@ -251,7 +251,7 @@ fn only_what_is_pruned_can_be_cut() {
     let mut options = options(Path::new("nowhere"), 4);
     options.training.shrink_after_pruning = true;
     let error = finetune(super::adapted(0.0), stream(2, 2, false), &options).run("nowhere").unwrap_err();
-    assert!(matches!(error, LearnerError::NothingToShrink), "{error}");
+    assert!(matches!(error, LearnerError::AdaLora(AdaLoraError::NothingToShrink)), "{error}");
     assert!(!Path::new("nowhere").exists());
 }
 

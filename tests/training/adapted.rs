@@ -25,10 +25,10 @@ use peft_burn::{
     PeftModel, PeftState, TargetModules, TensorRng, VeraConfig, layers,
 };
 use peft_burn_workspace::{assert_close, device};
-use peft_learner::LearnerError;
 use peft_learner::adapted::{Adapted, Place, optimizer_steps};
 use peft_learner::report::EpochLines;
 use peft_learner::train::clip;
+use peft_learner::{AdaLoraError, LearnerError};
 use rstest::rstest;
 
 const NAME: &str = "default";
@@ -390,8 +390,11 @@ fn what_cannot_be_trained_is_refused_and_what_fails_is_told() {
     let PeftConfig::AdaLora(config) = config("adalora", 1, 0.0) else { panic!("AdaLoRA") };
     let unknown = PeftConfig::from(AdaLoraConfig { total_step: None, ..config.clone() });
     let error = Adapted::new(Own::new(false), NAME, &unknown, 7).unwrap_err();
-    assert!(matches!(error, LearnerError::NoTotalStep), "{error}");
-    assert!(matches!(Adapted::on_parameters(Plain::new(), &unknown, 7).unwrap_err(), LearnerError::NoTotalStep));
+    assert!(matches!(error, LearnerError::AdaLora(AdaLoraError::NoTotalStep)), "{error}");
+    assert!(matches!(
+        Adapted::on_parameters(Plain::new(), &unknown, 7).unwrap_err(),
+        LearnerError::AdaLora(AdaLoraError::NoTotalStep)
+    ));
     let mut frozen = Own::new(false);
     frozen.add_adapter(NAME, &PeftConfig::from(config.clone()), 7).unwrap();
     frozen.set_trainable(false);

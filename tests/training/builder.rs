@@ -15,11 +15,11 @@ use llama_burn::Llama;
 use peft_burn::adalora::kept_ranks;
 use peft_burn::{AdaLoraConfig, PeftModel, TargetModules};
 use peft_burn_workspace::base;
-use peft_learner::LearnerError;
 use peft_learner::data::{Batch, Example};
 use peft_learner::evaluate::evaluate;
 use peft_learner::report::{Metrics, Progress, StepMetric, read_metrics};
 use peft_learner::train::{CausalLm, Existing, Finetune, Flow, StepOptions};
+use peft_learner::{LearnerError, ResumeError};
 
 use super::{Options, adapted, bytes_of, examples, finetune, losses, options, stream};
 
@@ -166,7 +166,7 @@ fn options_that_contradict_each_other_are_refused_before_anything_is_written() {
     frozen.set_trainable(false);
     refused(finetune(frozen, stream(2, 2, false), &plain), &["`default` is frozen"]);
     refused(Finetune::new(adapted(0.0), "other", plain.training.clone()).train(examples()), &["other"]);
-    refused(Finetune::new(adapted(0.0), "default", plain.training.clone()), &["no rows to train on"]);
+    refused(Finetune::new(adapted(0.0), "default", plain.training.clone()), &["there are no examples"]);
     let step_options = StepOptions { gradient_checkpointing: true, ..StepOptions::new(4) };
     let error = CausalLm::new(adapted(0.1), "default", &step_options, Interrupter::new()).unwrap_err();
     assert!(matches!(error, LearnerError::CheckpointedDropout { .. }), "{error}");
@@ -186,9 +186,12 @@ fn a_resumed_run_goes_on_with_the_same_rows_and_perhaps_for_longer() {
     let mut other = examples();
     other[3].labels[5] = -100;
     let error = run(6, 3, other).run(dir.path()).unwrap_err();
-    assert!(matches!(&error, LearnerError::ContentsChanged { changed } if *changed == ["data"]), "{error}");
+    assert!(
+        matches!(&error, LearnerError::Resume(ResumeError::ContentsChanged { changed }) if *changed == ["data"]),
+        "{error}"
+    );
     let error = run(3, 3, examples()).run(dir.path()).unwrap_err();
-    assert!(matches!(error, LearnerError::BeyondTheEnd { done: 4, total_steps: 3 }), "{error}");
+    assert!(matches!(error, LearnerError::Resume(ResumeError::BeyondTheEnd { done: 4, total_steps: 3 })), "{error}");
     assert!(std::fs::read(dir.path().join("metrics.jsonl")).unwrap() == before, "nothing was written");
     let (_, report) = run(6, 2, examples()).run(dir.path()).unwrap();
     assert_eq!((report.resumed_from, report.steps), (4, 6));

@@ -18,10 +18,10 @@ use llama_burn::Llama;
 use peft_burn::adalora::kept_ranks;
 use peft_burn::{AdaLoraConfig, AdapterFiles, PeftConfig, PeftModel, TargetModules};
 use peft_burn_workspace::{assert_close, base};
-use peft_learner::LearnerError;
 use peft_learner::data::{Stream, StreamConfig};
 use peft_learner::report::Metrics;
 use peft_learner::train::{CausalLm, Report};
+use peft_learner::{LearnerError, ResumeError};
 
 use super::{Options, bytes_of, examples, finetune, lora, losses, options, stream};
 
@@ -210,7 +210,7 @@ fn a_run_on_two_replicas_is_resumed_on_two() {
     std::fs::remove_dir_all(dir.path().join("checkpoints/step-12")).unwrap();
     options.resume = true;
     let error = finetune(adapted(&adalora()), stream(4, 2, false), &options).run(dir.path()).unwrap_err();
-    assert!(matches!(error, LearnerError::DevicesChanged { were: 2, are: 1 }), "{error}");
+    assert!(matches!(error, LearnerError::Resume(ResumeError::DevicesChanged { were: 2, are: 1 })), "{error}");
     let (resumed, report, _) = together(&adalora(), &options);
     assert_eq!(report.resumed_from, 7);
     assert_eq!(losses(&report), losses(&straight_report));

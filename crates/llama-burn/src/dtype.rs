@@ -57,7 +57,7 @@ impl From<Dtype> for FloatDType {
 pub enum LoadDtype {
     /// The dtype of the model's files, as `dtype="auto"` in Transformers.
     Auto,
-    /// This one; weights in another are converted.
+    /// The given dtype; weights in another are converted.
     As(Dtype),
 }
 

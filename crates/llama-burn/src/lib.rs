@@ -20,7 +20,7 @@ pub use config::{
     Decoder, Dtype, EmbeddingScale, Gate, LayerKind, LayerRope, LlamaConfig, LoadDtype, Norms, QkNorm, RopeConfig,
     RopeScaling,
 };
-pub use error::{LlamaError, Result};
+pub use error::{HubCause, LlamaError, PromptError, Result, SamplingError, TemplateError};
 pub use generate::{Finish, Generate, GenerateOptions, Piece, Sampler, SamplingConfig, TextDecoder, TokenLogprob};
 pub use gguf::{GgufType, save_lora_gguf, unpack_gguf};
 pub use merge::{MergeReport, merge_into, merge_into_gguf};
@@ -31,7 +31,7 @@ pub use quantization::{
     BaseQuantization, Format, LoadOptions, PackedMergeReport, QuantizationKind, Quantize, QuantizeReport,
     merge_into_packed, packed_bytes, quantize_into,
 };
-pub use summary::ModelSummary;
+pub use summary::{ModelSummary, TokenizerSummary};
 pub use text::{
     ChatTemplate, Conversation, Encoded, Message, SpecialTokens, StopScanner, StopTokens, Text, TextStream, Tokenizer,
 };

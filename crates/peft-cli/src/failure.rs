@@ -5,9 +5,9 @@ use std::io;
 
 use llama_burn::LlamaError;
 use peft_burn::PeftError;
-use peft_learner::LearnerError;
 use peft_learner::bench::BenchError;
 use peft_learner::device::DeviceError;
+use peft_learner::{LearnerError, ResumeError};
 
 /// The error of a command, as it is shown.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -115,7 +115,7 @@ fn learner_way_out(error: &LearnerError) -> Option<&'static str> {
         LearnerError::DiskFull { last: None, .. } => {
             "make room on that disk, or write elsewhere; then begin again with --overwrite"
         }
-        LearnerError::PhasesMoved { .. } | LearnerError::ContentsChanged { .. } => {
+        LearnerError::Resume(ResumeError::PhasesMoved { .. } | ResumeError::ContentsChanged { .. }) => {
             "set it back, or begin a new run in another output folder"
         }
         LearnerError::OutputExists { .. } => "go on with the run by --resume, or replace it by --overwrite",
@@ -143,6 +143,7 @@ fn llama_way_out(error: &LlamaError) -> Option<&'static str> {
 fn peft_way_out(error: &PeftError) -> Option<&'static str> {
     Some(match error {
         PeftError::Io { source, .. } => return io_way_out(source),
+        PeftError::AnotherProgram { .. } => "peft convert --to peft ADAPTER --output DIR does that",
         PeftError::Json { .. } => "write it again with PEFT, or correct the file",
         PeftError::Config { .. } => "correct these keys; they are those of PEFT's adapter_config.json",
         PeftError::UnmatchedTargets { .. } | PeftError::NoMatchingModule { .. } => {

@@ -1,4 +1,4 @@
-//! `peft`: fine-tune a Llama with an adapter, talk to it, merge it, look into it.
+//! `peft`: fine-tune a language model with an adapter, talk to it, merge it, look into it, serve it.
 //!
 //! ```sh
 //! peft quickstart
@@ -21,7 +21,7 @@ use clap::Parser;
 
 use commands::Command;
 
-/// Fine-tunes Llama models with adapters (LoRA and its relatives) whose files Hugging Face PEFT reads and writes.
+/// Fine-tunes language models with adapters (LoRA and its relatives) whose files Hugging Face PEFT reads and writes.
 #[derive(Debug, Parser)]
 #[command(name = "peft", version, arg_required_else_help = true, after_help = EXAMPLE)]
 struct Cli {

@@ -67,7 +67,7 @@ pub struct QuantizationArgs {
 }
 
 impl QuantizationArgs {
-    /// What becomes of the weights; `skip_modules` stay dense.
+    /// The quantization that the options ask for; `skip_modules` stay dense.
     pub fn asked(&self, skip_modules: Vec<String>) -> Result<Quantize> {
         if self.double_quantization && !self.quantization.is_some_and(QuantizationKind::is_four_bit) {
             return Err(Failure::new(

@@ -60,7 +60,7 @@ pub struct Base {
     pub model: Llama,
     /// Tokenizer and template, where the directory has them.
     pub text: Option<Text>,
-    /// Where it was read from.
+    /// The directory that it was read from.
     pub dir: PathBuf,
     /// Notes for the user about how the weights were read.
     pub warnings: Vec<String>,
@@ -71,7 +71,7 @@ impl Base {
     /// weights in memory alone; `None` keeps the files'.
     ///
     /// # Errors
-    /// Those of [`Llama::load`] and [`Text::from_dir`].
+    /// The errors of [`Llama::load`] and [`Text::from_dir`].
     pub fn load(model: &str, options: impl Into<LoadOptions>, device: &Device) -> Result<Self> {
         let dir = hub::resolve(model, None)?;
         // Before the weights: a tokenizer that is broken is known at once.
@@ -126,7 +126,7 @@ impl Base {
     /// The examples of a data file, in memory.
     ///
     /// # Errors
-    /// Those of [`Preparation::sources`].
+    /// The errors of [`Preparation::sources`].
     pub fn examples(&self, file: impl AsRef<Path>, max_length: usize) -> Result<(Vec<Example>, EncodeReport)> {
         let Prepared { examples, report, .. } =
             self.preparation(max_length).sources(&[file.as_ref().into()], Part::Valid)?;

@@ -1,7 +1,8 @@
 //! The memory of a training step on a CPU, from shapes alone: before any weight is read.
 //!
-//! What backward reads is counted layer by layer, as the fused operations keep it: for each token the inputs of both norms, the inputs of
-//! products that are adapted by an update of low rank (once for q, k and v, and once for gate and up), q, k and v, gate and up.
+//! Tensors that backward reads are counted layer by layer, as the fused operations keep them: for each token the inputs of both
+//! norms, the inputs of products that are adapted by an update of low rank (once for q, k and v, and once for gate and up), q, k
+//! and v, gate and up.
 
 use llama_burn::{Dtype, LlamaConfig, Quantize};
 use peft_burn::methods::Change;
@@ -16,7 +17,7 @@ const PROGRAM: u64 = 24 << 20;
 /// Entries of the logits that exist at a time.
 const LOGITS: u64 = 8 << 20;
 
-/// What is to be trained, and how.
+/// A run to estimate: the model, the adapter and the batches.
 #[derive(Clone, Debug)]
 pub struct Planned<'a> {
     /// The base's shape.
@@ -46,7 +47,7 @@ pub struct Estimate {
     pub adapter: u64,
     /// AdamW's two moments, gradients, and AdaLoRA's averages.
     pub optimizer: u64,
-    /// What backward reads.
+    /// Tensors that are kept for backward.
     pub activations: u64,
     /// The part of the logits that exists at a time.
     pub logits: u64,
@@ -60,7 +61,7 @@ impl Estimate {
     /// For a step of `planned`.
     ///
     /// # Errors
-    /// Those of an adapter that does not fit the model.
+    /// The errors of an adapter that does not fit the model.
     pub fn of(planned: &Planned<'_>) -> Result<Self> {
         let modules = planned.model.modules();
         let dtype = match planned.dtype {

@@ -38,12 +38,12 @@ impl ConfiguredRun {
     /// `note` is told in words what is going on.
     ///
     /// # Errors
-    /// Whatever is wrong with the configuration, the model or the data, and an output folder that may not be written into.
+    /// A configuration, model or data that cannot be used, and an output folder that may not be written into.
     pub fn load(config: &RunConfig, existing: Existing, devices: &[Device], note: impl FnMut(&str)) -> Result<Self> {
         let first = devices.first().ok_or(LearnerError::NoCollective { devices: 0 })?;
         check_output(&config.output, existing)?;
         if let AdapterSource::Config(map) = &config.adapter {
-            // What is wrong with it is known before a model is loaded for nothing.
+            // A fault of it shows before a model is loaded for nothing.
             PeftConfig::from_map(map.clone())?;
         }
         let base = Base::load(&config.model.path, config.model.load_options(), first)?;

@@ -26,4 +26,4 @@ pub mod whole_file;
 
 #[doc(hidden)]
 pub use burn;
-pub use error::{LearnerError, Result};
+pub use error::{AdaLoraError, LearnerError, Problems, Result, ResumeError, StepCountError, StreamError};

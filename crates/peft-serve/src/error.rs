@@ -1,4 +1,4 @@
-//! What can go wrong with a request.
+//! The errors of requests.
 
 /// `Result` with this crate's error.
 pub type Result<T, E = ServeError> = std::result::Result<T, E>;
@@ -10,7 +10,7 @@ pub enum ServeError {
     /// The request is wrong: which field, and why.
     #[error("{message}")]
     Invalid {
-        /// What is wrong and what to do.
+        /// The fault, and the way out.
         message: String,
         /// The field.
         param: Option<String>,
@@ -25,7 +25,7 @@ pub enum ServeError {
     Adapter {
         /// The adapter.
         name: String,
-        /// What is wrong with its files.
+        /// The fault of its files.
         message: String,
     },
     /// The adapter is another generation than the caller expects.
@@ -33,9 +33,9 @@ pub enum ServeError {
     Generation {
         /// The adapter.
         name: String,
-        /// What it is at.
+        /// Its generation.
         found: u64,
-        /// What the caller expects.
+        /// The generation that the caller expects.
         expected: u64,
     },
     /// More requests wait than may.
@@ -49,7 +49,7 @@ pub enum ServeError {
     NoRoom {
         /// The adapter.
         name: String,
-        /// Why.
+        /// The reason, in words.
         reason: String,
         /// Whether it may fit later.
         temporary: bool,

@@ -1,4 +1,4 @@
-//! What a Prometheus server reads: vLLM's names where they exist.
+//! The engine's counters for a Prometheus server, under vLLM's names where they exist.
 
 use std::sync::atomic::AtomicU64;
 

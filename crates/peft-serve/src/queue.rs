@@ -18,13 +18,13 @@ pub(crate) struct Queue {
 impl Queue {
     /// Adds a request behind those of its tenant.
     pub fn push(&mut self, sequence: Box<Sequence>) {
-        self.tenants.entry(sequence.request.adapter.clone()).or_default().push_back(sequence);
+        self.tenants.entry(sequence.adapter.clone()).or_default().push_back(sequence);
         self.len += 1;
     }
 
     /// Adds a request that ran already, before those of its tenant.
     pub fn push_front(&mut self, sequence: Box<Sequence>) {
-        self.tenants.entry(sequence.request.adapter.clone()).or_default().push_front(sequence);
+        self.tenants.entry(sequence.adapter.clone()).or_default().push_front(sequence);
         self.len += 1;
     }
 

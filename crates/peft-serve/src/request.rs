@@ -1,4 +1,4 @@
-//! What is asked of the engine, and what it answers.
+//! A request to the engine, and the events that answer it.
 
 use llama_burn::{Finish, GenerateOptions, Piece, SamplingConfig, TokenLogprob};
 use std::sync::Arc;
@@ -63,7 +63,7 @@ pub struct Usage {
     pub completion_tokens: usize,
 }
 
-/// What happens to a request.
+/// An event in the life of a request.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
@@ -73,9 +73,9 @@ pub enum Event {
     Tokens(Piece),
     /// The end.
     Finished {
-        /// Why.
+        /// The reason of its end.
         reason: Finish,
-        /// What it took.
+        /// The tokens that it took.
         usage: Usage,
     },
     /// The end without an answer, or without the rest of it.

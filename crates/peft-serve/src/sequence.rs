@@ -39,7 +39,8 @@ impl Drop for Place {
 pub(crate) struct Sequence {
     /// Requests are numbered as they come.
     pub id: u64,
-    pub request: Request,
+    /// Whose adapter; `None` is the base.
+    pub adapter: Option<Arc<str>>,
     sink: Sink,
     /// Its adapter, once it runs. It keeps the generation that it began with.
     pub lease: Option<Arc<Resident>>,
@@ -48,7 +49,8 @@ pub(crate) struct Sequence {
     /// How many of them have their keys and values in the blocks.
     pub cached: usize,
     pub blocks: Vec<Block>,
-    /// What is known of the prompt's tokens so far.
+    /// Whether the prompt's tokens have log-probabilities, and those that are known so far.
+    asks_for_prompt: bool,
     prompt_logprobs: Vec<Option<TokenLogprob>>,
     pub arrived: Instant,
     pub first_token: Option<Instant>,
@@ -66,15 +68,18 @@ impl Sequence {
     /// # Errors
     /// Sampling options out of range.
     pub fn new(id: u64, request: Request, text: Option<Arc<Text>>, sink: Sink, now: Instant) -> Result<Self> {
-        let decoder = TextDecoder::new(request.prompt.clone(), request.options(), text.map(Shared), 0)
+        let (options, adapter, asks_for_prompt) = (request.options(), request.adapter, request.prompt_logprobs);
+        let decoder = TextDecoder::new(request.prompt, options, text.map(Shared), 0)
             .map_err(|error| ServeError::Invalid { message: error.to_string(), param: None, code: None })?;
         Ok(Self {
             id,
+            adapter,
             sink,
             lease: None,
             decoder,
             cached: 0,
             blocks: Vec::new(),
+            asks_for_prompt,
             prompt_logprobs: Vec::new(),
             arrived: now,
             first_token: None,
@@ -82,7 +87,6 @@ impl Sequence {
             no_room_since: None,
             asked: None,
             _place: None,
-            request,
         })
     }
 
@@ -101,6 +105,11 @@ impl Sequence {
         self.tokens().len() - self.cached
     }
 
+    /// The prompt's tokens.
+    pub fn prompt(&self) -> &[u32] {
+        self.decoder.prompt()
+    }
+
     /// The prompt and what was generated.
     pub fn tokens(&self) -> &[u32] {
         self.decoder.tokens()
@@ -113,7 +122,7 @@ impl Sequence {
 
     /// Whether the prompt's log-probabilities are still to be sent.
     pub fn wants_prompt_logprobs(&self) -> bool {
-        self.request.prompt_logprobs && self.prompt_logprobs.len() < self.request.prompt.len()
+        self.asks_for_prompt && self.prompt_logprobs.len() < self.prompt().len()
     }
 
     /// Takes the logits at a place of the prompt.
@@ -123,16 +132,16 @@ impl Sequence {
         }
         // Places that were seen before the sequence was set back are known.
         if place + 1 == self.prompt_logprobs.len()
-            && let Some(&next) = self.request.prompt.get(place + 1)
+            && let Some(&next) = self.decoder.prompt().get(place + 1)
         {
-            let top = self.request.logprobs.unwrap_or(0);
+            let top = self.decoder.options().logprobs.unwrap_or(0);
             self.prompt_logprobs.push(Some(TokenLogprob::new(logits, next, top)));
         }
     }
 
     /// Sends the prompt's log-probabilities, once.
     pub fn send_prompt(&mut self) {
-        if self.request.prompt_logprobs && self.generated() == 0 && self.first_token.is_none() {
+        if self.asks_for_prompt && self.generated() == 0 && self.first_token.is_none() {
             self.send(Event::Prompt(self.prompt_logprobs.clone()));
         }
     }
@@ -150,9 +159,9 @@ impl Sequence {
         Ok(ended)
     }
 
-    /// What it took.
+    /// The tokens that it took.
     pub fn usage(&self) -> Usage {
-        Usage { prompt_tokens: self.request.prompt.len(), completion_tokens: self.generated() }
+        Usage { prompt_tokens: self.prompt().len(), completion_tokens: self.generated() }
     }
 
     /// Sends an event; nobody may be there to read it.

@@ -21,7 +21,7 @@ use crate::golden;
 /// Steps before the counted one: the first compile and tune, and Burn's fusion settles on its blocks.
 const WARMUP: usize = 3;
 
-/// What is counted.
+/// The counts of a step.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// The model's sizes.
@@ -65,7 +65,7 @@ pub fn count(case: &Case, device: &Device) -> (Figures, BTreeMap<String, usize>)
     let of_layer = |f: fn(&Counts) -> u64| (f(&more) as f64 - f(&few) as f64) / layers as f64;
     let forward = of_layer(|c| c.forward as u64);
     let backward = of_layer(|c| c.backward as u64);
-    // What is not in the layers grows with them: the optimiser's part does. It is counted for the whole model.
+    // The optimiser's part is outside of the layers and grows with them: it is counted for the whole model.
     let all = of_layer(|c| (c.forward + c.backward + c.optimizer) as u64);
     let total = (few.forward + few.backward + few.optimizer) as f64;
     let whole = case.config.num_hidden_layers as f64;

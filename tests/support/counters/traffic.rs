@@ -43,7 +43,7 @@ impl FusionObserver for Traffic {
 }
 
 impl Traffic {
-    /// What `work` moves, which has to wait for the device before it returns, in a model of these sizes.
+    /// The bytes that `work` moves in a model of these sizes. It has to wait for the device before it returns.
     pub fn of<T>([vocab, hidden]: [usize; 2], work: impl FnOnce() -> T) -> (T, Bytes) {
         let traffic = Arc::new(Self { vocab, hidden, bytes: Mutex::default() });
         let watching = FusionObservation::new(traffic.clone());

@@ -63,9 +63,9 @@ pub enum Norms {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum QkNorm {
-    /// Those of a head (Qwen3, Gemma 3).
+    /// The values of each head (Qwen3, Gemma 3).
     Head,
-    /// Those of all heads (OLMo 2).
+    /// The values of all heads together (OLMo 2).
     Full,
 }
 

@@ -138,7 +138,7 @@ impl LlamaConfig {
         all
     }
 
-    /// What Transformers calls the model's class, such as `LlamaForCausalLM`.
+    /// Transformers' name of the model's class, such as `LlamaForCausalLM`.
     pub fn architecture(&self) -> &'static str {
         family::family(&self.model_type).map_or("LlamaForCausalLM", |family| family.class)
     }

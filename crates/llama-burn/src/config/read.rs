@@ -122,7 +122,7 @@ fn finish(reader: Reader, origin: &Path) -> Result<()> {
     if problems.is_empty() {
         return Ok(());
     }
-    Err(LlamaError::Config { path: origin.to_path_buf(), message: problems.join("; ") })
+    Err(LlamaError::Config { path: origin.to_path_buf(), problems })
 }
 
 fn dtype(keys: &mut Keys<'_>) -> Dtype {

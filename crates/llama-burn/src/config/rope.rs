@@ -82,11 +82,11 @@ pub enum RopeScaling {
 /// Which frequencies a text has, where they depend on its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stretch {
-    /// Those of a text within the context.
+    /// The frequencies of a text within the context.
     Short,
-    /// Those of a longer one, whatever its length.
+    /// The frequencies of a longer text, whatever its length.
     Long,
-    /// Those of a text of so many tokens, and of no other.
+    /// The frequencies of a text of exactly so many tokens.
     Exact(usize),
 }
 

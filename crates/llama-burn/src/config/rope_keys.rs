@@ -89,7 +89,7 @@ fn one(keys: &mut Keys<'_>, of: &Surrounding, theta: f64, original: Option<usize
     // `type` is the spelling of transformers before 4.43.
     let kind = keys.get("rope_type").or_else(|| keys.get("type")).unwrap_or_else(|| "default".into());
     let kind_name = match kind.as_str() {
-        // What the first releases of Phi-3 called it.
+        // The name in the first releases of Phi-3.
         Some("su" | "yarn") if of.model_type == "phi3" => "longrope",
         Some(name) => name,
         None => "",

@@ -1,4 +1,4 @@
-//! What several families read alike: biases, windows, and layers without a rotary embedding.
+//! Switches that several families read alike: biases, windows, and layers without a rotary embedding.
 
 use super::LlamaConfig;
 use super::decoder::{EmbeddingScale, LayerKind, LayerRope};

@@ -12,7 +12,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 use fused_burn::on_workers;
 use peft_burn::PeftModel;
 
-use crate::error::{LlamaError, Result};
+use crate::error::{LlamaError, PromptError, Result, SamplingError};
 use crate::model::{AttentionMask, CausalModel, Input};
 use crate::text::Tokenizer;
 pub use logprobs::TokenLogprob;
@@ -39,8 +39,7 @@ pub trait Generate: CausalModel {
         mut on_token: impl FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Result<Vec<Vec<u32>>> {
         if !options.stop_strings.is_empty() {
-            let message = "stop strings take a tokenizer: make a `TextDecoder` with one, and call `decode`".into();
-            return Err(LlamaError::Sampling { message });
+            return Err(SamplingError::StopStrings.into());
         }
         let decoder = |(row, prompt): (usize, &Vec<u32>)| {
             TextDecoder::<&Tokenizer>::new(prompt.clone(), options.clone(), None, row as u64)
@@ -123,14 +122,14 @@ fn decode<M: CausalModel, T: Deref<Target = Tokenizer>>(
     Ok(ended)
 }
 
-fn check(prompts: &[Vec<u32>], vocab: usize) -> Result<()> {
+fn check(prompts: &[Vec<u32>], vocabulary: usize) -> Result<()> {
     for (row, prompt) in prompts.iter().enumerate() {
-        let problem = match prompt.iter().find(|&&id| id as usize >= vocab) {
-            Some(id) => format!("token {id} is outside the vocabulary of {vocab}"),
-            None if prompt.is_empty() => "it is empty: give at least one token".into(),
+        let cause = match prompt.iter().find(|&&id| id as usize >= vocabulary) {
+            Some(&id) => PromptError::UnknownToken { id, vocabulary },
+            None if prompt.is_empty() => PromptError::Empty,
             None => continue,
         };
-        return Err(LlamaError::Prompt { row, message: problem });
+        return Err(LlamaError::Prompt { row, cause });
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::sampling_config::SamplingConfig;
-use crate::error::{LlamaError, Result};
+use crate::error::{Result, SamplingError};
 
 /// Chooses tokens for one sequence; equal configurations and logits give equal choices.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ impl Sampler {
     /// The id chosen by `logits`, one a token of the vocabulary; `history` is the prompt and what was generated.
     ///
     /// # Errors
-    /// [`LlamaError::Sampling`] where the logits hold a NaN or leave nothing to choose from.
+    /// [`LlamaError::Sampling`](crate::LlamaError::Sampling) where the logits hold a NaN or leave nothing to choose from.
     pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> Result<u32> {
         let id = self.choose(logits, history)?;
         if self.config.frequency_penalty != 0.0 || self.config.presence_penalty != 0.0 {
@@ -52,16 +52,12 @@ impl Sampler {
 
     fn choose(&mut self, logits: &[f32], history: &[u32]) -> Result<u32> {
         if let Some(id) = logits.iter().position(|logit| logit.is_nan()) {
-            let message =
-                format!("the model's logits hold NaN (first for token {id}); its weights or its dtype are at fault");
-            return Err(LlamaError::Sampling { message });
+            return Err(SamplingError::NotANumber { token: id }.into());
         }
         self.process(logits, history);
         let best = self.scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         if !best.is_finite() {
-            let message =
-                format!("the highest of the {} logits is {best}, which leaves no token to choose", logits.len());
-            return Err(LlamaError::Sampling { message });
+            return Err(SamplingError::NoChoice { logits: logits.len(), highest: best }.into());
         }
         if self.config.temperature == 0.0 {
             return Ok(self.scores.iter().position(|&score| score == best).unwrap_or_default() as u32);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{LlamaError, Result};
+use crate::error::{Result, SamplingError};
 
 /// How the next token is chosen; transformers' `GenerationConfig` keys, with the seed beside them.
 ///
@@ -52,7 +52,7 @@ impl SamplingConfig {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// [`LlamaError::Sampling`] with every option that is out of range.
+    /// [`LlamaError::Sampling`](crate::LlamaError::Sampling) with every option that is out of range.
     pub fn validate(&self) -> Result<()> {
         let mut problems = Vec::new();
         if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
@@ -75,7 +75,7 @@ impl SamplingConfig {
         for (id, bias) in self.logit_bias.iter().filter(|(_, bias)| !(-100.0..=100.0).contains(*bias)) {
             problems.push(format!("logit_bias must be between -100 and 100, but is {bias} for token {id}"));
         }
-        if problems.is_empty() { Ok(()) } else { Err(LlamaError::Sampling { message: problems.join("; ") }) }
+        if problems.is_empty() { Ok(()) } else { Err(SamplingError::Options(problems).into()) }
     }
 }
 

@@ -148,7 +148,7 @@ fn unknown(keys: &Keys<'_>) -> Vec<String> {
     found.map(|(key, _, what)| format!("{}.{key} ({what})", keys.arch)).collect()
 }
 
-/// What a family has beyond sizes. What llama.cpp implies is spelled out.
+/// Writes the keys of a family beyond its sizes. Defaults that llama.cpp implies are spelled out.
 fn own_keys(keys: &Keys<'_>, json: &mut Map<String, Json>, sizes: [u64; 6]) {
     let [hidden, heads, head_dim, layers, turning, _] = sizes;
     let mut put = |key: &str, value: Json| drop(json.insert(key.into(), value));

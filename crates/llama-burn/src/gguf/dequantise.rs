@@ -135,7 +135,7 @@ enum Decoder {
     Own(fn(&[u8], &mut Vec<f32>)),
 }
 
-/// What the codes of IQ4 stand for.
+/// The values of IQ4's codes.
 const LEVELS: [f32; 16] =
     [-127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0];
 

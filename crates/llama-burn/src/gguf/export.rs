@@ -13,8 +13,9 @@ use crate::error::{LlamaError, Result};
 use crate::model::Llama;
 use crate::weights::NamedWeight;
 
-/// What the matrices of a written GGUF file are stored as.
+/// The type that the matrices of a written GGUF file are stored as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum GgufType {
     /// IEEE single precision.
     F32,
@@ -56,7 +57,7 @@ impl GgufType {
     }
 }
 
-/// What llama.cpp calls a family.
+/// llama.cpp's name of the model's family.
 pub(super) fn arch_of(config: &LlamaConfig) -> &str {
     match config.model_type.as_str() {
         "mistral" => "llama",
@@ -84,7 +85,7 @@ pub(crate) fn export(model: &Llama, text: &Path, path: &Path, kind: GgufType) ->
     let mut factors = Vec::new();
     scaling(config, arch, &mut metadata, &mut factors).map_err(refused)?;
     metadata.extend(match folder::weights_of(text)? {
-        // What came from a GGUF file goes back as it was.
+        // A tokenizer from a GGUF file goes back as it was.
         Some(file) => vocabulary::copied(&Gguf::open(&file)?),
         None => vocabulary::of_directory(text, config.vocab_size)?,
     });

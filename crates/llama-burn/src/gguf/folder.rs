@@ -1,6 +1,6 @@
 //! A GGUF file as a model directory.
 //!
-//! What a model's other files say (`config.json`, `tokenizer.json`, …) is worked out once and kept in the user's folder for
+//! The model's other files (`config.json`, `tokenizer.json`, …) are worked out once and kept in the user's folder for
 //! such things; the weights stay where they are, and a note in the folder says where that is.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -84,7 +84,7 @@ pub(crate) fn weights_of(dir: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(file))
 }
 
-/// What changes when a file does.
+/// The size of a file and the time of its last change.
 fn stamp(file: &Path) -> Result<Json> {
     let data = std::fs::metadata(file).map_err(LlamaError::io(file))?;
     let age = data.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();

@@ -16,7 +16,7 @@ pub(crate) struct Info {
     pub bytes: usize,
 }
 
-/// What a file says before its tensors.
+/// The part of a file before its tensors.
 #[derive(Debug)]
 pub(crate) struct Header {
     pub metadata: BTreeMap<String, Value>,

@@ -1,4 +1,4 @@
-//! What a GGUF file's tensors are called in Transformers, and what was done to them.
+//! The names that a GGUF file's tensors have in Transformers, and how llama.cpp's converter changed their values.
 
 use burn::tensor::Bytes;
 use fused_burn::Format;
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::reader::Gguf;
 use crate::error::Result;
 
-/// What has to be undone to a tensor.
+/// A change of a tensor that has to be undone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Undo {
     Nothing,
@@ -85,7 +85,7 @@ pub(super) fn to_file(arch: &str, name: &str) -> Option<String> {
     Some(format!("{module}.{end}"))
 }
 
-/// What was done to the tensor that Transformers calls `name`.
+/// The change that llama.cpp's converter made to the tensor that Transformers calls `name`.
 fn undo_of(arch: &str, name: &str, [heads, kv_heads]: [usize; 2]) -> Undo {
     let pairs = matches!(arch, "llama" | "granite" | "smollm3");
     if pairs && name.contains(".q_proj.") {

@@ -53,7 +53,7 @@ fn a_file_that_is_changed_is_read_anew() {
     assert!(weights_of(&first).unwrap_err().to_string().contains("it was changed since"));
     assert_eq!(LlamaConfig::from_dir(&path).unwrap().model_type, "granite");
     assert!(Llama::from_dir(&path, None, &Device::flex()).is_ok());
-    // What is no file is a directory, there or not.
+    // A path that is no file passes as a directory, whether it exists or not.
     assert_eq!(directory(Path::new("no/such")).unwrap(), Path::new("no/such"));
 }
 

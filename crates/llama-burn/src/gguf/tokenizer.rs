@@ -54,7 +54,7 @@ const CONTROL: u64 = 3;
 const USER: u64 = 4;
 const BYTE: u64 = 6;
 
-/// What a file knows of text.
+/// The tokenizer's files, made from a GGUF file.
 #[derive(Debug)]
 pub(super) struct TextFiles {
     pub tokenizer: Json,
@@ -239,7 +239,7 @@ fn merges(vocab: &Vocabulary<'_>, scores: &[f64]) -> Vec<[String; 2]> {
     all.into_iter().map(|(_, left, right)| [vocab.tokens[left].to_owned(), vocab.tokens[right].to_owned()]).collect()
 }
 
-/// What is put around a text.
+/// The post-processor that puts tokens around a text.
 fn framing(before: Option<(&str, u64)>, after: Option<(&str, u64)>, otherwise: &Json) -> Json {
     if before.is_none() && after.is_none() {
         return otherwise.clone();

@@ -1,4 +1,4 @@
-//! What a model has and llama.cpp, as of its release 0.4.0, does not compute.
+//! Features of models that llama.cpp, as of its release 0.4.0, does not compute.
 
 use std::path::Path;
 
@@ -6,7 +6,8 @@ use super::reader::Gguf;
 use crate::config::{Decoder, LlamaConfig};
 use crate::error::Result;
 
-/// What llama.cpp has no place for in a model of the architecture `arch` with tensors of these names: it would not load.
+/// The features of a model of the architecture `arch` with tensors of these names that llama.cpp has no place for: it would not
+/// load.
 pub(super) fn without_place<'a>(config: &LlamaConfig, arch: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut all = Vec::new();
     // The others have biases of q, k and v at most.
@@ -46,7 +47,8 @@ pub(super) fn passed_over(config: &LlamaConfig, arch: &str) -> Vec<String> {
     window.map(note).into_iter().collect()
 }
 
-/// What the model of the file at `path` has otherwise than `config`: what llama.cpp implies, and no key can say.
+/// The settings in which the model of the file at `path` differs from `config`: llama.cpp implies them, and no key can say
+/// them.
 pub(super) fn lost(config: &LlamaConfig, path: &Path) -> Result<Vec<&'static str>> {
     let json = super::config::read(&Gguf::open(path)?)?.config;
     let read = LlamaConfig::from_json(&json.to_string(), path)?;

@@ -42,7 +42,7 @@ impl Value {
     }
 }
 
-/// What is wrong, and where in the file.
+/// A fault and its place in the file.
 pub(super) type Problem = String;
 
 /// Bytes that are read from the front. Nothing is taken from memory for a length before that many bytes are known to be

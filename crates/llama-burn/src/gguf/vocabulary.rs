@@ -13,7 +13,7 @@ use crate::text::{ChatTemplate, Tokenizer};
 /// Entries of the metadata.
 pub(super) type Entries = Vec<(String, Value)>;
 
-/// What `file` says of its tokenizer.
+/// The entries of `file` about its tokenizer.
 pub(super) fn copied(file: &Gguf) -> Entries {
     let of_text = file.metadata().filter(|(key, _)| key.starts_with("tokenizer."));
     of_text.map(|(key, value)| (key.to_owned(), value.clone())).collect()

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use hf_hub::api::sync::{ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 
-use super::download::{Download, status};
+use super::download::{Download, cause_of, status};
 use super::patience::within;
 use super::settings::Hub;
-use crate::error::{LlamaError, Result};
+use crate::error::{HubCause, LlamaError, Result};
 
-fn error(name: &str, message: impl Into<String>) -> LlamaError {
-    LlamaError::HubDataset { name: name.to_string(), message: message.into() }
+fn error(name: &str, cause: HubCause, message: impl Into<String>) -> LlamaError {
+    LlamaError::HubDataset { name: name.to_string(), cause, message: message.into() }
 }
 
 impl Hub {
@@ -29,10 +29,11 @@ impl Hub {
     ) -> Result<Vec<PathBuf>> {
         if self.offline {
             return self.cached_dataset(name, revision, &wanted).map_err(|why| {
-                error(name, format!("HF_HUB_OFFLINE is set, and {why}; unset it once to download the data set"))
+                let message = format!("HF_HUB_OFFLINE is set, and {why}; unset it once to download the data set");
+                error(name, HubCause::Offline, message)
             });
         }
-        let failed = |problem: ApiError| error(name, self.explain_dataset(&problem));
+        let failed = |problem: ApiError| error(name, cause_of(&problem), self.explain_dataset(&problem));
         let cache = Cache::new(self.cache.clone());
         let api = ApiBuilder::from_cache(cache.clone()).with_endpoint(self.endpoint.clone());
         let api = api.with_token(self.token.clone()).build().map_err(failed)?;
@@ -44,7 +45,7 @@ impl Hub {
             Err(problem) => {
                 let problem = format!("{} cannot be reached ({problem})", self.endpoint);
                 let files = self.cached_dataset(name, revision, &wanted);
-                let files = files.map_err(|why| error(name, format!("{problem}, and {why}")))?;
+                let files = files.map_err(|why| error(name, HubCause::Unreachable, format!("{problem}, and {why}")))?;
                 tracing::warn!("{problem}; using the copy in {}", self.cache.display());
                 return Ok(files);
             }
@@ -57,7 +58,7 @@ impl Hub {
                 "the hub has it, but without files that fit (.parquet, .jsonl, .json, .csv, .tsv, named for the part that is \
                  asked for); it has: {listed}; download what you need and give the files"
             );
-            return Err(error(name, message));
+            return Err(error(name, HubCause::Incomplete, message));
         }
         // All files come from the commit that `revision` is now, whatever is pushed in the meantime.
         let commit = Repo::with_revision(name.into(), RepoType::Dataset, info.sha.clone());

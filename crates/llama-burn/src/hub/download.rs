@@ -12,7 +12,7 @@ use super::files::{CONFIG, OPTIONAL, WEIGHTS, is_index, missing};
 use super::hub_error;
 use super::patience::{Watched, within};
 use super::settings::Hub;
-use crate::error::{LlamaError, Result};
+use crate::error::{HubCause, LlamaError, Result};
 use crate::weights::{SINGLE, shards};
 
 impl Hub {
@@ -25,10 +25,10 @@ impl Hub {
         if self.offline {
             return self.cached(model, revision).map_err(|why| {
                 let message = format!("HF_HUB_OFFLINE is set, and {why}; unset it once to download the model");
-                hub_error(model, message)
+                hub_error(model, HubCause::Offline, message)
             });
         }
-        let failed = |error: ApiError| hub_error(model, self.explain(&error));
+        let failed = |error: ApiError| hub_error(model, cause_of(&error), self.explain(&error));
         let cache = Cache::new(self.cache.clone());
         let api = ApiBuilder::from_cache(cache.clone()).with_endpoint(self.endpoint.clone());
         let api = api.with_token(self.token.clone()).build().map_err(failed)?;
@@ -39,8 +39,9 @@ impl Hub {
             Err(error) if status(&error).is_some() => return Err(failed(error)),
             Err(error) => {
                 let problem = format!("{} cannot be reached ({error})", self.endpoint);
-                let dir =
-                    self.cached(model, revision).map_err(|why| hub_error(model, format!("{problem}, and {why}")))?;
+                let dir = self
+                    .cached(model, revision)
+                    .map_err(|why| hub_error(model, HubCause::Unreachable, format!("{problem}, and {why}")))?;
                 tracing::warn!("{problem}; using the copy in {}", dir.display());
                 return Ok(dir);
             }
@@ -57,7 +58,7 @@ impl Hub {
         if !absent.is_empty() {
             let absent = absent.join(" and ");
             let message = format!("the hub has it, but without {absent}; it has: {}", available.join(", "));
-            return Err(hub_error(model, message));
+            return Err(hub_error(model, HubCause::Incomplete, message));
         }
         let names = [CONFIG].into_iter().chain(OPTIONAL.iter().copied().filter(|name| has(name))).chain([weights]);
         for name in names {
@@ -110,6 +111,15 @@ pub(super) fn status(error: &ApiError) -> Option<u16> {
             _ => None,
         },
         _ => None,
+    }
+}
+
+/// The kind of an error after the hub was reached.
+pub(super) fn cause_of(error: &ApiError) -> HubCause {
+    match status(error) {
+        Some(401 | 403 | 404) => HubCause::NotFound,
+        Some(_) => HubCause::Refused,
+        None => HubCause::Interrupted,
     }
 }
 

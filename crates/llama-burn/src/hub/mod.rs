@@ -16,7 +16,7 @@ mod settings;
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{LlamaError, Result};
+use crate::error::{HubCause, LlamaError, Result};
 use crate::gguf;
 #[cfg(feature = "hub")]
 pub use settings::Hub;
@@ -74,7 +74,7 @@ fn download_dataset(
 ) -> Result<Vec<PathBuf>> {
     let message = "there is no such file or directory, and this build cannot fetch data sets from the Hugging Face hub; \
                    build it with `--features hub`, or download the files and give their directory";
-    Err(LlamaError::HubDataset { name: name.to_string(), message: message.to_string() })
+    Err(LlamaError::HubDataset { name: name.to_string(), cause: HubCause::NotCompiled, message: message.to_string() })
 }
 
 #[cfg(feature = "hub")]
@@ -86,7 +86,7 @@ fn download(model: &str, revision: Option<&str>) -> Result<PathBuf> {
 fn download(model: &str, _revision: Option<&str>) -> Result<PathBuf> {
     let message = "there is no such directory, and this build cannot fetch models from the Hugging Face hub; build it \
                    with the Cargo feature `hub`, or download the model and give its directory";
-    Err(hub_error(model, message))
+    Err(hub_error(model, HubCause::NotCompiled, message))
 }
 
 /// The directory, `None` for a hub id, an error for what is neither.
@@ -101,6 +101,7 @@ fn local(model: &str) -> Result<Option<PathBuf>> {
             true => gguf::directory(path).map(Some),
             false => Err(hub_error(
                 model,
+                HubCause::NotAModel,
                 "a model is a directory with config.json and model.safetensors, or a .gguf file, but this is another file",
             )),
         };
@@ -108,7 +109,11 @@ fn local(model: &str) -> Result<Option<PathBuf>> {
     if is_hub_id(model) {
         return Ok(None);
     }
-    Err(hub_error(model, "there is no such directory (and it is no hub id, which looks like owner/name)"))
+    Err(hub_error(
+        model,
+        HubCause::NoSuchPath,
+        "there is no such directory (and it is no hub id, which looks like owner/name)",
+    ))
 }
 
 /// `name` or `owner/name`, each of the characters that the hub allows.
@@ -121,8 +126,8 @@ fn is_hub_id(model: &str) -> bool {
     model.len() <= 96 && model.split('/').count() <= 2 && model.split('/').all(good)
 }
 
-fn hub_error(model: &str, message: impl Into<String>) -> LlamaError {
-    LlamaError::Hub { model: model.to_string(), message: message.into() }
+fn hub_error(model: &str, cause: HubCause, message: impl Into<String>) -> LlamaError {
+    LlamaError::Hub { model: model.to_string(), cause, message: message.into() }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::error::{LlamaError, Result};
 
-/// What a 4-bit weight's description is called, before the name of its format.
+/// The end of the name of a 4-bit weight's description, before the name of its format.
 const STATE: &str = ".quant_state.bitsandbytes__";
 /// Tensors beside a 4-bit weight.
 const BESIDE: [&str; 4] = [".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"];
@@ -22,7 +22,7 @@ struct Stored {
     format: Format,
     block: usize,
     shape: [usize; 2],
-    /// What decoded values are, if the file says it.
+    /// The dtype of decoded values, if the file has one.
     dtype: Option<DType>,
     /// Of nested scales.
     offset: Option<f32>,

@@ -11,7 +11,7 @@ use crate::error::{LlamaError, Result};
 /// Which weights of a model are packed, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseQuantization {
-    /// What weights become: `Nf4`, `Fp4` or `Int8`.
+    /// The format of the packed weights: `Nf4`, `Fp4` or `Int8`.
     pub format: Format,
     /// Values that share a scale, of the 4-bit formats.
     pub block_size: usize,
@@ -54,20 +54,19 @@ impl BaseQuantization {
         names.filter(|name| !name.is_empty()).any(|name| dotted.contains(&format!(".{name}.")))
     }
 
-    /// What `config.json` in `dir` says in its `quantization_config`, if there is one.
+    /// The `quantization_config` of the `config.json` in `dir`, if there is one.
     ///
     /// # Errors
     /// A file that cannot be read, and another method than bitsandbytes: every problem at once.
-    pub fn of_dir(dir: &Path) -> Result<Option<Self>> {
-        let path = dir.join("config.json");
+    pub fn of_dir(dir: impl AsRef<Path>) -> Result<Option<Self>> {
+        let path = dir.as_ref().join("config.json");
         let text = std::fs::read(&path).map_err(LlamaError::io(&path))?;
         let json: Value = serde_json::from_slice(&text).map_err(LlamaError::json(&path))?;
         match json.get("quantization_config").filter(|value| !value.is_null()) {
             None => Ok(None),
             Some(value) => Self::from_json(value).map(Some).map_err(|problems| {
-                let message =
-                    problems.iter().map(|p| format!("quantization_config: {p}")).collect::<Vec<_>>().join("; ");
-                LlamaError::Config { path, message }
+                let problems = problems.iter().map(|p| format!("quantization_config: {p}")).collect();
+                LlamaError::Config { path, problems }
             }),
         }
     }
@@ -75,7 +74,7 @@ impl BaseQuantization {
     /// Reads a `quantization_config`.
     ///
     /// # Errors
-    /// What is not supported in it.
+    /// Everything in it that is not supported.
     pub(crate) fn from_json(json: &Value) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
         let flag = |key: &str| json.get(key).and_then(Value::as_bool).unwrap_or(false);
@@ -85,8 +84,8 @@ impl BaseQuantization {
             Some("bitsandbytes") => {}
             None if four || eight => {}
             Some(other) => problems.push(format!(
-                "quant_method is {other:?}, and only \"bitsandbytes\" is read; take the original checkpoint, and quantise it with \
-                 --quantization nf4"
+                "quant_method is {other:?}, and only \"bitsandbytes\" is read; take the original checkpoint, and \
+                 quantise it when it is loaded"
             )),
             None => problems.push("it names no quant_method".to_owned()),
         }
@@ -183,7 +182,7 @@ mod tests {
     #[test]
     fn another_method_is_refused_with_the_way_out() {
         let problems = BaseQuantization::from_json(&json!({"quant_method": "gptq", "bits": 4})).unwrap_err().join("; ");
-        assert!(problems.contains("\"gptq\"") && problems.contains("--quantization nf4"), "{problems}");
+        assert!(problems.contains("\"gptq\"") && problems.contains("original checkpoint"), "{problems}");
         let both = json!({"quant_method": "bitsandbytes", "load_in_4bit": true, "load_in_8bit": true,
             "bnb_4bit_quant_storage": "bfloat16"});
         assert_eq!(BaseQuantization::from_json(&both).unwrap_err().len(), 2);

@@ -42,7 +42,7 @@ impl QuantizationKind {
 }
 
 impl Quantize {
-    /// What a user asks for: a format, or nothing; whether its scales are quantised too; modules that stay dense.
+    /// A user's request: a format, or nothing; whether its scales are quantised too; modules that stay dense.
     pub fn asked(kind: Option<QuantizationKind>, double_quantization: bool, skip_modules: Vec<String>) -> Self {
         let format = match kind {
             None => return Self::AsStored,
@@ -55,11 +55,11 @@ impl Quantize {
     }
 }
 
-/// What becomes of the weights of projections when a model is loaded.
+/// The form that the weights of projections get when a model is loaded.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Quantize {
-    /// What is stored packed stays packed, and what is stored dense is dense, unless `config.json` has a
+    /// Packed weights stay packed, and dense ones dense, unless `config.json` has a
     /// `quantization_config`, which is then followed.
     #[default]
     AsStored,

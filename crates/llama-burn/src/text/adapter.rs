@@ -56,7 +56,8 @@ impl Text {
     ///
     /// # Errors
     /// As [`Self::take_from_adapter`].
-    pub fn of_adapter(&self, base: &Path, adapter: &Path) -> Result<Option<Self>> {
+    pub fn of_adapter(&self, base: impl AsRef<Path>, adapter: impl AsRef<Path>) -> Result<Option<Self>> {
+        let (base, adapter) = (base.as_ref(), adapter.as_ref());
         if own_files(base, adapter)?.is_empty() {
             return Ok(None);
         }

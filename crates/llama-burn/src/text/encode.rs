@@ -6,7 +6,7 @@ use super::chat::ChatTemplate;
 use super::message::{Conversation, Message};
 use super::stop::StopTokens;
 use super::tokenizer::Tokenizer;
-use crate::error::{LlamaError, Result};
+use crate::error::{Result, TemplateError};
 use crate::gguf;
 
 /// The text side of a model directory.
@@ -39,7 +39,7 @@ impl Text {
     /// Reads the files of a model directory, or a GGUF file; `None` where there is no `tokenizer.json`.
     ///
     /// # Errors
-    /// [`LlamaError`] for files that are there but broken.
+    /// [`LlamaError`](crate::LlamaError) for files that are there but broken.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Option<Self>> {
         let dir = &gguf::directory(dir.as_ref())?;
         if !dir.join("tokenizer.json").exists() && !dir.join("tokenizer.model").exists() {
@@ -76,7 +76,8 @@ impl Text {
     /// A conversation, of which the assistant's turns are learned.
     ///
     /// # Errors
-    /// [`LlamaError::Template`] without a template, or where it refuses the conversation; [`LlamaError::Tokenizer`].
+    /// [`LlamaError::Template`](crate::LlamaError::Template) without a template, or where it refuses the conversation;
+    /// [`LlamaError::Tokenizer`](crate::LlamaError::Tokenizer).
     pub fn encode_chat(&self, conversation: &Conversation) -> Result<Encoded> {
         let (ids, targets) = self.template()?.encode(conversation, &self.tokenizer, &self.stop)?;
         Ok(Encoded { targets, ..self.encoded(ids, 0) })
@@ -104,12 +105,7 @@ impl Text {
     }
 
     fn template(&self) -> Result<&ChatTemplate> {
-        self.template.as_ref().ok_or_else(|| LlamaError::Template {
-            message:
-                "the model has no chat template; use a chat model, put a chat_template.jinja beside its tokenizer, \
-                      or give plain prompts"
-                    .to_string(),
-        })
+        Ok(self.template.as_ref().ok_or(TemplateError::Missing { dir: None })?)
     }
 
     /// The ids of `text` with a stop token at its end: put behind the text, as TRL does, where the text does not end so.

@@ -80,7 +80,7 @@ fn ids_of(path: &Path) -> Result<Vec<u32>> {
     for id in values.iter().filter(|id| id.as_i64() != Some(-1)) {
         let id = id.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| LlamaError::Config {
             path: path.to_path_buf(),
-            message: format!("eos_token_id: must be a token id or a list of them, but is {value}"),
+            problems: vec![format!("eos_token_id: must be a token id or a list of them, but is {value}")],
         })?;
         ids.push(id);
     }

@@ -59,7 +59,7 @@ impl<'de> Visitor<'de> for Sound {
 /// Checks that `json` is JSON throughout.
 ///
 /// # Errors
-/// What serde_json finds wrong, with line and column.
+/// serde_json's error, with line and column.
 pub(super) fn check(json: &[u8]) -> serde_json::Result<()> {
     serde_json::from_slice::<Sound>(json).map(|_| ())
 }

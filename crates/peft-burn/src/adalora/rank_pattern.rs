@@ -29,9 +29,9 @@ pub fn rank_pattern<M: PeftModel>(model: &M, name: &str) -> Result<Option<BTreeM
 pub struct KeptRank {
     /// The module's path.
     pub path: String,
-    /// Its triplets that live.
+    /// The triplets that were not pruned.
     pub rank: usize,
-    /// Those that training began with.
+    /// The rank that training began with.
     pub of: usize,
 }
 

@@ -22,10 +22,10 @@ pub(crate) enum Rule {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MajoritySign {
-    /// That of the sum.
+    /// The sign of the sum.
     #[default]
     Total,
-    /// That of most values.
+    /// The sign of most values.
     Frequency,
 }
 

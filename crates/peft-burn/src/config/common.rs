@@ -117,9 +117,9 @@ pub enum Bias {
     None,
     /// Every bias of the model.
     All,
-    /// Those of the adapted modules (LoRA, DoRA, AdaLoRA).
+    /// The biases of the adapted modules (LoRA, DoRA, AdaLoRA).
     LoraOnly,
-    /// Those of the adapted modules (VeRA).
+    /// The biases of the adapted modules (VeRA).
     VeraOnly,
 }
 

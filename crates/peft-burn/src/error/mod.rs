@@ -1,12 +1,14 @@
 //! Errors, worded so that the reader knows what to change.
 
+mod not_combined;
 mod unsupported;
 
 use std::fmt::{Display, Formatter};
 use std::io;
 use std::path::PathBuf;
 
-pub use unsupported::{NotCombined, Unsupported};
+pub use not_combined::NotCombined;
+pub use unsupported::Unsupported;
 
 /// The result of an operation of this crate.
 pub type Result<T, E = PeftError> = std::result::Result<T, E>;

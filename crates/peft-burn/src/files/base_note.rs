@@ -13,7 +13,7 @@ pub(super) fn note_of<M: PeftModel>(model: &M) -> Vec<(&'static str, String)> {
     quantization(model).map(|format| (KEY, format)).into_iter().collect()
 }
 
-/// What is to be said when an adapter with the note of `metadata` is put on `model`.
+/// The warning for an adapter with the note of `metadata` on `model`, if it needs one.
 pub(super) fn warning<M: PeftModel>(
     model: &M,
     path: &std::path::Path,

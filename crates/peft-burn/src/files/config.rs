@@ -40,12 +40,12 @@ impl PeftConfig {
     ///
     /// # Errors
     /// As [`Self::from_dir`].
-    pub fn from_json(text: &[u8], path: &Path) -> Result<(Self, Vec<String>)> {
+    pub fn from_json(text: &[u8], path: impl AsRef<Path>) -> Result<(Self, Vec<String>)> {
+        let path = path.as_ref();
         let object: Object =
             serde_json::from_slice(text).map_err(|source| PeftError::Json { path: path.to_owned(), source })?;
         if mlx::is_mlx(&object) {
-            let (program, way_out) =
-                ("mlx-lm", "make one of PEFT's of it: peft convert --to peft ADAPTER --output DIR");
+            let (program, way_out) = ("mlx-lm", "make one of PEFT's of it by `rewrite_adapter`");
             return Err(PeftError::AnotherProgram { path: path.to_owned(), program, way_out });
         }
         let origin = path.display().to_string();

@@ -49,7 +49,7 @@ pub(super) fn fit<M: PeftModel>(
     resolution.warnings.splice(0..0, saved.warnings);
     add_adapted(&mut resolution, weights, modules, saved.ties_weights);
     add_whole(model, &mut resolution, weights)?;
-    // What is only used computes the same with two copies.
+    // An adapter that is only used computes the same with two copies.
     let repeated =
         if trainable && saved.ties_weights { train_as_one(model, &mut resolution, weights)? } else { BTreeSet::new() };
     let by_token = resolution

@@ -109,8 +109,8 @@ impl Settings {
         let kind = config.get("fine_tune_type").and_then(Value::as_str).unwrap_or("lora");
         if !matches!(kind, "lora" | "dora") {
             problems.push(format!(
-                "fine_tune_type = \"{kind}\" is no adapter: make a model of it with mlx_lm.fuse, and of that a LoRA with \
-                 `peft convert --from-model`"
+                "fine_tune_type = \"{kind}\" is no adapter: make a model of it with mlx_lm.fuse, and of that a LoRA \
+                 (`extract_lora`)"
             ));
         }
         let empty = Object::new();
@@ -196,7 +196,7 @@ mod tests {
             ("model.a.v_proj.lora_b", [1, 3]),
         ];
         write(dir.path(), config, &tensors);
-        let rewritten = rewrite_adapter(dir.path(), &dir.path().join("out")).unwrap();
+        let rewritten = rewrite_adapter(dir.path(), dir.path().join("out")).unwrap();
         assert!(rewritten.warnings[0].contains("= 80"), "{:?}", rewritten.warnings);
         let (config, warnings) = PeftConfig::from_dir(dir.path().join("out")).unwrap();
         let PeftConfig::Lora(lora) = config else { unreachable!() };

@@ -107,7 +107,7 @@ pub trait AdapterFiles: PeftModel {
     /// As [`Self::load_adapter`].
     fn load_adapter_bytes(&mut self, files: AdapterBytes<'_>, name: &str, trainable: bool) -> Result<Vec<String>> {
         let AdapterBytes { dir, config, weights } = files;
-        let (config, warnings) = PeftConfig::from_json(config, &dir.join(CONFIG_NAME))?;
+        let (config, warnings) = PeftConfig::from_json(config, dir.join(CONFIG_NAME))?;
         let weights = AdapterWeights::of(weights, &config)?;
         load_parts(self, config, &weights, warnings, name, trainable)
     }

@@ -19,7 +19,8 @@ use crate::tensor_file::write_tensors;
 ///
 /// # Errors
 /// Files that cannot be read, tensors that mean nothing in an adapter, all of them at once; a file that cannot be written.
-pub fn rewrite_adapter(dir: &Path, output: &Path) -> Result<Rewritten> {
+pub fn rewrite_adapter(dir: impl AsRef<Path>, output: impl AsRef<Path>) -> Result<Rewritten> {
+    let (dir, output) = (dir.as_ref(), output.as_ref());
     let path = dir.join(CONFIG_NAME);
     let text = fs::read(&path).map_err(PeftError::io(&path))?;
     let object: Object = serde_json::from_slice(&text).map_err(|source| PeftError::Json { path, source })?;

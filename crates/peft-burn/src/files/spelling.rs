@@ -24,7 +24,7 @@ impl Spelling {
         let mut spelling = Self { names: BTreeMap::new(), example: None, doubled: Vec::new() };
         let all: BTreeSet<&str> = names.collect();
         for &name in &all {
-            // What a module was before training, which a trained copy takes the place of.
+            // The weights of a module before training, in whose place a trained copy comes.
             if name.contains(".original_module.") {
                 continue;
             }

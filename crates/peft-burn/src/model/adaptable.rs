@@ -17,7 +17,7 @@ pub trait AdaptableModel: Module {
     }
     /// Every layer that could take an adapter, with its path, in the model's order.
     fn layers(&self) -> Vec<(String, LayerRef<'_>)>;
-    /// The same layers, to change, in the same order.
+    /// The layers of [`layers`](Self::layers) by mutable reference, in the same order.
     fn layers_mut(&mut self) -> Vec<(String, LayerMut<'_>)>;
     /// The model's modules, norms included, for target selection and counts. Without more, the layers.
     fn modules(&self) -> Vec<ModuleInfo> {
@@ -45,6 +45,6 @@ pub trait AdaptableModel: Module {
     }
     /// Where the model keeps its adapters' configurations.
     fn peft_state(&self) -> &PeftState;
-    /// The same, to change.
+    /// The configurations by mutable reference.
     fn peft_state_mut(&mut self) -> &mut PeftState;
 }

@@ -12,7 +12,7 @@ use crate::targets::Resolution;
 pub struct TrainableReport {
     /// Parameters that training changes.
     pub trainable: usize,
-    /// Those and the frozen ones.
+    /// All parameters, frozen ones included.
     pub all: usize,
 }
 

@@ -41,13 +41,13 @@ pub struct LayerStatus {
     pub module_type: &'static str,
     /// Whether adapters are switched on.
     pub enabled: bool,
-    /// The active ones of those that this layer has, in order.
+    /// The active adapters of this layer, in order.
     pub active_adapters: Vec<String>,
-    /// Those of this layer that are folded into its weight.
+    /// Adapters that are folded into this layer's weight.
     pub merged_adapters: Vec<String>,
     /// By adapter, whether it is trained.
     pub requires_grad: BTreeMap<String, Trained>,
-    /// All that this layer has.
+    /// All adapters that this layer has.
     pub available_adapters: Vec<String>,
 }
 
@@ -60,7 +60,7 @@ pub struct ModelStatus {
     pub peft_types: BTreeMap<String, &'static str>,
     /// Parameters that training changes.
     pub trainable_params: usize,
-    /// Those and the frozen ones.
+    /// All parameters, frozen ones included.
     pub total_params: usize,
     /// Layers that have an adapter.
     pub num_adapter_layers: usize,
@@ -102,7 +102,7 @@ pub trait AdapterStatus: PeftModel {
                 names.iter().filter(|name| adapters.iter().any(|(n, _)| n == *name)).cloned().collect()
             };
             let [active, merged] = layer.active_and_merged();
-            // What `enable_adapters` will make active again counts as active.
+            // Adapters that `enable_adapters` will make active again count as active.
             let active = if self.adapters_disabled() { self.active_adapters() } else { active };
             all.push(LayerStatus {
                 name,

@@ -38,7 +38,7 @@ impl Served {
         }
         let factor = magnitude.map(|m| m.factor(base, &low_rank.a, &low_rank.b, low_rank.scaling));
         let (a, b) = (host(low_rank.a), transposed(&host(low_rank.b), r, low_rank.scaling as f32));
-        // What pruning left at zero is not carried along.
+        // Triplets that pruning left at zero are not carried along.
         let live = |j: &usize| {
             let (a, b) = (&a[j * inp..(j + 1) * inp], &b[j * out..(j + 1) * out]);
             a.iter().any(|v| *v != 0.0) && b.iter().any(|v| *v != 0.0)

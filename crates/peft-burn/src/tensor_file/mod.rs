@@ -64,7 +64,8 @@ impl TensorFile {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self> {
+    pub fn from_bytes(path: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Self> {
+        let path = path.as_ref();
         let (tensors, metadata, source) = SafeTensorsMap::from_bytes(path, bytes)?;
         Ok(Self { path: path.to_owned(), tensors, metadata, source: Source::Safetensors(source) })
     }

@@ -117,7 +117,7 @@ fn each_adapter_is_trained_or_frozen_by_itself() {
     assert_eq!(trained(&model), [Trained::No, Trained::Yes]);
     assert_eq!(model.trainable_parameters().trainable, alone);
     assert!(model.trains_adapters());
-    // What training changes is what says that it is trained.
+    // Training changes exactly the parameters that say they are trained.
     let before = [model.adapter_contents("frozen").unwrap(), model.adapter_contents("trained").unwrap()];
     let training = model.clone().train();
     let grads = GradientsParams::from_grads(training.forward(&[1, 2]).powi_scalar(2).mean().backward(), &training);

@@ -267,7 +267,7 @@ impl Converted {
             return output::line("the values are those of the file");
         }
         if self.exact {
-            return output::line(format_args!("{} is a low-rank update: the conversion is exact", self.from));
+            return output::line("nothing of the change is missing: the conversion is exact");
         }
         output::line("What is missing of each module's change (Frobenius norms):")?;
         let width = self.errors.keys().map(String::len).max().unwrap_or(0);

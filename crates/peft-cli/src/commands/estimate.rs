@@ -51,7 +51,7 @@ struct Estimated {
     tokens: Option<usize>,
 }
 
-/// What the weights in `dir` are: their bytes where they stay packed as they are stored, and else how they are packed.
+/// The bytes of the weights in `dir` where they stay packed as they are stored, and else how they are packed.
 pub fn weights(dir: &Path, asked: Quantize) -> Result<(Option<u64>, Quantize)> {
     if asked != Quantize::AsStored {
         return Ok((None, asked));

@@ -39,7 +39,7 @@ run.toml (what is left out has its default; the keys are PEFT's and Transformers
   [training]
   max_steps = 200                  # or num_train_epochs
   per_device_train_batch_size = 4
-  learning_rate = 2e-4"#;
+  learning_rate = 2e-4             # docs/training.md has all keys"#;
 
 /// Fine-tune a model as a configuration file says
 ///

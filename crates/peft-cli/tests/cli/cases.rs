@@ -46,7 +46,7 @@ fn a_pad_token_beyond_the_embedding_is_an_error_only_where_a_row_has_it() {
     let said = place.eval(&model, None, &place.path("rows.jsonl"));
     said.fails_with(&["line 2", "(\"[PAD]\")", "take this token out of the row"]);
     assert!(!said.err.contains("line 1"), "{}", said.err);
-    // What the message says helps.
+    // The way out that the message names helps.
     place.write(
         "rows.jsonl",
         "{\"prompt\": \"a\", \"completion\": \" b\"}\n{\"prompt\": \"a\", \"completion\": \" c\"}\n",

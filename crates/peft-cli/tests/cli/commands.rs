@@ -278,7 +278,7 @@ fn devices_tells_what_is_here_and_what_would_bring_the_rest() {
             let feature = name.split(':').next().unwrap();
             assert!(text.contains(&format!("not compiled in: build with --features {feature}")), "{text}");
         }
-        // Whatever is listed as present can be used, and only that.
+        // A device can be used exactly where it is listed as present.
         assert_eq!(device["present"] == json!(true), !device["dtypes"].as_array().unwrap().is_empty(), "{name}");
     }
 }

@@ -11,7 +11,7 @@ fn forward(place: &Path, home: &Path) -> Duration {
     let started = Instant::now();
     let mut peft = Command::new(env!("CARGO_BIN_EXE_peft"));
     peft.current_dir(place).env("HOME", home).env("XDG_CACHE_HOME", home.join("cache"));
-    // What Mesa's driver keeps by itself would hide whether we do.
+    // Mesa's driver has a cache of its own, which would hide whether ours works.
     peft.env("MESA_SHADER_CACHE_DISABLE", "true").arg("bench").arg("--model").arg(glassllm());
     peft.args("--device webgpu --method base_forward --batch 1 --seq 8 --steps 1 --warmup 0".split(' '));
     let said = Said::from(peft.output().unwrap());

@@ -2,7 +2,7 @@
 
 use burn::data::dataloader::DataLoader;
 
-use crate::error::{LearnerError, Result};
+use crate::error::{Result, StepCountError};
 
 /// The optimiser steps that Burn's [`SupervisedTraining`](burn::train::SupervisedTraining) makes of `epochs` epochs over
 /// `loader`, with gradients accumulated over `accumulation` batches (1: not at all): AdaLoRA's `total_step`.
@@ -14,20 +14,19 @@ use crate::error::{LearnerError, Result};
 /// A loader without a batch, one that fails, no epochs, and `accumulation` 0.
 pub fn optimizer_steps<I>(loader: &dyn DataLoader<I>, epochs: usize, accumulation: usize) -> Result<usize> {
     if epochs == 0 || accumulation == 0 {
-        let message = format!("{epochs} epochs with gradients of {accumulation} batches a step: both are at least 1");
-        return Err(LearnerError::StepCount(message));
+        return Err(StepCountError::NoSteps { epochs, accumulation }.into());
     }
     let mut batches = loader.iter();
     let (mut steps, mut pending) = (0, 0);
     while let Some(batch) = batches.next() {
-        batch.map_err(|error| LearnerError::StepCount(format!("the data loader failed: {error}")))?;
+        batch.map_err(|error| StepCountError::Loader(error.to_string()))?;
         pending += 1;
         if pending == accumulation || batches.progress().is_completed() {
             (steps, pending) = (steps + 1, 0);
         }
     }
     match steps {
-        0 => Err(LearnerError::StepCount("the data loader has no batches".to_owned())),
+        0 => Err(StepCountError::NoBatches.into()),
         steps => Ok(steps * epochs),
     }
 }

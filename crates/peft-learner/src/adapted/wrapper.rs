@@ -15,7 +15,7 @@ use super::place::{InLayers, Place, parameters_of};
 use super::shown::freeze_base;
 use super::step_count::StepCount;
 use super::watch::Watch;
-use crate::error::{LearnerError, Result};
+use crate::error::{AdaLoraError, LearnerError, Result};
 
 /// A model with an adapter, to be trained in Burn's own loop.
 ///
@@ -212,10 +212,10 @@ impl<M: Module, P: Place<M>> Adapted<M, P> {
         Ok((self.model, self.place))
     }
 
-    /// The error of a step, if one failed. Then the steps after it have changed nothing.
+    /// Checks that no step failed. The steps after a failed one have changed nothing.
     ///
     /// # Errors
-    /// That.
+    /// The error of the first step that failed.
     pub fn check(&self) -> Result<()> {
         self.watch.error().map_or(Ok(()), |message| Err(LearnerError::Training(message)))
     }
@@ -253,5 +253,5 @@ impl<M: Display, P> Display for Adapted<M, P> {
 }
 
 fn check_total_step(config: &PeftConfig) -> Result<()> {
-    if config.prunes() && config.total_step().is_none() { Err(LearnerError::NoTotalStep) } else { Ok(()) }
+    if config.prunes() && config.total_step().is_none() { Err(AdaLoraError::NoTotalStep.into()) } else { Ok(()) }
 }

@@ -14,7 +14,7 @@ pub enum BenchMethod {
     /// A preset of that name ([`PeftConfig::presets`]) on the modules that its method is usually measured on: for most q,
     /// k, v and o. AdaLoRA with its orthogonality term, its scores and a mask at every step.
     Usual(&'static str),
-    /// The same on all linear modules.
+    /// The method on all linear modules.
     All(&'static str),
     /// Every weight is trained.
     Full,

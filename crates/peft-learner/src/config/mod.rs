@@ -35,7 +35,7 @@ pub struct RunConfig {
     pub adapter: AdapterSource,
     /// The data it is trained on.
     pub data: DataConfig,
-    /// How.
+    /// Steps, batches, optimiser, evaluation and checkpoints.
     pub training: TrainingConfig,
 }
 
@@ -85,7 +85,7 @@ impl RunConfig {
         toml::to_string_pretty(self).map_err(no_toml)
     }
 
-    /// The same as a table.
+    /// The configuration as a TOML table.
     ///
     /// # Errors
     /// As [`to_toml`](Self::to_toml).

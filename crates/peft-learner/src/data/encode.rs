@@ -14,7 +14,7 @@ use crate::error::Problems;
 /// Why a text could not be turned into tokens.
 pub type EncodeError = Box<dyn Error + Send + Sync>;
 
-/// What encoding needs of a tokenizer and its chat template.
+/// A tokenizer with its chat template, as encoding needs it.
 pub trait TextEncoder: Sync {
     /// A text, all of it learned.
     fn encode_text(&self, text: &str) -> Result<Encoded, EncodeError>;
@@ -40,7 +40,8 @@ pub trait TextEncoder: Sync {
         None
     }
 
-    /// What the tokens depend on, beside the text: equal ones give equal tokens. Without it tokens are not kept.
+    /// A fingerprint of everything that the tokens depend on beside the text: equal ones give equal tokens. Without it tokens
+    /// are not kept.
     fn fingerprint(&self) -> Option<String> {
         None
     }
@@ -55,7 +56,7 @@ pub struct EncodeOptions {
     pub vocab_size: usize,
 }
 
-/// What encoding a data set came to.
+/// Counts of a data set that was encoded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct EncodeReport {
@@ -102,7 +103,7 @@ impl EncodeReport {
         text
     }
 
-    /// What the user should know of rows to train on.
+    /// Notes for the user about rows to train on.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.teaching_stop == 0 {
@@ -154,7 +155,7 @@ impl EncodeReport {
     }
 }
 
-/// What rows are encoded with.
+/// An encoder with its options.
 pub(super) struct Encoding<'a> {
     pub encoder: Option<&'a dyn TextEncoder>,
     pub options: EncodeOptions,
@@ -163,11 +164,11 @@ pub(super) struct Encoding<'a> {
     pub stop: &'a [u32],
 }
 
-/// What became of a row.
+/// A row after encoding.
 pub(super) struct Outcome {
     /// `None` where nothing in it is learned, with the reason.
     pub example: Result<Example, String>,
-    /// What it adds to the report.
+    /// Its part of the report.
     pub report: EncodeReport,
 }
 

@@ -46,9 +46,9 @@ impl Examples {
     pub fn get(&self, index: usize) -> Result<Example> {
         if index >= self.len() {
             let message = format!("it has {} examples, and number {index} was asked for", self.len());
-            return Err(LearnerError::Dataset(message));
+            return Err(LearnerError::Dataset(message.into()));
         }
-        self.0.get(index).map_err(|error| LearnerError::Dataset(error.to_string()))
+        self.0.get(index).map_err(|error| LearnerError::Dataset(error.into()))
     }
 
     /// All of them, in order.
@@ -70,7 +70,8 @@ impl Examples {
     /// [`LearnerError::Dataset`] for an index beyond the last one.
     pub fn select(&self, indices: Vec<usize>) -> Result<Self> {
         if let Some(index) = indices.iter().find(|&&index| index >= self.len()) {
-            return Err(LearnerError::Dataset(format!("it has {} examples, and no number {index}", self.len())));
+            let message = format!("it has {} examples, and no number {index}", self.len());
+            return Err(LearnerError::Dataset(message.into()));
         }
         Ok(Self::new(Selected { all: self.clone(), indices }))
     }

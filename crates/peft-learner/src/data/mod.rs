@@ -11,6 +11,7 @@ mod encode_file;
 mod eval_batches;
 mod examples;
 mod files;
+mod order;
 mod packing;
 mod prepare;
 mod rows;

@@ -12,10 +12,10 @@ use super::encode::{Encoding, problem_at};
 use super::encode_file::EncodeFile;
 use super::examples::Chained;
 use super::files::{DataFile, Part, locate};
+use super::order::{split, weighted};
 use super::rows::{RowOptions, RowReader, RowShape};
 use super::seen::{Seen, content};
 use super::source::{DataCache, Source};
-use super::stream::{split, weighted};
 use super::tokens::{TokenFile, TokenWriter};
 use super::{EncodeOptions, EncodeReport, Examples, TextEncoder};
 use crate::error::{LearnerError, Problems, Result};
@@ -35,12 +35,12 @@ pub struct Preparation<'a> {
     seed: u64,
 }
 
-/// What preparing came to.
+/// Examples that are ready to train on, with a report of how they came about.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     /// The examples.
     pub examples: Examples,
-    /// What encoding came to.
+    /// Counts of the encoding.
     pub report: EncodeReport,
     /// Differs where the examples do.
     pub digest: String,
@@ -79,7 +79,7 @@ impl<'a> Preparation<'a> {
     /// The examples of `sources`, one source after the other.
     ///
     /// # Errors
-    /// What [`locate`] and [`DataFile::open`] report; [`LearnerError::Data`] with every row of a file that cannot be used;
+    /// The errors of [`locate`] and [`DataFile::open`]; [`LearnerError::Data`] with every row of a file that cannot be used;
     /// [`LearnerError::NoTokenizer`] for text without an encoder; [`LearnerError::NoTarget`] where no row has anything to
     /// learn.
     pub fn sources(&self, sources: &[Source], part: Part) -> Result<Prepared> {
@@ -168,12 +168,12 @@ impl<'a> Preparation<'a> {
         Ok(tokens)
     }
 
-    /// What the tokens depend on beside the rows; `None` where that is not known.
+    /// A fingerprint of everything that the tokens depend on beside the rows; `None` where that is not known.
     fn fingerprint(&self) -> Option<String> {
         self.encoder.map_or_else(|| Some(String::new()), |encoder| encoder.fingerprint())
     }
 
-    /// What a data file's tokens are kept under.
+    /// The key that a data file's tokens are kept under.
     fn key(&self, path: &Path, part: Part, fingerprint: &str, seen: &Seen<'_>) -> Result<u128> {
         let EncodeOptions { max_length, vocab_size } = self.options;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -271,7 +271,7 @@ impl Prepared {
         let count = self.examples.len();
         if count < 2 {
             let message = format!("a share of {share} for validation needs at least 2 rows, and there is {count}");
-            return Err(LearnerError::Dataset(message));
+            return Err(LearnerError::Dataset(message.into()));
         }
         let (apart, rest) = split(count, share, seed);
         let apart = self.examples.select(apart)?;

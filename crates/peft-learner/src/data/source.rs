@@ -14,7 +14,7 @@ pub struct Source {
     pub path: String,
     /// How often each row comes in an epoch: 2 is twice, 0.5 is every other row, chosen at random.
     pub weight: f64,
-    /// What its columns are called, before those of [`RowOptions::columns`](super::RowOptions::columns).
+    /// The names of its columns in the file, which come before those of [`RowOptions::columns`](super::RowOptions::columns).
     pub columns: BTreeMap<String, String>,
 }
 
@@ -75,7 +75,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// What is evaluated on.
+/// The rows that a run is evaluated on.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Valid {
@@ -89,12 +89,12 @@ pub enum Valid {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DataCache {
-    /// Those of files above 16 MB, in the user's folder for caches (`peft-burn/tokens` in `XDG_CACHE_HOME` or `~/.cache`).
+    /// The tokens of files above 16 MB, in the user's folder for caches (`peft-burn/tokens` in `XDG_CACHE_HOME` or `~/.cache`).
     #[default]
     Auto,
-    /// Never.
+    /// No tokens.
     Off,
-    /// Those of all files, in this folder.
+    /// The tokens of all files, in this folder.
     Folder(PathBuf),
 }
 

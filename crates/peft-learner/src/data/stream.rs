@@ -4,11 +4,12 @@ use std::cmp::Reverse;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use rand_chacha::rand_core::SeedableRng;
 
 use super::batch::share_step_targets;
+use super::order::shuffle;
 use super::{Batch, Example, Examples, packing};
-use crate::error::{LearnerError, Result};
+use crate::error::{Result, StreamError};
 
 /// How examples become micro-batches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct StreamConfig {
     pub packing: bool,
     /// Tokens a packed row holds.
     pub max_length: usize,
-    /// What fills a row up.
+    /// The token that fills a row up.
     pub pad_id: u32,
     /// Seed of the orders.
     pub seed: u64,
@@ -77,15 +78,15 @@ impl Stream {
     /// with `packing` and `group_by_length` all of them are read once before, for their lengths.
     ///
     /// # Errors
-    /// [`LearnerError::Stream`] for no examples, empty batches, or length groups without `shuffle`; what reading the data set
+    /// [`StreamError`] for no examples, empty batches, or length groups without `shuffle`; what reading the data set
     /// reports.
     pub fn new(examples: impl Into<Examples>, config: StreamConfig) -> Result<Self> {
         let examples = examples.into();
         let problem = match &config {
-            _ if examples.is_empty() => "there are no examples",
-            config if config.batch_size == 0 => "batch_size is 0",
-            config if config.accumulation == 0 => "accumulation is 0",
-            config if config.group_by_length && !config.shuffle => "group_by_length needs shuffle",
+            _ if examples.is_empty() => StreamError::NoExamples,
+            config if config.batch_size == 0 => StreamError::NoRows,
+            config if config.accumulation == 0 => StreamError::NoMicroBatches,
+            config if config.group_by_length && !config.shuffle => StreamError::GroupsInOrder,
             config => {
                 let by_length = config.packing || config.group_by_length;
                 let length = |example: Result<Example>| example.map(|example| example.len());
@@ -95,14 +96,14 @@ impl Stream {
                 return Ok(Self { examples, config: config.clone(), lengths, rows_per_epoch, cache });
             }
         };
-        Err(LearnerError::Stream(problem.to_string()))
+        Err(problem.into())
     }
 
     /// The micro-batches of optimiser step `k`, from 0. The same `k` gives the same batches, in whatever order steps
     /// are asked for.
     ///
     /// # Errors
-    /// What reading the data set reports.
+    /// An error of reading the data set.
     pub fn step(&self, k: usize) -> Result<Vec<Batch>> {
         let first = k * self.rows_per_step();
         let micro = |at: usize| {
@@ -177,39 +178,6 @@ fn plan(count: usize, lengths: &[usize], config: &StreamConfig, number: u64) -> 
         group_by_length(&mut order, lengths, config.batch_size * config.accumulation);
     }
     Epoch::Single(order)
-}
-
-/// The share `share` of `count` rows that is set apart for evaluation, and the rest: chosen at random by `seed`, each in the
-/// order of the rows, at least one of them in both.
-pub(super) fn split(count: usize, share: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
-    let mut order: Vec<usize> = (0..count).collect();
-    shuffle(&mut order, &mut ChaCha8Rng::seed_from_u64(seed));
-    let apart = ((count as f64 * share).ceil() as usize).clamp(1, count.saturating_sub(1).max(1));
-    let mut rest = order.split_off(apart.min(count));
-    order.sort_unstable();
-    rest.sort_unstable();
-    (order, rest)
-}
-
-/// How often each of `count` rows comes in an epoch, where each is to come `weight` times: the whole part of it, and once more
-/// for as many rows, chosen at random by `seed`, as the rest makes.
-pub(super) fn weighted(count: usize, weight: f64, seed: u64) -> Vec<usize> {
-    let once_more = (count as f64 * weight.fract()).round() as usize;
-    let mut order: Vec<usize> = (0..count).collect();
-    shuffle(&mut order, &mut ChaCha8Rng::seed_from_u64(seed));
-    let mut indices: Vec<usize> = (0..weight.trunc() as usize).flat_map(|_| 0..count).collect();
-    let mut extra = order[..once_more.min(count)].to_vec();
-    extra.sort_unstable();
-    indices.append(&mut extra);
-    indices
-}
-
-/// Fisher and Yates' shuffle, spelled out: a run resumed under a later `rand` must see the same rows.
-fn shuffle<T>(items: &mut [T], rng: &mut ChaCha8Rng) {
-    for last in (1..items.len()).rev() {
-        let below = last as u128 + 1;
-        items.swap(last, ((u128::from(rng.next_u64()) * below) >> 64) as usize);
-    }
 }
 
 /// Transformers' length groups: stretches of up to 50 steps, each sorted by falling length, the longest example of all
@@ -421,20 +389,6 @@ mod tests {
         }
         let own = of(Examples::new(Own)).unwrap();
         assert!(own.step(0).unwrap_err().to_string().contains("the disk is gone"));
-    }
-
-    #[test]
-    fn a_share_is_set_apart_and_weights_repeat_rows() {
-        let (apart, rest) = split(10, 0.25, 1);
-        assert_eq!((apart.len(), rest.len()), (3, 7));
-        assert_eq!(split(10, 0.25, 1), (apart.clone(), rest.clone()));
-        let mut all = [apart.clone(), rest].concat();
-        all.sort_unstable();
-        assert_eq!(all, (0..10).collect::<Vec<_>>());
-        assert_ne!(split(10, 0.25, 2).0, apart);
-        assert_eq!((split(2, 0.9, 1).0.len(), split(1, 0.5, 1).1.len()), (1, 0));
-        assert_eq!(weighted(3, 2.0, 1), [0, 1, 2, 0, 1, 2]);
-        assert_eq!((weighted(4, 0.5, 1).len(), weighted(4, 1.25, 1).len()), (2, 5));
     }
 
     #[test]

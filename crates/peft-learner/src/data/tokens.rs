@@ -120,7 +120,7 @@ impl TokenWriter {
             self.hashed(&block.iter().flat_map(|place| place.to_le_bytes()).collect::<Vec<_>>())?;
         }
         drop(index);
-        let report = serde_json::to_vec(report).map_err(|error| LearnerError::Dataset(error.to_string()))?;
+        let report = serde_json::to_vec(report).map_err(|error| LearnerError::Dataset(error.into()))?;
         self.hashed(&report)?;
         let sizes = [examples, 4 * self.words, report.len() as u64].map(u64::to_le_bytes).concat();
         self.hash.update(&sizes);
@@ -185,7 +185,7 @@ impl TokenFile {
         // Another program that cuts it off while it is mapped would end this one with SIGBUS.
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(file) }.map_err(LearnerError::io("read", path))?;
-        let broken = || LearnerError::Dataset(format!("`{}` is no file of tokens", path.display()));
+        let broken = || LearnerError::Dataset(format!("`{}` is no file of tokens", path.display()).into());
         let number = |at: usize| map.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
         let size = |at: usize| number(at).and_then(|number| usize::try_from(number).ok());
         let parts = map.starts_with(MAGIC).then(|| Some((size(40)?, size(48)?, size(56)?))).flatten();

@@ -155,10 +155,10 @@ fn whole_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 fn parse(path: &Path, number: usize, line: &[u8]) -> Result<Metrics> {
-    serde_json::from_slice(line).map_err(|error| LearnerError::Metrics {
+    serde_json::from_slice(line).map_err(|source| LearnerError::Metrics {
         file: path.to_path_buf(),
         line: number,
-        message: error.to_string(),
+        source,
     })
 }
 

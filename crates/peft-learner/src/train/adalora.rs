@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use peft_burn::adalora::RankMask;
 use peft_burn::{PeftError, PeftModel, adalora};
 
-use crate::error::{LearnerError, Result};
+use crate::error::{AdaLoraError, Result};
 
 /// The part of AdaLoRA in a run.
 #[derive(Clone, Debug)]
@@ -40,12 +40,12 @@ pub(crate) fn plan<M: PeftModel>(
     let config = adapter.map(|name| model.adapter_config(name)).transpose()?;
     let (Some(name), Some(config)) = (adapter, config.filter(|config| config.prunes())) else {
         return match shrink {
-            true => Err(LearnerError::NothingToShrink),
+            true => Err(AdaLoraError::NothingToShrink.into()),
             false => Ok(None),
         };
     };
     if let Some(total_step) = config.total_step().filter(|own| *own != total_steps) {
-        return Err(LearnerError::TotalStep { total_step, steps: total_steps });
+        return Err(AdaLoraError::TotalStep { total_step, steps: total_steps }.into());
     }
     set_total_step(model, name, total_steps)?;
     let last_mask = adalora::last_mask(model, name)?;
@@ -59,7 +59,7 @@ pub(crate) fn restart<M: PeftModel>(model: &mut M, name: &str, steps: usize) -> 
 
 fn set_total_step<M: PeftModel>(model: &mut M, name: &str, steps: usize) -> Result<()> {
     adalora::set_total_step(model, name, steps).map_err(|source| match source {
-        PeftError::Config { problems, .. } => LearnerError::Phases { steps, problem: problems.join("\n") },
+        PeftError::Config { problems, .. } => AdaLoraError::Phases { steps, problems }.into(),
         other => other.into(),
     })
 }

@@ -22,13 +22,13 @@ thread_local! {
     static WALK: RefCell<Walk> = const { RefCell::new(Walk::Alone) };
 }
 
-/// What the walk over the parameters is for.
+/// The purpose of the present walk over the parameters.
 enum Walk {
     /// Each parameter makes its step where it is met.
     Alone,
     /// The parameters with the numbers of their steps.
     First(Vec<(AdamWParameter, AdamWStep)>),
-    /// What has become of them.
+    /// The parameters after the step, to be put back.
     Second(VecDeque<(AnyTensor, [AnyTensor; 2], usize)>),
 }
 

@@ -9,7 +9,7 @@ use crate::report::{EvalReport, StepReport};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Flow {
-    /// It does.
+    /// The run goes on.
     #[default]
     Go,
     /// It ends here, with a checkpoint: the model is what it is now, and the run can be resumed.

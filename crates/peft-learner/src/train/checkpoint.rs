@@ -1,6 +1,7 @@
 //! Checkpoints from which a run goes on as if it had never stopped.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use peft_burn::adalora::{held_triplets, shrink_to};
 use peft_burn::{AdapterFiles, PeftModel};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{LearnerError, Result};
+use crate::error::{LearnerError, Result, ResumeError};
 use crate::whole_file::write_whole;
 
 /// Everything trained and the optimiser's averages, in Burn's record format: exact, with the parameters' identities.
@@ -48,7 +49,7 @@ impl TrainerState {
     /// Another number of devices, other contents, and fewer steps than are done.
     pub(crate) fn check(&self, now: &Self, adalora: bool) -> Result<()> {
         if self.devices != now.devices {
-            return Err(LearnerError::DevicesChanged { were: self.devices, are: now.devices });
+            return Err(ResumeError::DevicesChanged { were: self.devices, are: now.devices }.into());
         }
         let mut changed: Vec<String> = Vec::new();
         for (what, digest) in &now.contents {
@@ -57,14 +58,14 @@ impl TrainerState {
             }
         }
         if !changed.is_empty() {
-            return Err(LearnerError::ContentsChanged { changed });
+            return Err(ResumeError::ContentsChanged { changed }.into());
         }
         if self.global_step > now.max_steps {
-            return Err(LearnerError::BeyondTheEnd { done: self.global_step, total_steps: now.max_steps });
+            return Err(ResumeError::BeyondTheEnd { done: self.global_step, total_steps: now.max_steps }.into());
         }
         // Budget and masks are laid over the whole run: under another length the steps made would have been others.
         if adalora && self.max_steps > 0 && self.max_steps != now.max_steps {
-            return Err(LearnerError::PhasesMoved { were: self.max_steps, are: now.max_steps });
+            return Err(ResumeError::PhasesMoved { were: self.max_steps, are: now.max_steps }.into());
         }
         Ok(())
     }
@@ -90,11 +91,15 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// The checkpoints in `dir`, of which the newest `limit` are kept (0: all). `saving` is how adapters are written; a run goes on
-    /// from the records beside them, whichever that is. `state` is what a run that
-    /// goes on from one of them must have in common with this one.
-    pub fn new(dir: impl Into<PathBuf>, limit: usize, saving: Saving, state: TrainerState) -> Self {
-        Self { dir: dir.into(), limit, saving, state }
+    /// The checkpoints in `dir`, of which the newest `limit` are kept (0: all). A run that goes on from one of them must have
+    /// `state` in common with it, but for the step.
+    pub fn new(dir: impl Into<PathBuf>, limit: usize, state: TrainerState) -> Self {
+        Self { dir: dir.into(), limit, saving: Saving::default(), state }
+    }
+
+    /// With adapters that are written so. A run goes on from the records beside them, whichever way that is.
+    pub(crate) fn with_saving(self, saving: Saving) -> Self {
+        Self { saving, ..self }
     }
 
     /// The notes of every checkpoint about the run, but for its step.
@@ -181,7 +186,7 @@ impl Checkpoints {
         let _ = std::fs::remove_dir_all(part);
         std::fs::create_dir_all(part).map_err(LearnerError::io("create", part))?;
         let record = |path: &Path, result: std::result::Result<(), burn::store::RecordError>| {
-            result.map_err(|e| LearnerError::Checkpoint { path: path.to_owned(), message: e.to_string() })
+            result.map_err(|source| LearnerError::Checkpoint { path: path.to_owned(), source: source.into() })
         };
         let path = part.join(MODEL);
         record(&path, model.valid().into_record().save(&path))?;
@@ -215,22 +220,24 @@ impl Checkpoints {
         adapter: Option<&str>,
     ) -> Result<Option<(M, ModuleOptimizer, TrainerState)>> {
         let Some(dir) = self.latest() else { return Ok(None) };
-        let broken = |file: &str, message: String| LearnerError::Checkpoint { path: dir.join(file), message };
+        fn broken<E: Into<Box<dyn Error + Send + Sync>>>(path: PathBuf) -> impl FnOnce(E) -> LearnerError {
+            |error| LearnerError::Checkpoint { path, source: error.into() }
+        }
         let state = read_state(&dir)?;
-        let record = ModuleRecord::load(dir.join(MODEL)).map_err(|e| broken(MODEL, e.to_string()))?;
+        let record = ModuleRecord::load(dir.join(MODEL)).map_err(broken(dir.join(MODEL)))?;
         let mut model = model;
         if let (Some(name), Some(triplets)) = (adapter, &state.triplets) {
-            shrink_to(&mut model, name, triplets).map_err(|e| broken(STATE, e.to_string()))?;
+            shrink_to(&mut model, name, triplets).map_err(broken(dir.join(STATE)))?;
         }
-        model = model.try_load_record(record).map_err(|e| broken(MODEL, e.to_string()))?;
-        let record = OptimizerRecord::load(dir.join(OPTIMIZER)).map_err(|e| broken(OPTIMIZER, e.to_string()))?;
+        model = model.try_load_record(record).map_err(broken(dir.join(MODEL)))?;
+        let record = OptimizerRecord::load(dir.join(OPTIMIZER)).map_err(broken(dir.join(OPTIMIZER)))?;
         Ok(Some((model, optim.load_record(record), state)))
     }
 }
 
 /// How adapters are saved.
 #[derive(Clone, Debug, Default)]
-pub struct Saving {
+pub(crate) struct Saving {
     /// An adapter that keeps a part of the base becomes plain LoRA.
     pub as_lora: bool,
     /// Files that are written beside each of them, by name.
@@ -249,7 +256,7 @@ impl Saving {
 fn read_state(dir: &Path) -> Result<TrainerState> {
     let path = dir.join(STATE);
     let text = std::fs::read(&path).map_err(LearnerError::io("read", &path))?;
-    serde_json::from_slice(&text).map_err(|error| LearnerError::Checkpoint { path, message: error.to_string() })
+    serde_json::from_slice(&text).map_err(|error| LearnerError::Checkpoint { path, source: error.into() })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use llama_burn::CausalModel;
 
 use super::callbacks::{Callbacks, Evaluated, Flow, Saved};
 use super::checkpoint::Checkpoints;
-use super::run::{Next, Observer};
+use super::observer::{Next, Observer};
 use super::samples::{SampleFile, Sampler};
 use super::stop::{Reason, Requests};
 use crate::error::Result;

@@ -14,6 +14,7 @@ mod loader;
 mod loraplus;
 mod loss;
 mod memory;
+mod observer;
 mod output_folder;
 mod replicas;
 mod run;

@@ -88,7 +88,13 @@ impl MadeUp {
 ///
 /// # Errors
 /// Files that cannot be written.
-pub fn write_adapters(model: &Llama, methods: &[MadeUp], count: usize, folder: &Path) -> Result<Vec<String>> {
+pub fn write_adapters(
+    model: &Llama,
+    methods: &[MadeUp],
+    count: usize,
+    folder: impl AsRef<Path>,
+) -> Result<Vec<String>> {
+    let folder = folder.as_ref();
     let failed = |error: String| ServeError::Failed(format!("making adapters up: {error}"));
     let first = |method: MadeUp| folder.join(format!(".{}", method.name()));
     for method in methods {

@@ -15,7 +15,7 @@ use crate::error::{Result, ServeError};
 use crate::request::{Event, Request};
 use crate::store::{Store, StoreConfig};
 
-/// What comes.
+/// The requests of a measurement: how many, how long, how fast they come.
 #[derive(Clone, Debug)]
 pub struct Load {
     /// Methods of the adapters, in turn.
@@ -36,7 +36,7 @@ pub struct Load {
     pub answer: usize,
     /// A request is good whose first token came in so many milliseconds.
     pub good_first_token: f64,
-    /// The same of the time for each further token.
+    /// And whose further tokens took no longer than so many milliseconds each.
     pub good_per_token: f64,
     /// Of everything that is drawn.
     pub seed: u64,
@@ -44,7 +44,7 @@ pub struct Load {
     pub adapter_memory: usize,
 }
 
-/// What came of it.
+/// The throughput and the latencies of a measurement.
 #[derive(Clone, Debug, Serialize)]
 pub struct LoadReport {
     /// Requests that were answered.

@@ -12,7 +12,7 @@ use crate::error::{Result, ServeError};
 use crate::request::{Answer, Request};
 use crate::store::{Store, StoreConfig};
 
-/// What a step costs.
+/// The time and memory of a step.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepReport {
     /// The method; `base` without adapters.
@@ -25,7 +25,7 @@ pub struct StepReport {
     pub over_base: f64,
     /// Bytes of all adapters in memory.
     pub adapter_bytes: usize,
-    /// What they share.
+    /// Bytes of the parts that all of them share.
     pub shared_bytes: usize,
     /// Milliseconds to load one of them from a file that the system has in memory: the middle one.
     pub load_milliseconds: f64,

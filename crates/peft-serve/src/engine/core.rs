@@ -8,6 +8,7 @@ use std::time::Instant;
 use llama_burn::{CausalModel, Finish, Llama, Text};
 use tokio::sync::mpsc::unbounded_channel;
 
+use super::lease::lease;
 use super::limits::Limits;
 use super::pass::forward;
 use super::{EngineConfig, Served};
@@ -17,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::queue::{Queue, Tenant};
 use crate::request::{Answer, Event, Request};
 use crate::sequence::Sequence;
-use crate::store::{Store, StoreUse};
+use crate::store::Store;
 
 /// The engine without its thread: whoever has it says when a step is made, and what time it is.
 #[derive(Debug)]
@@ -139,7 +140,7 @@ impl Core {
         let mut stuck: Vec<Tenant> = Vec::new();
         while self.running.len() < self.config.max_batch {
             let mut counts: HashMap<&Tenant, usize> = HashMap::new();
-            self.running.iter().for_each(|sequence| *counts.entry(&sequence.request.adapter).or_default() += 1);
+            self.running.iter().for_each(|sequence| *counts.entry(&sequence.adapter).or_default() += 1);
             let order = self.queue.in_turn(|tenant| counts.get(tenant).copied().unwrap_or(0));
             let Some(tenant) = order.into_iter().find(|tenant| !stuck.contains(tenant)) else { return };
             let Some(sequence) = self.queue.front(&tenant) else { return };
@@ -229,7 +230,7 @@ impl Core {
             }
         };
         for ((mut sequence, count), rows) in batch.into_iter().zip(logits) {
-            let prompt = sequence.request.prompt.len();
+            let prompt = sequence.prompt().len();
             let new = prompt.saturating_sub(sequence.cached).min(count);
             self.metrics.prompt_tokens.inc_by(new as u64);
             let ended = self.see(&mut sequence, count, &rows, now);
@@ -291,29 +292,5 @@ impl Core {
         self.metrics.running.set(self.running.len() as i64);
         self.metrics.waiting.set(self.queue.len() as i64);
         self.metrics.cache_use.set(self.pool.taken() as f64 / self.pool.limit() as f64);
-    }
-}
-
-/// Gives a request its adapter; `false` where it has to wait for it.
-fn lease(store: &Store, sequence: &mut Sequence, now: Instant, patience: std::time::Duration) -> Result<bool> {
-    let Some(name) = sequence.request.adapter.clone().filter(|_| sequence.lease.is_none()) else { return Ok(true) };
-    match store.lease(&name, sequence.asked) {
-        StoreUse::Ready(resident) => {
-            sequence.lease = Some(resident);
-            Ok(true)
-        }
-        StoreUse::Loading(number) => {
-            sequence.asked = Some(number);
-            Ok(false)
-        }
-        StoreUse::Failed(error @ ServeError::NoRoom { temporary: true, .. }) => {
-            let since = *sequence.no_room_since.get_or_insert(now);
-            if now.duration_since(since) >= patience {
-                return Err(error);
-            }
-            sequence.asked = None;
-            Ok(false)
-        }
-        StoreUse::Failed(error) => Err(error),
     }
 }

@@ -27,7 +27,7 @@ enum Command {
     Abort { end: bool },
 }
 
-/// What all who hold the engine see.
+/// The state that all handles of an engine share.
 #[derive(Debug)]
 struct Shared {
     limits: Limits,
@@ -80,7 +80,7 @@ impl Engine {
         Ok(Self { handle: Handle { shared, commands }, thread: Some(thread) })
     }
 
-    /// What others ask it by.
+    /// A handle to it, from which others are cloned.
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
@@ -176,7 +176,7 @@ impl Handle {
         self.shared.text.as_ref()
     }
 
-    /// What is counted, in Prometheus' text format.
+    /// The engine's counters in Prometheus' text format.
     pub fn metrics_text(&self) -> String {
         let (metrics, adapters) = (&self.shared.metrics, self.shared.store.counts());
         metrics.adapter_bytes.set(self.shared.store.used_bytes() as i64);

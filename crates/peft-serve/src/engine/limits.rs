@@ -1,4 +1,4 @@
-//! What the engine can run.
+//! The limits of the engine, and the check of a request against them.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use crate::error::{Result, ServeError};
 use crate::request::Request;
 
-/// What a request is checked against before it comes to the engine.
+/// The bounds that a request is checked against before it comes to the engine.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     pub vocab: usize,

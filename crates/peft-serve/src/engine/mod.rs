@@ -2,6 +2,7 @@
 
 mod core;
 mod handle;
+mod lease;
 mod limits;
 mod pass;
 
@@ -20,7 +21,7 @@ pub use handle::{Engine, Handle};
 /// A base model that is served.
 #[derive(Clone, Debug)]
 pub struct Served {
-    /// What requests call it.
+    /// The name that requests use for it.
     pub name: String,
     /// The weights. Adapters that are attached to it do not count.
     pub model: Llama,
@@ -44,7 +45,7 @@ impl Served {
         Self { dir: Some(dir.into()), ..self }
     }
 
-    /// What is counted.
+    /// The engine's counters.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }

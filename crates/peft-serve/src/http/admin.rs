@@ -97,7 +97,7 @@ impl App {
         if self.config.run_time_loading {
             return Ok(());
         }
-        let message = "loading at run time is off: start the server with --adapters DIR";
+        let message = "loading at run time is off: start the server with a folder of adapters";
         Err(ApiError::new(StatusCode::FORBIDDEN, message))
     }
 }

@@ -53,7 +53,7 @@ async fn answer(app: Arc<App>, body: std::result::Result<Bytes, BytesRejection>)
             Json(head.whole(&all, logprobs.is_some(), text.as_ref().map(|text| &text.tokenizer))).into_response()
         );
     }
-    // What fails before the first word has a status of its own.
+    // A failure before the first word has a status of its own.
     let first = match choices.next().await {
         Some((_, Event::Failed(error))) => return Err(error.into()),
         first => first,
@@ -129,7 +129,7 @@ fn text_of(parts: Vec<Value>, at: &str) -> Result<String> {
     Ok(all)
 }
 
-/// What each part of an answer repeats.
+/// The fields that each part of an answer repeats.
 struct Head {
     id: String,
     created: u64,

@@ -128,7 +128,7 @@ fn encoded(prompt: Prompt, text: Option<&Text>, echo: bool) -> Result<Encoded> {
     }
 }
 
-/// What each part of an answer needs.
+/// The fields that each part of an answer repeats.
 struct Head {
     id: String,
     created: u64,

@@ -62,11 +62,11 @@ impl App {
 
 /// An error of a tokenizer or template, which `param` has caused.
 pub(super) fn text_error(error: LlamaError, param: &str) -> ApiError {
-    let code = if matches!(error, LlamaError::Template { .. }) { "template_error" } else { "tokenizer_error" };
+    let code = if matches!(error, LlamaError::Template(_)) { "template_error" } else { "tokenizer_error" };
     ApiError::field(param, error.to_string()).code(code)
 }
 
-/// What a server without a tokenizer says.
+/// The error of a server without a tokenizer.
 pub(super) fn no_text(param: &str) -> ApiError {
     ApiError::field(param, "the model has no tokenizer.json, so that only prompts of token ids can be answered")
 }

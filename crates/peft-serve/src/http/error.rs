@@ -14,14 +14,14 @@ pub struct ApiError {
     message: String,
     param: Option<String>,
     code: Option<String>,
-    /// What official clients are told about trying again, where they would be wrong by themselves.
+    /// Whether official clients should try again, where the status alone would mislead them.
     retry: Option<bool>,
 }
 
 impl ApiError {
     /// An error of a status.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        // What failed once for the same reason fails again.
+        // A request that failed with one of these fails again for the same reason.
         let retry = matches!(status, StatusCode::CONFLICT | StatusCode::INTERNAL_SERVER_ERROR).then_some(false);
         Self { status, message: message.into(), param: None, code: None, retry }
     }

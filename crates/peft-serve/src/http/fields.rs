@@ -13,7 +13,7 @@ type Result<T> = std::result::Result<T, ApiError>;
 #[derive(Debug)]
 pub(super) struct Fields {
     map: Map<String, Value>,
-    /// What stands before their names in errors.
+    /// The path of the object, which stands before its fields' names in errors.
     prefix: String,
 }
 

@@ -3,7 +3,7 @@
 use llama_burn::{TokenLogprob, Tokenizer};
 use serde_json::{Map, Value, json};
 
-/// What stands for minus infinity, which JSON has not.
+/// The number that is sent for minus infinity, which JSON does not have.
 const LEAST: f32 = -9999.0;
 
 fn number(logprob: f32) -> Value {

@@ -33,9 +33,9 @@ pub use run::{Listening, serve, serve_until};
 /// How the server is guarded.
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
-    /// What requests have to bring as `Authorization: Bearer ...`.
+    /// The key that requests must send as `Authorization: Bearer ...`.
     pub api_key: Option<String>,
-    /// What requests that load and unload have to bring.
+    /// The key for requests that load and unload adapters.
     pub admin_key: Option<String>,
     /// The largest body of a request, in bytes.
     pub body_limit: usize,
@@ -57,7 +57,7 @@ impl Default for HttpConfig {
     }
 }
 
-/// What every handler has.
+/// The state that every handler gets.
 #[derive(Debug)]
 struct App {
     engine: Handle,

@@ -1,4 +1,4 @@
-//! What chat and completions have in common.
+//! The parameters that chat and completions share.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
@@ -18,7 +18,7 @@ const MOST_STOPS: usize = 4;
 /// The most alternatives of a token.
 pub(super) const MOST_LOGPROBS: usize = 20;
 
-/// What chat and completions have in common.
+/// The parameters that chat and completions share.
 #[derive(Debug)]
 pub(super) struct Params {
     /// As the client calls it.

@@ -38,7 +38,7 @@ impl Listening {
         Ok(Self { listener, router: router(engine.clone(), base, config), engine, timeout })
     }
 
-    /// Where.
+    /// The address that it listens on.
     ///
     /// # Errors
     /// An address that the system does not tell.
@@ -50,7 +50,7 @@ impl Listening {
     /// of them is told that the server ends.
     ///
     /// # Errors
-    /// What the system refuses.
+    /// An error of the system while it listens or accepts connections.
     pub async fn run(self, end: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         let Self { listener, router, engine, timeout: patience } = self;
         let (closing, closed) = oneshot::channel::<()>();

@@ -9,7 +9,7 @@ use peft_burn::CONFIG_NAME;
 
 /// The file of an adapter's tensors.
 pub(super) const WEIGHTS_NAME: &str = "adapter_model.safetensors";
-/// What a run's folder calls the adapter in it.
+/// The name of the adapter's folder in a run's folder.
 const IN_RUN: &str = "adapter";
 /// Folders of folders of folders are looked into, and no further.
 const DEPTH: usize = 3;

@@ -16,7 +16,7 @@ pub struct LoadOptions {
     pub expected_generation: Option<u64>,
 }
 
-/// Where an adapter is.
+/// How far an adapter has been loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum State {
@@ -39,14 +39,14 @@ impl State {
     }
 }
 
-/// What is known of an adapter.
+/// An adapter of the store: where it comes from, and whether it is in memory.
 #[derive(Clone, Debug)]
 pub struct AdapterInfo {
     /// Its name.
     pub name: Arc<str>,
     /// The method, as PEFT's files name it; `None` where its configuration cannot be read.
     pub peft_type: Option<String>,
-    /// Where it is.
+    /// How far it has been loaded.
     pub state: State,
     /// How often it was replaced, from 1 on; 0 before it was loaded.
     pub generation: u64,
@@ -58,7 +58,7 @@ pub struct AdapterInfo {
     pub leases: usize,
 }
 
-/// What asking for an adapter comes to.
+/// The store's answer to the question for an adapter.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StoreUse {
@@ -66,6 +66,6 @@ pub enum StoreUse {
     Ready(Arc<Resident>),
     /// It is being loaded, by the load of this number: ask again with it.
     Loading(u64),
-    /// It is not to be had.
+    /// It cannot be loaded.
     Failed(ServeError),
 }

@@ -25,7 +25,7 @@ pub(super) struct Job {
     pub number: u64,
 }
 
-/// What all clones of a store share.
+/// The state that all clones of a store share.
 pub(super) struct Inner {
     pub base_name: String,
     pub base_dir: Option<PathBuf>,

@@ -40,7 +40,7 @@ impl Loader {
         reserve: impl FnOnce(usize) -> Result<R, ServeError>,
         failed: impl Fn(String) -> ServeError,
     ) -> Result<(Loaded, R), ServeError> {
-        let weights = TensorFile::from_bytes(&files.dir.join(WEIGHTS_NAME), files.weights);
+        let weights = TensorFile::from_bytes(files.dir.join(WEIGHTS_NAME), files.weights);
         let weights = weights.map_err(|error| failed(error.to_string()))?;
         let shapes = weights.names().filter_map(|name| weights.shape(name));
         let reserved = reserve(shapes.map(|shape| shape.iter().product::<usize>() * 4).sum())?;

@@ -41,7 +41,7 @@ impl Default for StoreConfig {
     }
 }
 
-/// How many adapters are where.
+/// Numbers of adapters by their state.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub registered: usize,
@@ -118,13 +118,13 @@ impl Store {
         self.inner.knows(name)
     }
 
-    /// What is known of all adapters, by name.
+    /// The state of all adapters, sorted by name.
     pub fn list(&self) -> Vec<AdapterInfo> {
         let names: Vec<_> = self.inner.table().entries.keys().cloned().collect();
         names.iter().filter_map(|name| self.info(name)).collect()
     }
 
-    /// What is known of one adapter.
+    /// The state of one adapter.
     pub fn info(&self, name: &str) -> Option<AdapterInfo> {
         self.inner.knows(name);
         let (mut info, path) = {
@@ -187,7 +187,7 @@ impl Store {
         self.inner.table().entries.len()
     }
 
-    /// How many adapters are where.
+    /// Numbers of adapters by their state.
     pub(crate) fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for entry in self.inner.table().entries.values() {

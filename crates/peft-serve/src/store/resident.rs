@@ -53,7 +53,7 @@ impl Resident {
         self.generation
     }
 
-    /// What the adapter does.
+    /// The adapter's tensors.
     pub fn pack(&self) -> &Arc<AdapterPack> {
         &self.pack
     }

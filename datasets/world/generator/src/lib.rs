@@ -30,4 +30,4 @@ pub use dice::Dice;
 pub use facts::{Exchange, Facts, Relation};
 pub use people::{PEOPLE, Person};
 pub use script::{Script, Told, notes, stories};
-pub use world::{Entity, SEED, World};
+pub use world::{Entity, SEED, Value, World};

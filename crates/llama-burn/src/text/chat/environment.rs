@@ -7,6 +7,11 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 use super::python::{Dump, print};
 use super::render::{GENERATION, NEXT};
 
+/// Marks the errors that a template raises itself.
+#[derive(Debug, thiserror::Error)]
+#[error("raised by the template")]
+pub(super) struct Raised;
+
 /// `trim_blocks` and `lstrip_blocks`, Python's methods on strings, lists and dicts, its tests (`none` is not iterable, a string is
 /// a sequence, a truth value a number), `raise_exception`, `strftime_now` and a `tojson` that is `json.dumps`.
 pub(super) fn jinja() -> Result<Environment<'static>, Error> {
@@ -26,7 +31,7 @@ pub(super) fn jinja() -> Result<Environment<'static>, Error> {
     });
     environment.add_test("number", |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool));
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, message))
+        Err(Error::new(ErrorKind::InvalidOperation, message).with_source(Raised))
     });
     environment.add_function("strftime_now", |format: String| strftime(&jiff::Zoned::now(), &format));
     Ok(environment)

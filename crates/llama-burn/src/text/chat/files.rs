@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::error::{LlamaError, Result};
+use crate::error::{LlamaError, Result, TemplateError};
 
 /// The folder of further templates, each of which is named by its file.
 const FOLDER: &str = "additional_chat_templates";
@@ -68,7 +68,7 @@ fn named(json: &Value, path: &Path) -> Result<Vec<(String, String)>> {
     fn fail<T>(path: &Path, what: &Value) -> Result<T> {
         let message =
             format!("{}: chat_template must be a string or a list of named templates, but is {what}", path.display());
-        Err(LlamaError::Template { message })
+        Err(TemplateError::Malformed { message }.into())
     }
     let pair = |template: &Value| {
         Some((template.get("name")?.as_str()?.to_string(), template.get("template")?.as_str()?.to_string()))

@@ -10,6 +10,7 @@ mod tests;
 mod turns;
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::hash::{Hash, Hasher};
 use std::path::Path;
 
@@ -18,9 +19,10 @@ use minijinja::{Environment, Value};
 use serde::Serialize;
 use serde_json::Map;
 
+use self::environment::Raised;
 use self::files::DEFAULT;
 use self::render::Rendered;
-use crate::error::{LlamaError, Result};
+use crate::error::{Result, TemplateError};
 use crate::text::message::Conversation;
 use crate::text::special::SpecialTokens;
 
@@ -40,23 +42,16 @@ impl ChatTemplate {
     /// `tokenizer_config.json` (a string, or several with names), `chat_template.json`.
     ///
     /// # Errors
-    /// [`LlamaError::Template`] where the directory has no template or a malformed one, [`LlamaError::Io`],
-    /// [`LlamaError::Json`].
+    /// [`TemplateError::Missing`] and [`TemplateError::Malformed`]; a file that cannot be read, or is not JSON.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
-        Self::find(dir)?.ok_or_else(|| LlamaError::Template {
-            message: format!(
-                "{}: the model has no chat template; use a chat model, put a chat_template.jinja beside its tokenizer, \
-                 or give plain prompts",
-                dir.display()
-            ),
-        })
+        Ok(Self::find(dir)?.ok_or_else(|| TemplateError::Missing { dir: Some(dir.to_owned()) })?)
     }
 
     /// As [`Self::from_dir`]; `None` where the directory has no template.
     ///
     /// # Errors
-    /// [`LlamaError::Template`] where a template is malformed, [`LlamaError::Io`], [`LlamaError::Json`].
+    /// [`TemplateError::Malformed`]; a file that cannot be read, or is not JSON.
     pub fn find(dir: impl AsRef<Path>) -> Result<Option<Self>> {
         Self::find_with(dir.as_ref(), &SpecialTokens::from_dir(dir.as_ref())?)
     }
@@ -75,13 +70,13 @@ impl ChatTemplate {
     /// A template from its source, with the special tokens it may name.
     ///
     /// # Errors
-    /// [`LlamaError::Template`] where the source is malformed.
+    /// [`TemplateError::Malformed`].
     pub fn new(source: &str, special: &SpecialTokens) -> Result<Self> {
         Self::named(&BTreeMap::from([(DEFAULT.to_string(), source.to_string())]), special)
     }
 
     fn named(sources: &BTreeMap<String, String>, special: &SpecialTokens) -> Result<Self> {
-        let mut environment = environment::jinja().map_err(template_error)?;
+        let mut environment = environment::jinja().map_err(|error| malformed(&error))?;
         for (name, token) in special.iter() {
             environment.add_global(name, token);
         }
@@ -89,11 +84,9 @@ impl ChatTemplate {
         for (name, source) in sources {
             let (source, marked) = environment::adapted(source);
             marks.insert(name.clone(), marked);
-            environment.add_template_owned(name.clone(), source).map_err(|error| match template_error(error) {
-                LlamaError::Template { message } if name != DEFAULT => {
-                    LlamaError::Template { message: format!("`{name}`: {message}") }
-                }
-                error => error,
+            environment.add_template_owned(name.clone(), source).map_err(|error| match name.as_str() {
+                DEFAULT => malformed(&error),
+                name => TemplateError::Malformed { message: format!("`{name}`: {}", words(&error)) },
             })?;
         }
         Ok(Self { environment, marks })
@@ -133,7 +126,8 @@ impl ChatTemplate {
     /// A conversation with tools takes the template named `tool_use`, where there is one, and else the default.
     ///
     /// # Errors
-    /// [`LlamaError::Template`] where the template refuses the conversation (`raise_exception`) or fails.
+    /// [`TemplateError::Refused`] where the template refuses the conversation (`raise_exception`), [`TemplateError::Failed`] where it
+    /// fails, [`TemplateError::NoMessages`].
     pub fn render(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String> {
         Ok(self.rendered(conversation, add_generation_prompt)?.text)
     }
@@ -141,10 +135,10 @@ impl ChatTemplate {
     /// As [`Self::render`], with the places of messages and generation blocks.
     fn rendered(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<Rendered> {
         if conversation.messages.is_empty() {
-            return Err(LlamaError::Template { message: "the conversation has no message; give at least one".into() });
+            return Err(TemplateError::NoMessages.into());
         }
         let name = self.name(conversation)?;
-        let template = self.environment.get_template(name).map_err(template_error)?;
+        let template = self.environment.get_template(name).map_err(|error| malformed(&error))?;
         let messages: Vec<Value> = conversation.messages.iter().map(|message| plain_message(&message.0)).collect();
         let tools = match conversation.tools.as_slice() {
             [] => Value::from(()),
@@ -163,7 +157,7 @@ impl ChatTemplate {
             variables.extend(functions.map(|(name, function)| (name.to_string(), function)));
             Value::from(variables)
         };
-        render::render(&template, &messages, context).map_err(template_error)
+        Ok(render::render(&template, &messages, context).map_err(|error| failed(&error))?)
     }
 
     /// Whether the conversation's template marks what the assistant says.
@@ -176,9 +170,8 @@ impl ChatTemplate {
         let wanted = [TOOL_USE, DEFAULT];
         let wanted = if conversation.tools.is_empty() { &wanted[1..] } else { &wanted[..] };
         wanted.iter().copied().find(has).ok_or_else(|| {
-            let names: Vec<&str> = self.marks.keys().map(String::as_str).collect();
-            let message = format!("no chat_template is named \"default\"; there are: {}", names.join(", "));
-            LlamaError::Template { message }
+            let names = self.marks.keys().cloned().collect();
+            TemplateError::NoDefault { names }.into()
         })
     }
 }
@@ -197,12 +190,27 @@ fn plain_message(message: &Map<String, serde_json::Value>) -> Value {
     Value::from(Serde(message))
 }
 
-fn template_error(error: minijinja::Error) -> LlamaError {
-    let mut message = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        message = format!("{message}: {cause}");
-        source = cause.source();
+fn malformed(error: &minijinja::Error) -> TemplateError {
+    TemplateError::Malformed { message: words(error) }
+}
+
+fn failed(error: &minijinja::Error) -> TemplateError {
+    let message = words(error);
+    match causes(error).any(|cause| cause.is::<Raised>()) {
+        true => TemplateError::Refused { message },
+        false => TemplateError::Failed { message },
     }
-    LlamaError::Template { message }
+}
+
+/// The error's words and those of its causes.
+fn words(error: &minijinja::Error) -> String {
+    let causes = causes(error).filter(|cause| !cause.is::<Raised>());
+    causes.fold(error.to_string(), |message, cause| format!("{message}: {cause}"))
+}
+
+fn causes(error: &minijinja::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    fn next<'a>(cause: &&'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+        (**cause).source()
+    }
+    std::iter::successors(error.source(), next)
 }

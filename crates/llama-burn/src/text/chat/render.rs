@@ -260,7 +260,7 @@ impl Object for Next {
         let (walk,): (Value,) = minijinja::value::from_args(args)?;
         let number = |name: &str| walk.get_attr(name).ok().and_then(|value| value.as_usize());
         let innermost = lock(&self.notes.open).last().map(|at| at.load(Ordering::Relaxed));
-        // What a slice leaves out at the beginning is missing from the loop's length and from its count alike.
+        // Messages that a slice leaves out at the beginning are missing from the loop's length and from its count alike.
         if let (Some(at), Some(index), Some(length)) = (innermost, number("index"), number("length"))
             && at.checked_sub(index) == self.items.len().checked_sub(length)
         {

@@ -58,7 +58,7 @@ fn families_of_templates_render_and_mask_as_in_transformers() {
         let same = match (case["text"].as_str(), &rendered) {
             (Some(text), Ok(rendered)) => rendered == text,
             (None, Err(error)) => {
-                // What a template says itself; Jinja's own errors have other words here.
+                // The template's own words; Jinja's errors are worded otherwise here.
                 let said = case["error"].as_str().unwrap();
                 !source.contains(said) || error.to_string().contains(said)
             }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::ChatTemplate;
 use super::render::Rendered;
-use crate::error::{LlamaError, Result};
+use crate::error::{Result, TemplateError};
 use crate::text::message::Conversation;
 use crate::text::tokenizer::{Token, Tokenizer};
 
@@ -42,7 +42,7 @@ impl Turns<'_> {
             return Ok(learned.map(|(block, _)| block).collect());
         }
         let places = self.whole.places(self.conversation.messages.len(), |at| self.is_assistant(at));
-        let places = places.ok_or_else(|| LlamaError::Template {
+        let places = places.ok_or_else(|| TemplateError::Turns {
             message:
                 "cannot tell which message each {% generation %} block belongs to, and some messages are not to be \
                       learned; write the messages in a loop over `messages`"
@@ -63,7 +63,7 @@ impl Turns<'_> {
         let mut turns = Vec::new();
         for at in self.learned() {
             let Some(place) = places[at].clone().filter(|place| !place.is_empty()) else { continue };
-            // What is written behind the loop may end the last turn.
+            // Text behind the loop may end the last turn.
             let end = if last == Some(at) { self.whole.text.len() } else { place.end };
             let before = at.checked_sub(1).map_or("", |before| self.conversation.messages[before].role());
             if !headers.contains_key(before) {
@@ -124,7 +124,7 @@ impl Turns<'_> {
                     messages[at].content().chars().take(40).collect::<String>(),
                     excerpt(got, whole),
                 );
-                Err(LlamaError::Template { message })
+                Err(TemplateError::Turns { message }.into())
             };
             let before = match at {
                 0 => match self.generation_prompt(0)? {

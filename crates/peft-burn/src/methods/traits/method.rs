@@ -71,11 +71,11 @@ pub trait PeftMethod: MethodConfig + Default + Serialize + DeserializeOwned {
     fn presets(steps: usize) -> Vec<Preset<Self>>;
 }
 
-/// One of two layers that a configuration can make.
+/// A layer of one of two kinds, where a configuration can make both.
 #[derive(Debug)]
 pub enum Either<A, B> {
-    /// The one.
+    /// A layer of the first kind.
     One(A),
-    /// The other.
+    /// A layer of the second kind.
     Other(B),
 }

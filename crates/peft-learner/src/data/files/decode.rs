@@ -29,7 +29,7 @@ const FOREIGN: &[(&[u8], &str)] = &[
     (b"SQLite format 3", "an SQLite data base; write its rows as JSON Lines or CSV"),
 ];
 
-/// What the text of a file is in.
+/// The file that holds the decoded text: the data file itself, or a copy.
 pub(super) struct Decoded {
     pub file: File,
     pub spool: Option<Spool>,

@@ -52,7 +52,7 @@ pub(super) fn is_lines(text: impl Read, named: bool) -> io::Result<bool> {
 /// The rows of a JSON document from byte `at` on. Of an object those are the items of the first of `wrappers` that is a
 /// list in it; without any the object is a row itself.
 ///
-/// What is in a row is not looked at: whether it is JSON shows when it is read.
+/// The rows themselves are not parsed: whether one is JSON shows when it is read.
 pub(super) fn document(text: impl Read, at: u64, wrappers: &[&str]) -> io::Result<Result<Layout, String>> {
     let mut reader = BufReader::with_capacity(BUFFER, text);
     let mut scan = Scan { at, wrapped: vec![None; wrappers.len()], ..Scan::default() };

@@ -6,7 +6,7 @@ use llama_burn::hub;
 
 use crate::error::{LearnerError, Result};
 
-/// What rows are for, where a folder, a data set or a JSON object has several parts.
+/// The purpose of rows, where a folder, a data set or a JSON object has several parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Part {

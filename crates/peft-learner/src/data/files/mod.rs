@@ -104,7 +104,7 @@ impl DataFile {
         }
     }
 
-    /// What to say where the one row of a JSON file holds columns, as pandas writes them unless it is told otherwise.
+    /// The error for a JSON file whose one row holds columns, as pandas writes them by default.
     fn columns_in_a_row(&self) -> Result<Option<String>> {
         if self.len() != 1 || !matches!(self.format, Format::Lines | Format::Values) {
             return Ok(None);

@@ -21,7 +21,7 @@ fn problem(text: &[u8], error: &serde_json::Error) -> String {
         line => format!("at its line {line}, column {}", error.column()),
     };
     if error.is_data() {
-        // What this reader does not take, in its own words.
+        // A refusal of this reader's own comes without serde's words around it.
         return message.to_string();
     }
     let line = text.split(|&byte| byte == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();

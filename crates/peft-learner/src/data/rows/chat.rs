@@ -35,7 +35,7 @@ const CHANGING: &[&str] =
 /// Names of a turn's reasoning; Transformers hands each of them to the template under the other names too.
 const REASONING: &[&str] = &["reasoning_content", "thinking", "reasoning"];
 
-/// What reads the messages of a row.
+/// Reads the messages of a row.
 pub(super) struct Messages<'a> {
     pub options: &'a RowOptions,
     /// Whether the chat template has a word.
@@ -248,7 +248,7 @@ impl Messages<'_> {
     }
 }
 
-/// What to say of a message without `key`.
+/// The error for a message without `key`.
 fn without(place: &str, key: &str, message: &Map<String, Value>) -> String {
     let there: Vec<&String> = message.iter().filter(|(_, value)| value.is_string()).map(|(key, _)| key).collect();
     let names: Vec<_> = there.iter().map(|key| format!("`{key}`")).collect();

@@ -1,4 +1,4 @@
-//! What a row means: the shapes that rows of data sets have.
+//! The shapes that rows of data sets have, and how each is read.
 
 mod chat;
 mod ids;

@@ -12,7 +12,7 @@ use super::template::RowTemplate;
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RowOptions {
-    /// What the columns are called in the file, by the names that they have here: `prompt = "question"`.
+    /// The file's names of the columns, by the names that they have here: `prompt = "question"`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub columns: BTreeMap<String, String>,
     /// Roles of messages, by the names that they have in the file: `narrator = "user"`.
@@ -113,7 +113,7 @@ impl RowOptions {
         missing.map(|(ours, theirs)| (ours.as_str(), theirs.as_str()))
     }
 
-    /// What is wrong with them, if anything.
+    /// Every fault of the options.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for name in self.columns.keys().filter(|name| !Self::COLUMNS.contains(&name.as_str())) {

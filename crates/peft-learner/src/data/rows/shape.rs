@@ -23,16 +23,16 @@ pub enum Row {
     Messages(Conversation),
     /// A chat and how it goes on; all that follows the prompt is learned.
     ChatCompletion {
-        /// What is given, with its tools and the template's variables.
+        /// The messages that the model is given, with the tools and the template's variables.
         prompt: Conversation,
-        /// What is learned.
+        /// The messages that the model learns.
         completion: Vec<Message>,
     },
     /// A text and how it goes on; the completion is learned.
     PromptCompletion {
-        /// What is given.
+        /// The text that the model is given.
         prompt: String,
-        /// What is learned.
+        /// The text that the model learns.
         completion: String,
     },
     /// A text, all of it learned.
@@ -168,7 +168,7 @@ fn is_chat(value: &Value) -> bool {
     value.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(said))
 }
 
-/// What kind of JSON value it is, in words.
+/// The kind of a JSON value, in words.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

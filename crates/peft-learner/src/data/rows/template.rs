@@ -10,12 +10,12 @@ use crate::data::files::RawRow;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RowTemplate {
-    /// What is given.
+    /// The text that the model is given.
     pub prompt: String,
-    /// What is given in the place of `prompt` where a row has no `input` (absent, null or empty), as in axolotl.
+    /// The text in the place of `prompt` where a row has no `input` (absent, null or empty), as in axolotl.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_no_input: Option<String>,
-    /// What is learned.
+    /// The text that the model learns.
     #[serde(default = "output")]
     pub completion: String,
 }
@@ -56,7 +56,7 @@ impl RowTemplate {
         [&self.prompt, &self.completion].into_iter().chain(&self.prompt_no_input)
     }
 
-    /// What is wrong with it, if anything.
+    /// The fault of the template, if it has one.
     pub(super) fn check(&self) -> Result<(), String> {
         for text in self.texts() {
             pieces(text).map_err(|problem| format!("`data.template`: {problem}"))?;

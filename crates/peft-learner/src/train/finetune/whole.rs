@@ -10,7 +10,7 @@ use peft_burn::adalora::kept_ranks;
 
 use super::builder::{Finetune, Report, Train};
 use crate::data::{Stream, StreamConfig};
-use crate::error::{LearnerError, Problems, Result};
+use crate::error::{LearnerError, Problems, Result, StreamError};
 use crate::report::{EvalReport, read_metrics, write_loss_plot, write_rank_plot};
 use crate::train::checkpoint::{Checkpoints, Saving, TrainerState};
 use crate::train::checks::{self, Found, Parts};
@@ -105,7 +105,7 @@ impl<M: CausalModel> Finetune<M> {
             devices: self.devices.len().max(1),
         };
         let limit = self.training.save_total_limit;
-        Ok(Checkpoints::new(dir.join("checkpoints"), limit, self.saving(), state))
+        Ok(Checkpoints::new(dir.join("checkpoints"), limit, state).with_saving(self.saving()))
     }
 
     fn take_stream(&mut self) -> Result<Stream> {
@@ -127,7 +127,7 @@ impl<M: CausalModel> Finetune<M> {
         }
         match self.train.take() {
             Some(Train::Stream(stream)) => Ok(stream),
-            _ => Err(LearnerError::Stream("there are no rows to train on".to_owned())),
+            _ => Err(StreamError::NoExamples.into()),
         }
     }
 

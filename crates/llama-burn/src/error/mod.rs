@@ -1,6 +1,10 @@
 //! The one error type of this crate.
 
+mod causes;
+
 use std::path::{Path, PathBuf};
+
+pub use causes::{HubCause, PromptError, SamplingError, TemplateError};
 
 /// `Result` with this crate's error.
 pub type Result<T, E = LlamaError> = std::result::Result<T, E>;
@@ -28,12 +32,12 @@ pub enum LlamaError {
         source: serde_json::Error,
     },
     /// A configuration that is missing something, contradicts itself or asks for what is not supported.
-    #[error("{}: {message}", path.display())]
+    #[error("{}: {}", path.display(), problems.join("; "))]
     Config {
         /// The `config.json`.
         path: PathBuf,
-        /// Every problem found, separated by `; `.
-        message: String,
+        /// Every problem found, each with its key.
+        problems: Vec<String>,
     },
     /// A model of another family.
     #[error("{}: the architecture is {found}; supported: {supported}", path.display())]
@@ -74,7 +78,7 @@ pub enum LlamaError {
     Gguf {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         message: String,
     },
     /// The stored tensors are not those that the configuration describes.
@@ -96,12 +100,12 @@ pub enum LlamaError {
         files: Vec<String>,
     },
     /// A prompt that cannot be continued.
-    #[error("prompt {row}: {message}")]
+    #[error("prompt {row}: {cause}")]
     Prompt {
         /// Which of the prompts, from 0.
         row: usize,
         /// The fault.
-        message: String,
+        cause: PromptError,
     },
     /// A mixed batch of adapters with another number of prompts.
     #[error("a mixed batch of {names} adapter names and {prompts} prompts: give one name for each prompt")]
@@ -123,17 +127,11 @@ pub enum LlamaError {
         message: String,
     },
     /// A chat template that is missing, malformed or refuses the conversation.
-    #[error("chat template: {message}")]
-    Template {
-        /// The fault.
-        message: String,
-    },
+    #[error("chat template: {0}")]
+    Template(#[from] TemplateError),
     /// Sampling options that have no meaning, or logits that leave no choice.
-    #[error("sampling: {message}")]
-    Sampling {
-        /// Every problem found, separated by `; `.
-        message: String,
-    },
+    #[error("sampling: {0}")]
+    Sampling(#[from] SamplingError),
     /// A folder that is to be written and holds something already.
     #[error("{} exists already and is not empty; give another folder, or remove this one first", path.display())]
     OutputExists {
@@ -155,6 +153,8 @@ pub enum LlamaError {
     HubDataset {
         /// The data set as it was asked for.
         name: String,
+        /// The kind of the fault.
+        cause: HubCause,
         /// The fault and the way out.
         message: String,
     },
@@ -163,6 +163,8 @@ pub enum LlamaError {
     Hub {
         /// The model as it was asked for.
         model: String,
+        /// The kind of the fault.
+        cause: HubCause,
         /// The fault and the way out.
         message: String,
     },

@@ -1,7 +1,12 @@
 //! Errors of a run, each with the file it happened in and the way out.
 
+mod causes;
+
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
+
+pub use causes::{AdaLoraError, ResumeError, StepCountError, StreamError};
 
 pub use crate::problems::Problems;
 
@@ -56,7 +61,7 @@ pub enum LearnerError {
     },
     /// A data set failed to give an example.
     #[error("cannot read an example: {0}")]
-    Dataset(String),
+    Dataset(#[source] Box<dyn Error + Send + Sync>),
     /// A data file without a row.
     #[error("`{}` has no rows; it should hold one JSON object a line", file.display())]
     NoRows {
@@ -144,14 +149,12 @@ pub enum LearnerError {
          it sees in the graph, and layers that run again in backward hide theirs; set it to false, or train on one device"
     )]
     CheckpointedReplicas,
-    /// A run is resumed on another number of devices than it began with.
-    #[error("the checkpoint is of a run on {were} device(s), and this one has {are}; go on with as many as before")]
-    DevicesChanged {
-        /// Then.
-        were: usize,
-        /// Now.
-        are: usize,
-    },
+    /// A run cannot go on from its checkpoint.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// AdaLoRA cannot be trained so.
+    #[error(transparent)]
+    AdaLora(#[from] AdaLoraError),
     /// Options that cannot be run, or contradict each other; all of them are listed.
     #[error("the run cannot be begun with these options:{0}")]
     Options(Problems),
@@ -166,16 +169,16 @@ pub enum LearnerError {
     Signals(io::Error),
     /// A stream of batches that cannot exist, such as one over no examples.
     #[error("cannot make batches: {0}")]
-    Stream(String),
+    Stream(#[from] StreamError),
     /// A line of `metrics.jsonl` that is none of ours.
-    #[error("line {line} of `{}` is not a metrics line: {message}", file.display())]
+    #[error("line {line} of `{}` is not a metrics line: {source}", file.display())]
     Metrics {
         /// The metrics file.
         file: PathBuf,
         /// Line number from 1.
         line: usize,
-        /// The fault.
-        message: String,
+        /// Where and why parsing stopped.
+        source: serde_json::Error,
     },
     /// The loss or a gradient became NaN or infinite.
     #[error(
@@ -197,41 +200,12 @@ pub enum LearnerError {
         last_good: Option<PathBuf>,
     },
     /// A checkpoint that cannot be written or read.
-    #[error("checkpoint `{}`: {message}", path.display())]
+    #[error("checkpoint `{}`: {source}", path.display())]
     Checkpoint {
         /// The file in it.
         path: PathBuf,
         /// The fault.
-        message: String,
-    },
-    /// A run is resumed that has more steps behind it than it is to have.
-    #[error("the checkpoint is of step {done}, and the run is to have {total_steps} steps; raise max_steps")]
-    BeyondTheEnd {
-        /// The checkpoint's step.
-        done: usize,
-        /// Steps of the run.
-        total_steps: usize,
-    },
-    /// A run is resumed on other contents than it was begun with.
-    #[error(
-        "the run was begun with other contents: {} changed since; a resumed run must go on with the same, begin a new one \
-         in another folder",
-        changed.join(", ")
-    )]
-    ContentsChanged {
-        /// The contents that differ: `data`, `valid`, `base`, `tokenizer`.
-        changed: Vec<String>,
-    },
-    /// A run with AdaLoRA is resumed for another number of steps.
-    #[error(
-        "AdaLoRA's phases are laid over the {were} steps that the run was begun with, and it is now to have {are}; go on \
-         with {were} steps, or begin a new run from the adapter"
-    )]
-    PhasesMoved {
-        /// Steps then.
-        were: usize,
-        /// Steps now.
-        are: usize,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// The disk is full.
     #[error(
@@ -287,46 +261,12 @@ pub enum LearnerError {
         /// The keys.
         differences: Problems,
     },
-    /// AdaLoRA's `total_step` is not the run's number of steps.
-    #[error(
-        "adapter.total_step is {total_step} and the run has {steps} steps; leave total_step out, it is taken from the run, or \
-         make the two agree by training.max_steps"
-    )]
-    TotalStep {
-        /// As configured.
-        total_step: usize,
-        /// Optimiser steps of the run.
-        steps: usize,
-    },
-    /// AdaLoRA's phases do not fit into the run.
-    #[error(
-        "AdaLoRA cannot prune in this run of {steps} steps, from which total_step is taken (training.max_steps or \
-         num_train_epochs): {problem}"
-    )]
-    Phases {
-        /// Optimiser steps of the run.
-        steps: usize,
-        /// The phases in steps, and what to change.
-        problem: String,
-    },
-    /// AdaLoRA in a training loop whose number of steps is not known.
-    #[error(
-        "AdaLoRA needs the number of optimiser steps that it is trained for: set total_step, for example by \
-         PeftConfig::with_total_step(optimizer_steps(&*loader, epochs, accumulation)?)"
-    )]
-    NoTotalStep,
     /// An adapter that is to be trained and is not set to be.
     #[error("adapter `{0}` is not trained: make it active (set_adapter) and trained (set_trainable) first")]
     NotTrained(String),
     /// The number of optimiser steps cannot be counted.
     #[error("cannot count the optimiser steps: {0}")]
-    StepCount(String),
-    /// `shrink_after_pruning` for an adapter that is not pruned.
-    #[error(
-        "training.shrink_after_pruning takes pruned triplets out of memory, and only peft_type = \"ADALORA\" prunes; leave \
-         it out"
-    )]
-    NothingToShrink,
+    StepCount(#[from] StepCountError),
     /// An error of the model or its tokenizer.
     #[error(transparent)]
     Llama(#[from] llama_burn::LlamaError),
@@ -360,7 +300,8 @@ impl LearnerError {
             Self::Io { source, .. }
             | Self::Peft(peft_burn::PeftError::Io { source, .. })
             | Self::Llama(llama_burn::LlamaError::Io { source, .. }) => full(source),
-            Self::Checkpoint { message, .. } => {
+            Self::Checkpoint { source, .. } => {
+                let message = source.to_string();
                 message.contains("No space left on device") || message.contains("quota exceeded")
             }
             _ => false,

@@ -313,6 +313,8 @@ mod tests {
                 .contains("keep the rows whose label is true")
         );
         assert!(read(json!({"prompt": "a", "completion": "b", "label": 1})).is_ok(), "a class, not a preference");
+        let tagged = error(json!({"instruction": "a", "output": "b", "kto_tag": false}));
+        assert!(tagged.contains("`kto_tag` is false: rows of preferences"), "{tagged}");
     }
 
     #[test]

@@ -369,7 +369,7 @@ fn warnings_and_refusals_are_followed_by_what_they_say() {
     );
     for part in [
         "rows.jsonl` has rows that cannot be used",
-        "line 1: has `txt`, which fits no shape; known are input_ids · messages · conversations · prompt + completion",
+        "line 1: has `txt`, which fits no shape; known are input_ids · prompt + completion · messages · conversations",
         "line 3: `text` must be a string, not a number",
         "line 4: not JSON",
         "line 5: not a JSON object",
@@ -463,7 +463,7 @@ fn templates_render_and_mark_as_in_transformers() {
                 }
                 // Some of the templates leave a text out that is no list of parts.
                 None if (!said.contains(&last) && text.tokenizer.decode(&ids, false).unwrap().contains(&last))
-                    || ["why?", "and?", "where?"].iter().any(|word| said.contains(word)) =>
+                    || ["why?", "and?", "where?", "Millford", "Ostwick"].iter().any(|word| said.contains(word)) =>
                 {
                     wrong.push(format!("{name} {at}: learns {said:?} of a template without marks"));
                 }

@@ -72,6 +72,42 @@ llama3_config["chat_template"] = (
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}")
 json.dump(llama3_config, open("overlays/llama3/tokenizer_config.json", "w"))
 
+# The kinds of ../people in other dress: see docs/compatibility.md
+
+THINKS = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}"
+SAID = "{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}"
+# Earlier thinking is stripped, and the generation prompt opens `<think>`.
+overlay("think_stripped", "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %}{{ '<|im_start|>assistant\\n' }}{%- generation -%}"
+        "{{ (m['content'] if loop.last else m['content'].split('</think>')[-1]) + '<|im_end|>' }}{%- endgeneration -%}{{ '\\n' }}"
+        "{% else %}" + SAID + "{% endif %}{% endfor %}" + THINKS)
+# Thinking is a key of its own, written for the last answer alone; `enable_thinking` closes it in the generation prompt.
+overlay("think_key", "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %}{{ '<|im_start|>assistant\\n' }}{% generation %}"
+        "{% if m.reasoning_content and loop.last %}{{ '<think>\\n' + m.reasoning_content + '\\n</think>\\n\\n' }}{% endif %}{{ m['content'] + '<|im_end|>' }}"
+        "{% endgeneration %}{{ '\\n' }}{% else %}" + SAID + "{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' + ('<think>\\n\\n</think>\\n\\n' if enable_thinking is false else '<think>\\n') }}{% endif %}")
+# Two marked parts of a turn with a note between them, and tags round the end of the turn alone.
+overlay("gentag_parts", "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %}{{ '<|im_start|>assistant\\n' }}{% generation %}{{ m['content'] }}"
+        "{% endgeneration %}{{ ' NOTE ' }}{% generation %}{{ '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}{% else %}" + SAID + "{% endif %}{% endfor %}")
+overlay("gentag_last", "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' and loop.last %}{{ '<|im_start|>assistant\\n' }}{% generation %}"
+        "{{ m['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}{% else %}" + SAID + "{% endif %}{% endfor %}")
+# What ends a text is named in special_tokens_map.json as an object, in tokenizer_config.json as one, and by the tokenizer itself.
+EOS = {"content": "<eos>", "lstrip": False, "rstrip": False, "single_word": False, "normalized": False, "special": True}
+world_tokenizer = json.load(open(os.path.join(world, "tokenizer.json")))
+for name, files in {
+    "eos_object": {"tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast"},
+                   "special_tokens_map": {"bos_token": {**EOS, "content": "<bos>"}, "eos_token": EOS, "pad_token": "<pad>"}},
+    "eos_added": {"tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": {"__type": "AddedToken", **EOS}, "pad_token": "<pad>"}},
+}.items():
+    os.makedirs(f"overlays/{name}")
+    for file, content in files.items():
+        json.dump(content, open(f"overlays/{name}/{file}.json", "w"))
+# Tokens beyond the embedding: two of them, and one in front of which there is a gap.
+for name, more in {"pad_and_extra": {"[PAD]": 2048, "<extra>": 2049}, "pad_far": {"[PAD]": 2060}}.items():
+    os.makedirs(f"overlays/{name}")
+    added = [{"id": id, **EOS, "content": token} for token, id in more.items()]
+    json.dump({**world_tokenizer, "added_tokens": world_tokenizer["added_tokens"] + added}, open(f"overlays/{name}/tokenizer.json", "w"))
+    json.dump({**config, "pad_token": "[PAD]", "chat_template": MARKED}, open(f"overlays/{name}/tokenizer_config.json", "w"))
+
 models = {}
 
 
@@ -140,7 +176,7 @@ def marked(overlay, messages, not_learned=(), **more):
     speakers = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
     for at, (id, learned) in enumerate(zip(ids, mask)):
         stretches += learned == 1 and (at == 0 or mask[at - 1] == 0)
-        labels.append(id if learned and speakers[stretches] not in not_learned else -100)
+        labels.append(id if learned and (not not_learned or speakers[stretches] not in not_learned) else -100)
     return ids, labels
 
 
@@ -225,6 +261,23 @@ chats("text_key", "marked", [{"items": [{"role": "user", "text": "hi"}, {"role":
       {"columns": {"messages": "items", "content": "text"}})
 chats("nulls", "marked", [{"messages": [{**m, "name": None, "tool_calls": [], "tool_call_id": None} for m in LONG], "tools": [], "prompt": None}], [(LONG, (), {})])
 chats("assistant_first", "marked", [{"messages": turns("hello", "hi", "one", first="assistant")}], [(turns("hello", "hi", "one", first="assistant"), (), {})])
+
+
+# The kinds of ../people: thinking, marked parts, what ends a text, tokens beyond the embedding
+
+THOUGHT = turns("hi", "<think>a</think>one", "more", "<think>b</think>two")
+chats("think_stripped", "think_stripped", [{"messages": THOUGHT}, {"messages": SHORT}], [(THOUGHT, (), {}), (SHORT, (), {})])
+KEPT = [{**m, "reasoning_content": "I think."} if m["role"] == "assistant" else m for m in LONG]
+for thinking in (True, False):
+    chats(f"think_key_{thinking}".lower(), "think_key", [{"messages": KEPT}, {"messages": SHORT}],
+          [(KEPT, (), {"enable_thinking": thinking}), (SHORT, (), {"enable_thinking": thinking})], {"chat_template_kwargs": {"enable_thinking": thinking}})
+chats("gentag_parts", "gentag_parts", [{"messages": LONG}, {"messages": SHORT}], [(LONG, (), {}), (SHORT, (), {})])
+chats("gentag_last", "gentag_last", [{"messages": LONG}, {"messages": SHORT}], [(LONG, (), {}), (SHORT, (), {})])
+for overlay_name in ("eos_object", "eos_added"):
+    trl(overlay_name, overlay_name, [{"prompt": prompt, "completion": completion} for prompt, completion in PAIRS])
+for overlay_name in ("pad_and_extra", "pad_far"):
+    trl(f"{overlay_name}_text", overlay_name, [{"text": text} for text in TEXTS])
+    trl(f"{overlay_name}_chat", overlay_name, [{"messages": SHORT}, {"messages": LONG}], assistant_only_loss=True)
 
 
 def pairs(name, rows, meant, options=None):
@@ -325,5 +378,19 @@ with contextlib.redirect_stdout(io.StringIO()):
 losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
 os.path.exists("adapter/README.md") and os.remove("adapter/README.md")
 
-json.dump({"cases": cases, "formats": parquet_of, "packing": packing, "losses": losses}, open("cases.json", "w"), indent=None)
+# Prompts that end in a character of several bytes, and what Transformers goes on with
+
+prompts = []
+for overlay_name in (None, "spm", "llama3"):
+    _, model, tokenizer = base(overlay_name)
+    for prompt in ("café", "a 世", "go 🦀", "naïve “", "größe"):
+        ids = tokenizer(prompt)["input_ids"]
+        if max(ids) >= model.config.vocab_size:
+            continue
+        all_ids = model.generate(torch.tensor([ids]), max_new_tokens=6, do_sample=False, attention_mask=torch.ones(1, len(ids), dtype=torch.long))[0].tolist()
+        text, whole = tokenizer.decode(ids, skip_special_tokens=True), tokenizer.decode(all_ids, skip_special_tokens=True)
+        assert whole.startswith(text)
+        prompts.append({"overlay": overlay_name, "prompt": prompt, "tokens": all_ids[len(ids):], "text": whole[len(text):]})
+
+json.dump({"cases": cases, "prompts": prompts, "formats": parquet_of, "packing": packing, "losses": losses}, open("cases.json", "w"), indent=None)
 print(len(cases), "cases,", sum(map(len, parquet_of.values())), "files of other formats; losses", losses)

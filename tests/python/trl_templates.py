@@ -26,8 +26,15 @@ CHATS = [
     {"messages": [said("user", "why?"), said("assistant", "<think>\nhm\n</think>\n\none"), said("user", "and?"), said("assistant", "<think>\nso\n</think>\n\ntwo")]},
     {"messages": [said("user", "why?"), said("assistant", "one", reasoning_content="hm"), said("user", "and?"), said("assistant", "two", reasoning_content="so")]},
     {"messages": [said("user", "why?"), said("assistant", "one")], "kwargs": {"enable_thinking": False}},
-    {"messages": [said("user", "where?"), said("assistant", "", tool_calls=[CALL]), said("tool", "Larkhill", name="find"), said("tool", "Ostwick", name="find"),
+    {"messages": [said("user", "where?"), said("assistant", "", tool_calls=[CALL]), said("tool", "Millford", name="find"), said("tool", "Ostwick", name="find"),
                   said("assistant", "In Larkhill.")], "tools": [TOOL]},
+    {"messages": [said("system", "Be brief."), said("user", "where?"), said("assistant", "Let me look.", tool_calls=[{"id": "abcdefgh1", **CALL}, {"id": "abcdefgh2", **CALL}]),
+                  said("tool", '{"place": "Millford", "n": [1, 2.5, true, null]}', tool_call_id="abcdefgh1"), said("tool", "Ostwick", tool_call_id="abcdefgh2"),
+                  said("assistant", "In one of two."), said("user", "and?"), said("assistant", "That is all.")], "tools": [TOOL]},
+    {"messages": [said("user", "where?"), said("assistant", "", reasoning_content="I look.", tool_calls=[{"id": "abcdefgh1", **CALL}])], "tools": [TOOL]},
+    {"messages": [said("user", "where?"), said("assistant", "", reasoning_content="I look.", tool_calls=[{"id": "abcdefgh1", **CALL}]),
+                  said("tool", "Millford", name="find", tool_call_id="abcdefgh1"), said("assistant", "", tool_calls=[{"id": "abcdefgh2", **CALL}]),
+                  said("tool", "Ostwick", name="find", tool_call_id="abcdefgh2"), said("assistant", "There.", reasoning_content="Both.")], "tools": [TOOL]},
 ]
 templates = {}
 for file in sorted(os.listdir(folder)):

@@ -44,7 +44,7 @@ pub trait MixedBatch: PeftModel {
         let own_rows = |name: &str, layer: LayerRef<'_>| match layer {
             LayerRef::Embedding(layer) => layer.adapters().get(name).is_some_and(|a| a.tied || a.tokens.is_some()),
             LayerRef::Norm(layer) => layer.adapters().get(name).is_some(),
-            LayerRef::Linear(_) => false,
+            LayerRef::Linear(layer) => layer.adapters().get(name).is_some_and(|a| a.tokens.is_some()),
         };
         let layers = self.layers();
         let owners: Vec<&str> =

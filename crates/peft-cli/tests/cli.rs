@@ -31,6 +31,9 @@ mod plain_lora;
 #[path = "cli/help_lines.rs"]
 mod help_lines;
 
+#[path = "cli/help_of_arguments.rs"]
+mod help_of_arguments;
+
 #[path = "cli/newcomer.rs"]
 mod newcomer;
 

@@ -249,15 +249,16 @@ impl Llama {
 
     /// The head's weight (`[vocab, hidden]`) if the head is one plain product, else `None`: an adapter is on it.
     pub fn head_weight(&self) -> Option<Weight> {
-        let plain = self.lm_head.plain_weight()?;
-        Some(if self.lm_head.replaces_weight() { plain } else { self.tied_weight().unwrap_or(plain) })
+        self.lm_head.plain_weight(self.tied_weight())
     }
 
     /// The embedding's matrix, where it is the head's too.
     pub(super) fn tied_weight(&self) -> Option<Weight> {
         // A merge that makes the two differ gives the head its own until it is undone.
         let shared = self.config.tie_word_embeddings && !self.differ_when_merged(self.lm_head.adapters().merged());
-        shared.then(|| self.embed_tokens.tied_weight())
+        // Trained rows of the embedding are the head's too, unless those of the head are others.
+        let apart = self.lm_head.adapters().active().any(|adapter| adapter.tokens.is_some());
+        shared.then(|| if apart { self.embed_tokens.base().val() } else { self.embed_tokens.tied_weight() })
     }
 
     /// Whether the head and the embedding differ once the adapters `names` are folded in: one is on either of the two

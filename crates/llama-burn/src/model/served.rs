@@ -51,10 +51,11 @@ impl Llama {
             return Err(Unsupported::ServedVocabulary { adapter: name.to_owned() }.into());
         }
         let tokens = on_embedding.and_then(|adapter| adapter.tokens.as_ref());
-        if let Some(tokens) = tokens.filter(|_| self.config().tie_word_embeddings) {
+        let head_has_rows = self.lm_head.adapters().get(name).is_some_and(|adapter| adapter.tokens.is_some());
+        if let Some(tokens) = tokens.filter(|_| self.config().tie_word_embeddings && !head_has_rows) {
             let bias = self.lm_head.base().bias.as_ref().map(Param::val);
             let tied = self.embed_tokens.tied_weight();
-            pack.replace_outputs(self.lm_head.slot(), bias, &tokens.indices, tokens.rows.val(), &tied);
+            pack.replace_outputs(self.lm_head.slot(), bias, tokens, &tied);
         }
         Ok(pack)
     }

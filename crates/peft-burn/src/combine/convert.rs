@@ -69,7 +69,13 @@ pub fn convert_to_lora<M: PeftModel>(
         return Err(Unsupported::UnbiasedLayers { adapter: name.to_owned(), modules: unbiased }.into());
     }
     let copied = carried_over(model, name)?;
-    let config = config_for(&old, &layers, lora_bias);
+    let mut config = config_for(&old, &layers, lora_bias);
+    // What was saved beside the adapter and is only used.
+    let brought = model.layers().into_iter().filter(|(_, layer)| layer.never_trained(name).contains(&"weight"));
+    let brought: Vec<_> = brought.map(|(path, _)| path).collect();
+    if !brought.is_empty() {
+        config.modules_to_save.get_or_insert_default().extend(brought);
+    }
     add_lora(model, new_name, config, layers, copied)?;
     Ok(Conversion { errors })
 }

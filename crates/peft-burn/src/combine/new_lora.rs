@@ -6,9 +6,11 @@ use burn::tensor::{Tensor, TensorData};
 
 use crate::error::Result;
 use crate::layers::layer::LayerRef;
+use crate::layers::trained_rows::OWN_VOCABULARY;
 use crate::low_rank::LowRank;
 use crate::methods::LoraConfig;
 use crate::model::{PeftModel, file_key};
+use crate::targets::{resolve, with_vocabularies};
 
 /// One layer of a new LoRA adapter.
 #[derive(Clone, Debug)]
@@ -42,11 +44,20 @@ pub(crate) fn add_lora<M: PeftModel>(
         layer.bias.into_iter().for_each(|b| drop(put("lora_B.bias", b.detach().into_data())));
     }
     let active = model.active_adapters().to_vec();
-    model.add_adapter(name, &config.into(), 0)?;
+    let own = own_vocabularies(model, &values);
+    let mut resolution = resolve(&config.into(), &with_vocabularies(model.modules(), &own), model.model_type())?;
+    resolution.own_vocabularies = own;
+    model.attach(name, resolution, 0, true)?;
     for (key, mut param) in model.adapter_params_mut(name)? {
         if let Some(data) = values.remove(&key) {
             param.set(data);
         }
     }
     model.set_adapter(&active.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// The matrices that trained rows among `values` belong to: the number of their rows by path.
+fn own_vocabularies<M: PeftModel>(model: &M, values: &BTreeMap<String, TensorData>) -> BTreeMap<String, usize> {
+    let rows = |path: &str| values.get(&file_key(path, OWN_VOCABULARY)).map(|matrix| matrix.shape()[0]);
+    model.layers().into_iter().filter_map(|(path, _)| Some((path.clone(), rows(&path)?))).collect()
 }

@@ -206,10 +206,12 @@ impl<'de> Deserialize<'de> for InitLoraWeights {
         enum Raw {
             Flag(bool),
             Name(String),
+            // Python's `None` is as good as `False`.
+            Null(()),
         }
         Ok(match Raw::deserialize(deserializer)? {
             Raw::Flag(true) => Self::Default,
-            Raw::Flag(false) => Self::Random,
+            Raw::Flag(false) | Raw::Null(()) => Self::Random,
             Raw::Name(name) => match name.as_str() {
                 "gaussian" => Self::Gaussian,
                 "pissa" => Self::Pissa,

@@ -7,11 +7,9 @@ use burn::tensor::{DType, TensorData};
 use super::weights::AdapterWeights;
 use crate::error::{PeftError, Result};
 use crate::layers::layer::LayerRef;
+use crate::layers::trained_rows::OWN_VOCABULARY;
 use crate::model::{PeftModel, file_key, set_shared_pair, shared_pair_of};
-use crate::modules::ModuleKind;
-
-/// The matrix that trained rows of an embedding belong to, after the embedding's path.
-pub(super) const OWN_VOCABULARY: &str = "token_adapter.base_layer.weight";
+use crate::modules::{ModuleKind, last_segment};
 
 /// Puts the values of `weights` into the attached adapter `name`. Tensors in `by_token` may have another number of rows; those in
 /// `repeated` are there twice. `tied`: what the embedding has is the head's too.
@@ -201,9 +199,9 @@ fn repeats_embedding(layers: &[(String, LayerRef<'_>)], key: &str, weights: &Ada
             return Ok(Some(Copy::Same));
         }
     }
+    let name = last_segment(path);
     Ok(Some(Copy::Other(format!(
-        "{key} (trained rows of a head that is not the embedding's are not supported: let PEFT fold the adapter into the base, \
-         `model.merge_and_unload().save_pretrained(DIR)`, and use that model)"
+        "{key} (trained rows of a head that trainable_token_indices does not name: add them there, {{\"{name}\": [...]}})"
     ))))
 }
 

@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fill::{OWN_VOCABULARY, is_base};
+use super::fill::is_base;
 use super::names::CONFIG_NAME;
 use super::saved_config;
 use super::weights::AdapterWeights;
 use crate::config::TargetModules;
 use crate::error::Result;
-use crate::layers::layer::LayerRef;
+use crate::layers::trained_rows::OWN_VOCABULARY;
 use crate::methods::PeftConfig;
 use crate::model::{PeftModel, file_key, tie, tied_pair, transposed};
 use crate::modules::{ModuleInfo, ModuleKind};
-use crate::targets::{Resolution, resolve_saved};
+use crate::targets::{Resolution, resolve_saved, with_vocabularies};
 
 /// How an adapter's files fit a model.
 #[derive(Debug)]
@@ -40,22 +40,24 @@ pub(super) fn fit<M: PeftModel>(
     let origin = weights.path().with_file_name(CONFIG_NAME).display().to_string();
     let saved = saved_config::for_loading(config, &origin)?;
     let own_vocabularies = own_vocabularies(model, &saved.to_attach, weights)?;
-    let mut modules = model.modules();
-    for module in &mut modules {
-        module.in_features = own_vocabularies.get(&module.path).copied().unwrap_or(module.in_features);
-    }
-    let modules = &modules;
+    let modules = &with_vocabularies(model.modules(), &own_vocabularies);
     let mut resolution = resolve_saved(&saved.to_attach, modules, model.model_type())?;
     resolution.warnings.splice(0..0, saved.warnings);
     add_adapted(&mut resolution, weights, modules, saved.ties_weights);
     add_whole(model, &mut resolution, weights)?;
-    // An adapter that is only used computes the same with two copies.
+    let by_token = |module: &ModuleInfo| matches!(module.kind, ModuleKind::Embedding | ModuleKind::OutputHead);
+    let Resolution { modules_to_save, frozen, .. } = &mut resolution;
+    // Of a pair that is one, the head is trained where the embedding is.
+    if saved.ties_weights && modules_to_save.iter().any(|m| by_token(m) && !frozen.contains(&m.path)) {
+        frozen.retain(|path| !modules_to_save.iter().any(|m| by_token(m) && m.path == *path));
+    }
+    // What is only used computes the same with two copies.
     let repeated =
         if trainable && saved.ties_weights { train_as_one(model, &mut resolution, weights)? } else { BTreeSet::new() };
     let by_token = resolution
         .modules_to_save
         .iter()
-        .filter(|module| matches!(module.kind, ModuleKind::Embedding | ModuleKind::OutputHead))
+        .filter(|module| by_token(module))
         .map(|module| file_key(&module.path, "weight"))
         .collect();
     resolution.own_vocabularies = own_vocabularies;
@@ -104,7 +106,7 @@ fn train_as_one<M: PeftModel>(
     Ok(repeated)
 }
 
-/// Embeddings with trained rows beside which the file has the whole matrix, with other values than the base's: PEFT writes it
+/// Embeddings and heads with trained rows beside which the file has the whole matrix, with other values than the base's: PEFT writes it
 /// where the vocabulary was resized. By path, with its number of rows.
 fn own_vocabularies<M: PeftModel>(
     model: &M,
@@ -114,7 +116,7 @@ fn own_vocabularies<M: PeftModel>(
     let mut own = BTreeMap::new();
     for (path, layer) in model.layers() {
         let key = file_key(&path, OWN_VOCABULARY);
-        if let (LayerRef::Embedding(_), Some(&[rows, _])) = (layer, weights.shape(&key))
+        if let Some(&[rows, _]) = weights.shape(&key)
             && !config.trainable_tokens_for(&path).is_empty()
             && !is_base(layer, &key, weights)?
         {
@@ -183,11 +185,9 @@ fn add_whole<M: PeftModel>(model: &M, resolution: &mut Resolution, weights: &Ada
             norms.join(", ")
         ));
     }
-    if !whole.is_empty() {
-        let names = resolution.config.shared_mut().modules_to_save.get_or_insert_default();
-        names.extend(whole.iter().map(|module| module.path.clone()));
-        resolution.modules_to_save.extend(whole);
-    }
+    // As in PEFT, where they take the place of the base's.
+    resolution.frozen = whole.iter().map(|module| module.path.clone()).collect();
+    resolution.modules_to_save.extend(whole);
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use fused_burn::Weight;
 use super::base_param::BaseParam;
 use super::frozen::Frozen;
 use super::named_adapters::{LayerAdapter, NamedAdapters, RowGroup, indices, ungroup};
-use super::trained_rows::{TrainableTokens, replace_rows, trained_rows};
+use super::trained_rows::{self, TRAINED_ROWS, TrainableTokens, own_name};
 use crate::error::Result;
 use crate::methods::EmbeddingLora;
 use crate::param::{ParamMut, ParamRef};
@@ -25,31 +25,20 @@ pub struct EmbeddingAdapter {
     pub weight: Option<Param<Tensor<2>>>,
     /// Whether all of it is the tied head's too (PEFT's `ensure_weight_tying`). Trained rows always are.
     pub tied: bool,
+    /// Whether the matrix is only used, and not trained: it was saved beside the adapter.
+    pub frozen: bool,
 }
 
 impl EmbeddingAdapter {
     /// An adapter of low rank.
     pub fn lora(lora: EmbeddingLora) -> Self {
-        Self { lora: Some(lora), tokens: None, weight: None, tied: false }
-    }
-
-    /// Trained rows of `weight`.
-    pub fn tokens(weight: &Weight, indices: Vec<usize>) -> Self {
-        let ids = self::indices(indices.iter().map(|&i| i as i32).collect(), &weight.device());
-        let rows = Param::from_tensor(weight.select(ids).detach().cast(DType::F32));
-        Self { lora: None, tokens: Some(TrainableTokens { rows, indices }), weight: None, tied: false }
-    }
-
-    /// Trained rows `indices` of a matrix of its own, `[vocab, hidden]`, with another number of rows than the base's.
-    pub fn tokens_of_own(weight: Tensor<2>, indices: Vec<usize>) -> Self {
-        let own = Param::from_tensor(weight.clone().detach().cast(DType::F32)).set_require_grad(false);
-        Self { weight: Some(own), ..Self::tokens(&weight.into(), indices) }
+        Self { lora: Some(lora), tokens: None, weight: None, tied: false, frozen: false }
     }
 
     /// A trained copy of the whole matrix.
     pub fn copy_of(weight: &Tensor<2>) -> Self {
         let weight = Some(Param::from_tensor(weight.clone().detach().cast(DType::F32)));
-        Self { lora: None, tokens: None, weight, tied: false }
+        Self { lora: None, tokens: None, weight, tied: false, frozen: false }
     }
 
     /// The matrix (f32) that `weight` (f32) becomes under this adapter; `base` is the one before any merge.
@@ -59,7 +48,7 @@ impl EmbeddingAdapter {
             weight = lora.merge(weight, base);
         }
         match &self.tokens {
-            Some(tokens) => replace_rows(weight, tokens),
+            Some(tokens) => tokens.put_into(weight),
             None => weight,
         }
     }
@@ -68,7 +57,7 @@ impl EmbeddingAdapter {
 impl LayerAdapter for EmbeddingAdapter {
     fn params(&self) -> Vec<(&'static str, ParamRef<'_>)> {
         let mut all = self.lora.as_ref().map(EmbeddingLora::params).unwrap_or_default();
-        all.extend(self.tokens.iter().map(|t| ("token_adapter.trainable_tokens_delta", ParamRef::from(&t.rows))));
+        all.extend(self.tokens.iter().map(|t| (TRAINED_ROWS, ParamRef::from(&t.rows))));
         let name = own_name(self.tokens.is_some());
         all.extend(self.weight.iter().map(|w| (name, ParamRef::from(w))));
         all
@@ -77,23 +66,14 @@ impl LayerAdapter for EmbeddingAdapter {
     fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
         let name = own_name(self.tokens.is_some());
         let mut all = self.lora.as_mut().map(EmbeddingLora::params_mut).unwrap_or_default();
-        all.extend(
-            self.tokens.iter_mut().map(|t| ("token_adapter.trainable_tokens_delta", ParamMut::from(&mut t.rows))),
-        );
+        all.extend(self.tokens.iter_mut().map(|t| (TRAINED_ROWS, ParamMut::from(&mut t.rows))));
         all.extend(self.weight.iter_mut().map(|w| (name, ParamMut::from(w))));
         all
     }
 
-    fn keep_frozen(&mut self) {
-        if self.tokens.is_some() {
-            self.weight = self.weight.take().map(|weight| weight.set_require_grad(false));
-        }
+    fn never_trained(&self) -> &'static [&'static str] {
+        trained_rows::never_trained(self.tokens.is_some(), self.frozen)
     }
-}
-
-/// PEFT's name for the matrix that an adapter brings.
-fn own_name(has_tokens: bool) -> &'static str {
-    if has_tokens { "token_adapter.base_layer.weight" } else { "weight" }
 }
 
 /// A frozen embedding with any number of named adapters, of which some are active.
@@ -172,7 +152,7 @@ impl PeftEmbedding {
                 y = lora.apply(y, ids.clone(), &self.original());
             }
             if let Some(tokens) = &adapter.tokens {
-                y = trained_rows(y, &ids, tokens);
+                y = tokens.put_into_rows_of(y, &ids);
             }
         }
         y
@@ -196,7 +176,7 @@ impl PeftEmbedding {
                 return adapter.fold(w.cast(DType::F32), &self.original()).cast(dtype);
             }
             let w = adapter.weight.as_ref().map_or(w, Param::val).cast(DType::F32);
-            adapter.tokens.as_ref().map_or(w.clone(), |tokens| replace_rows(w, tokens)).cast(dtype)
+            adapter.tokens.as_ref().map_or(w.clone(), |tokens| tokens.put_into(w)).cast(dtype)
         });
         tied.into()
     }

@@ -56,6 +56,16 @@ impl<'a> LayerRef<'a> {
         self.all_params().into_iter().find(|(n, _)| *n == name).map(|(_, params)| params)
     }
 
+    /// The names of the adapter's parameters that are never trained.
+    pub(crate) fn never_trained(self, name: &str) -> &'static [&'static str] {
+        match self {
+            Self::Linear(layer) => layer.adapters().get(name).map(LayerAdapter::never_trained),
+            Self::Embedding(layer) => layer.adapters().get(name).map(LayerAdapter::never_trained),
+            Self::Norm(layer) => layer.adapters().get(name).map(LayerAdapter::never_trained),
+        }
+        .unwrap_or_default()
+    }
+
     /// Whether the adapter `name` brings a weight of its own for this layer.
     pub(crate) fn owns_weight(self, name: &str) -> bool {
         match self {

@@ -7,7 +7,7 @@ pub(crate) mod layer;
 pub(crate) mod linear;
 pub(crate) mod named_adapters;
 pub(crate) mod norm;
-mod trained_rows;
+pub(crate) mod trained_rows;
 
 pub use base_param::{BaseParam, PackedBase};
 pub use embedding::{EmbeddingAdapter, PeftEmbedding};

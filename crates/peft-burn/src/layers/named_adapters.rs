@@ -17,8 +17,10 @@ pub trait LayerAdapter: Module {
     /// Called when the adapter becomes one that is trained.
     fn prepare_training(&mut self) {}
 
-    /// Freezes what is never trained, called whenever the adapter becomes trained or frozen.
-    fn keep_frozen(&mut self) {}
+    /// The names of parameters that are never trained: what the adapter only brings.
+    fn never_trained(&self) -> &'static [&'static str] {
+        &[]
+    }
 }
 
 /// Any number of named adapters, of which some are active and some are merged into the layer's base.
@@ -103,8 +105,8 @@ impl<A: LayerAdapter> NamedAdapters<A> {
             if on {
                 adapter.prepare_training();
             }
-            adapter.params_mut().iter_mut().for_each(|(_, p)| p.set_require_grad(on));
-            adapter.keep_frozen();
+            let never = adapter.never_trained();
+            adapter.params_mut().iter_mut().for_each(|(name, p)| p.set_require_grad(on && !never.contains(name)));
         }
     }
 

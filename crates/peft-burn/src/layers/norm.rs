@@ -5,6 +5,7 @@ use burn::tensor::{DType, Tensor};
 
 use super::frozen::Frozen;
 use super::named_adapters::{LayerAdapter, NamedAdapters};
+use super::trained_rows;
 use crate::error::Result;
 use crate::param::{ParamMut, ParamRef};
 
@@ -13,12 +14,14 @@ use crate::param::{ParamMut, ParamRef};
 pub struct NormAdapter {
     /// `[width]`.
     pub weight: Param<Tensor<1>>,
+    /// Whether it is only used, and not trained: it was saved beside the adapter.
+    pub frozen: bool,
 }
 
 impl NormAdapter {
     /// A trained copy of `weight`.
     pub fn copy_of(weight: &Tensor<1>) -> Self {
-        Self { weight: Param::from_tensor(weight.clone().detach().cast(DType::F32)) }
+        Self { weight: Param::from_tensor(weight.clone().detach().cast(DType::F32)), frozen: false }
     }
 }
 
@@ -29,6 +32,10 @@ impl LayerAdapter for NormAdapter {
 
     fn params_mut(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
         vec![("weight", ParamMut::from(&mut self.weight))]
+    }
+
+    fn never_trained(&self) -> &'static [&'static str] {
+        trained_rows::never_trained(false, self.frozen)
     }
 }
 

@@ -8,6 +8,7 @@ use super::names::device_of;
 use super::new_adapter::New;
 use super::shared_pairs::shared_pair_for;
 use super::state::AdapterState;
+use super::tying::follower;
 use crate::error::{Result, Unsupported};
 use crate::layers::layer::{LayerMut, LayerRef};
 use crate::layers::norm::NormAdapter;
@@ -22,7 +23,7 @@ pub(super) fn attach<M: AdaptableModel>(
     trainable: bool,
 ) -> Result<Vec<String>> {
     let (max_in, max_out) = resolution.largest_features();
-    let Resolution { config, adapted, modules_to_save, own_vocabularies, tied, warnings } = resolution;
+    let Resolution { config, adapted, modules_to_save, frozen, own_vocabularies, tied, warnings } = resolution;
     let state = model.peft_state();
     checks::name(name, state)?;
     let adapted: Vec<String> = adapted.into_iter().map(|m| m.path).collect();
@@ -30,8 +31,19 @@ pub(super) fn attach<M: AdaptableModel>(
     let key = config.shared_pair(max_in, max_out);
     let shared_pair = key.map(|key| shared_pair_for(model, key, &device_of(model)));
     let shared_pair = shared_pair.as_ref();
-    let own_vocabularies = &own_vocabularies;
-    let new = New { config: &config, seed, adapted: &adapted, saved: &saved, own_vocabularies, tied, shared_pair };
+    let (own_vocabularies, follower) = (&own_vocabularies, follower(model, &config)?);
+    let follower = follower.as_deref();
+    let new = New {
+        config: &config,
+        seed,
+        adapted: &adapted,
+        saved: &saved,
+        frozen: &frozen,
+        own_vocabularies,
+        follower,
+        tied,
+        shared_pair,
+    };
     let mut linears = BTreeMap::new();
     let mut embeddings = BTreeMap::new();
     let mut norms = BTreeMap::new();
@@ -48,7 +60,9 @@ pub(super) fn attach<M: AdaptableModel>(
                 }
             }
             LayerRef::Norm(norm) if saved.contains(&path) => {
-                norms.insert(path, NormAdapter::copy_of(&norm.base().val()));
+                let copy = NormAdapter::copy_of(&norm.base().val());
+                let frozen = new.frozen(&path);
+                norms.insert(path, NormAdapter { frozen, ..copy });
             }
             LayerRef::Norm(_) => {}
         }

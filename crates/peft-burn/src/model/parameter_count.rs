@@ -58,8 +58,12 @@ pub fn count_parameters(resolution: &Resolution, modules: &[ModuleInfo], base_pa
     let Resolution { config, adapted, modules_to_save, .. } = resolution;
     let added: usize = adapted.iter().map(|module| config.parameters(module)).sum();
     let saved: usize = modules_to_save.iter().map(ModuleInfo::parameters).sum();
-    let embeddings = modules.iter().filter(|module| module.kind == ModuleKind::Embedding);
-    let tokens: usize = embeddings.map(|m| config.trainable_tokens_for(&m.path).len() * m.out_features).sum();
+    let width = |module: &ModuleInfo| match module.kind {
+        ModuleKind::Embedding => module.out_features,
+        ModuleKind::OutputHead => module.in_features,
+        ModuleKind::Linear | ModuleKind::Other => 0,
+    };
+    let tokens: usize = modules.iter().map(|m| config.trainable_tokens_for(&m.path).len() * width(m)).sum();
     let biases: usize = match config.bias() {
         Bias::None => 0,
         Bias::All => modules.iter().map(ModuleInfo::bias_parameters).sum(),
@@ -80,12 +84,13 @@ pub(super) fn count_attached<M: AdaptableModel>(model: &M) -> TrainableReport {
         let trained = state.active.contains(name) && !adapter.frozen;
         all += adapter.adapted.len() * adapter.config.frozen_parameters();
         for (path, layer) in model.layers() {
+            let never = layer.never_trained(name);
             for (suffix, param) in layer.params(name).into_iter().flatten() {
                 let n = param.num_elements();
                 // A trained bias is the base's own in PEFT, and counted once.
                 let of_base = matches!(suffix, "bias" | "base_layer.bias") && !adapter.saved.contains(&path);
                 all += if of_base { 0 } else { n };
-                trainable += if trained { n } else { 0 };
+                trainable += if trained && !never.contains(&suffix) { n } else { 0 };
             }
         }
     }

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::adaptable::AdaptableModel;
-use crate::error::{Result, Unsupported};
+use crate::error::{PeftError, Result, Unsupported};
 use crate::layers::layer::LayerRef;
 use crate::methods::PeftConfig;
 use crate::modules::{ModuleInfo, ModuleKind};
@@ -47,8 +47,44 @@ pub(crate) fn tie(resolution: &mut Resolution, [embedding, head]: [ModuleInfo; 2
         let (embedding, head) = (embedding.path.clone(), head.path.clone());
         return Err(Unsupported::TiedUpdate { key, value, off, embedding, head }.into());
     }
+    if adapted {
+        resolution.warnings.push(format!(
+            "ensure_weight_tying: one low-rank update is trained for {} and {}, by the sum of their gradients; PEFT 0.21.2 \
+             takes a step for each of the two, so that its training goes another way",
+            embedding.path, head.path
+        ));
+    }
     resolution.tied = saved || adapted;
     Ok(())
+}
+
+/// The head whose trained rows are those of the embedding that it is tied to: the configuration names the same tokens of both.
+///
+/// # Errors
+/// Other tokens of the head, where `ensure_weight_tying` wants one matrix.
+pub(super) fn follower<M: AdaptableModel>(model: &M, config: &PeftConfig) -> Result<Option<String>> {
+    let tokens = |kind: ModuleKind| {
+        let named = model.modules().into_iter().filter(|module| module.kind == kind);
+        let tokens = named.map(|module| config.trainable_tokens_for(&module.path).to_vec());
+        tokens.into_iter().find(|tokens| !tokens.is_empty())
+    };
+    let (Some(of_embedding), Some(of_head)) = (tokens(ModuleKind::Embedding), tokens(ModuleKind::OutputHead)) else {
+        return Ok(None);
+    };
+    let Some([_, head]) = tied_pair(model) else { return Ok(None) };
+    if of_embedding == of_head {
+        return Ok(Some(head.path));
+    }
+    if matches!(config, PeftConfig::Lora(lora) if lora.ties_weights()) {
+        return Err(PeftError::Config {
+            origin: "adapter".into(),
+            problems: vec![format!(
+                "ensure_weight_tying with other tokens of the embedding ({of_embedding:?}) than of the head ({of_head:?}) in \
+                 trainable_token_indices: name the same tokens of both, or set ensure_weight_tying to false"
+            )],
+        });
+    }
+    Ok(None)
 }
 
 /// The transpose of a matrix's values, in f32.

@@ -32,8 +32,12 @@ impl AdaptedParam {
     /// The adapted weight `[out, in]`, in f32.
     fn weight(&self, weight: Tensor<2>) -> Tensor<2> {
         let weight = self.adapter.weight.as_ref().map_or(weight, Param::val);
-        match &self.adapter.method {
+        let weight = match &self.adapter.method {
             Some(method) => method.merge(weight.clone().cast(DType::F32), &weight.into()),
+            None => weight,
+        };
+        match &self.adapter.tokens {
+            Some(tokens) => tokens.put_into(weight),
             None => weight,
         }
     }

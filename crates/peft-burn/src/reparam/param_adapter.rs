@@ -108,14 +108,13 @@ impl ParamAdapter {
         let mut adapters = BTreeMap::new();
         for (path, layer) in layers.layers() {
             let Some(adapter) = layer.linear().and_then(|linear| linear.adapters().get(NAME)) else { continue };
-            let LinearAdapter { mut method, bias, weight } = adapter.clone();
+            let LinearAdapter { mut method, bias, weight, tokens, frozen } = adapter.clone();
             if let Some(bias) = bias {
-                let adapter = LinearAdapter { method: None, bias: Some(bias), weight: None };
-                adapters.insert(format!("{path}.bias"), AdaptedParam { adapter });
+                adapters.insert(format!("{path}.bias"), AdaptedParam { adapter: LinearAdapter::of_bias(bias) });
             }
             method.iter_mut().for_each(|method| method.base_is_visible());
-            if method.is_some() || weight.is_some() {
-                let adapter = LinearAdapter { method, bias: None, weight };
+            if method.is_some() || weight.is_some() || tokens.is_some() {
+                let adapter = LinearAdapter { method, bias: None, weight, tokens, frozen };
                 adapters.insert(format!("{path}.weight"), AdaptedParam { adapter });
             }
         }

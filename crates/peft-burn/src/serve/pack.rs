@@ -13,6 +13,7 @@ use crate::layers::embedding::EmbeddingAdapter;
 use crate::layers::layer::LayerRef;
 use crate::layers::linear::{LinearAdapter, PeftLinear};
 use crate::layers::named_adapters::LayerAdapter;
+use crate::layers::trained_rows::TrainableTokens;
 use crate::methods::{MethodLayer, Update};
 use crate::model::PeftModel;
 
@@ -94,8 +95,11 @@ pub(super) enum Kind {
 
 impl PackedLinear {
     pub(super) fn new(layer: &PeftLinear, adapter: &LinearAdapter, pairs: &Pairs) -> Self {
-        let weight = adapter.weight.as_ref().map(Param::val);
         let on_host = layer.base().weight.val().device() == Device::flex();
+        let mut weight = adapter.weight.as_ref().map(Param::val);
+        if adapter.tokens.is_some() && !on_host {
+            weight = Some(adapter.put_rows_into(layer.weight_made_for(adapter)).dense());
+        }
         let served = match &adapter.method {
             None => Some(Served::default()),
             Some(method) => method.serve(&layer.weight_made_for(adapter), pairs),
@@ -106,6 +110,7 @@ impl PackedLinear {
                 let bias =
                     adapter.method.as_ref().map_or_else(|| bias.clone(), |method| method.apply_bias(bias.clone()));
                 update.bias = bias.map(host).unwrap_or_default();
+                update.replaced = adapter.tokens.as_ref().map(replaced).unwrap_or_default();
                 Self { weight: own.or(weight), kind: Kind::Rows { input, update } }
             }
             None => Self { weight, kind: Kind::Composed(adapter.clone()) },
@@ -120,6 +125,13 @@ impl PackedLinear {
                 Kind::Composed(adapter) => bytes_of(adapter),
             }
     }
+}
+
+/// Trained rows by the outputs that they make.
+fn replaced(tokens: &TrainableTokens) -> Vec<(usize, Vec<f32>)> {
+    let width = tokens.rows.val().dims()[1];
+    let rows = host(tokens.rows.val());
+    tokens.indices.iter().copied().zip(rows.chunks(width.max(1)).map(<[f32]>::to_vec)).collect()
 }
 
 fn bytes_of<A: LayerAdapter>(adapter: &A) -> usize {
@@ -164,17 +176,10 @@ impl AdapterPack {
         Ok(pack)
     }
 
-    /// Makes the outputs `places` of the head at `slot`, which is tied to an embedding, products with `rows` (`[n, hidden]`):
-    /// tokens that an adapter has trained. `tied` (`[vocab, hidden]`) is the head's weight under the adapter. Does nothing
-    /// where the adapter brings a head of its own.
-    pub fn replace_outputs(
-        &mut self,
-        slot: usize,
-        bias: Option<Tensor<1>>,
-        places: &[usize],
-        rows: Tensor<2>,
-        tied: &Weight,
-    ) {
+    /// Makes the outputs of the head at `slot`, which is tied to an embedding, products with the rows that an adapter has trained
+    /// of that. `tied` (`[vocab, hidden]`) is the head's weight under the adapter. Does nothing where the adapter brings a head of
+    /// its own.
+    pub fn replace_outputs(&mut self, slot: usize, bias: Option<Tensor<1>>, tokens: &TrainableTokens, tied: &Weight) {
         let empty = || PackedLinear {
             weight: None,
             kind: Kind::Rows {
@@ -182,15 +187,13 @@ impl AdapterPack {
                 update: RowUpdate { bias: bias.map(host).unwrap_or_default(), ..RowUpdate::default() },
             },
         };
-        let width = rows.dims()[1];
         let packed = self.linears.entry(slot).or_insert_with(empty);
         if packed.weight.is_some() {
             return;
         }
         match &mut packed.kind {
             Kind::Rows { update, .. } if tied.device() == Device::flex() => {
-                let rows = host(rows);
-                update.replaced = places.iter().copied().zip(rows.chunks(width.max(1)).map(<[f32]>::to_vec)).collect();
+                update.replaced = replaced(tokens);
             }
             _ => packed.weight = Some(tied.dense()),
         }

@@ -26,7 +26,10 @@ pub struct Resolution {
     pub adapted: Vec<ModuleInfo>,
     /// The modules that are trained and saved whole, in the model's order.
     pub modules_to_save: Vec<ModuleInfo>,
-    /// Embeddings with trained rows of a matrix that the adapter brings, and the number of its rows.
+    /// Paths of those among them that are used and not trained: they lie beside an adapter that was saved, and its configuration
+    /// does not name them.
+    pub frozen: Vec<String>,
+    /// Embeddings and heads with trained rows of a matrix that the adapter brings, and the number of its rows.
     pub own_vocabularies: BTreeMap<String, usize>,
     /// Whether what the adapter has for the embedding is the tied head's too.
     pub tied: bool,
@@ -66,6 +69,18 @@ pub fn resolve_saved(config: &PeftConfig, modules: &[ModuleInfo], model_type: &s
     Resolver::new(config, modules, model_type)?.resolve(true)
 }
 
+/// `modules` with the numbers of tokens that an adapter brings for some of them, by path.
+pub(crate) fn with_vocabularies(mut modules: Vec<ModuleInfo>, own: &BTreeMap<String, usize>) -> Vec<ModuleInfo> {
+    for module in &mut modules {
+        let Some(rows) = own.get(&module.path).copied() else { continue };
+        match module.kind {
+            ModuleKind::OutputHead => module.out_features = rows,
+            _ => module.in_features = rows,
+        }
+    }
+    modules
+}
+
 struct Resolver<'a> {
     config: PeftConfig,
     modules: &'a [ModuleInfo],
@@ -97,7 +112,7 @@ impl<'a> Resolver<'a> {
             return Err(self.no_match(&matcher));
         }
         self.check_kinds(&adapted)?;
-        self.check_tokens()?;
+        self.check_tokens(&adapted)?;
         self.check_sizes(&adapted)?;
 
         let modules_to_save: Vec<_> = self.modules.iter().filter(|m| saves(&*self.config, &m.path)).cloned().collect();
@@ -109,6 +124,7 @@ impl<'a> Resolver<'a> {
             config: self.config,
             adapted,
             modules_to_save,
+            frozen: Vec::new(),
             own_vocabularies: BTreeMap::new(),
             tied: false,
             warnings,
@@ -158,13 +174,21 @@ impl<'a> Resolver<'a> {
         Err(Unsupported::ModuleKinds { peft_type, adapts, modules }.into())
     }
 
-    /// Trained tokens must be in the vocabulary, and their embedding not be trained whole.
-    fn check_tokens(&self) -> Result<()> {
+    /// Trained tokens must be in the vocabulary, and their embedding or head not be trained whole; a head not be adapted either.
+    fn check_tokens(&self, adapted: &[ModuleInfo]) -> Result<()> {
         let mut problems = Vec::new();
-        for module in self.modules.iter().filter(|module| module.kind == ModuleKind::Embedding) {
-            let ModuleInfo { path, in_features: vocabulary, .. } = module;
+        for module in self.modules {
+            let path = &module.path;
+            let vocabulary = match module.kind {
+                ModuleKind::Embedding => module.in_features,
+                ModuleKind::OutputHead => module.out_features,
+                ModuleKind::Linear | ModuleKind::Other => continue,
+            };
             let tokens = self.config.trainable_tokens_for(path);
-            let beyond = tokens.iter().filter(|token| **token >= *vocabulary);
+            let beyond = tokens.iter().filter(|token| **token >= vocabulary);
+            if !tokens.is_empty() && module.kind == ModuleKind::OutputHead && adapted.contains(module) {
+                problems.push(format!("{path} is in target_modules and in trainable_token_indices; use one of them"));
+            }
             problems.extend(beyond.map(|token| {
                 format!(
                     "trainable_token_indices names token {token}, and {path} has {vocabulary}: 0 to {}",

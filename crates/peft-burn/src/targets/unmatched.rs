@@ -34,11 +34,12 @@ pub(super) fn find(
             targets.push(line("modules_to_save", name));
         }
     }
-    let embedding = |name: &str| {
-        modules.iter().any(|module| module.kind == ModuleKind::Embedding && names_module(name, &module.path))
+    let has_tokens = |name: &str| {
+        let by_token = |kind: ModuleKind| matches!(kind, ModuleKind::Embedding | ModuleKind::OutputHead);
+        modules.iter().any(|module| by_token(module.kind) && names_module(name, &module.path))
     };
     let tokens = config.trainable_tokens().into_iter().flat_map(TokenIndices::iter);
-    let unmatched = tokens.filter(|(name, _)| !embedding(name));
+    let unmatched = tokens.filter(|(name, _)| !has_tokens(name));
     targets.extend(unmatched.map(|(name, _)| line("trainable_token_indices", name)));
 
     match config.exclude_modules() {

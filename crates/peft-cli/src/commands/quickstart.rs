@@ -133,6 +133,9 @@ impl Quickstart {
 
     fn train(&self, config: &RunConfig, existing: Existing, device: &Device) -> Result {
         let base = Base::load(&config.model.path, config.model.load_options(), device)?;
+        if base.text.is_none() {
+            return Err(Failure::new("the model has no tokenizer", "give one that has"));
+        }
         let valid = config.output.join("data").join(VALID);
         let (examples, _) = base.examples(valid, config.data.max_length)?;
         output::note("how the model does before:");
@@ -145,9 +148,10 @@ impl Quickstart {
         let base = Base { model, text, dir, warnings: Vec::new() };
         let adapter = config.output.join("adapter");
         let after = Score::of(&base, &examples)?;
-        let text = base.text.as_ref().map(|text| &text.tokenizer);
-        let tokenizer = text.ok_or_else(|| Failure::new("the model has no tokenizer", "give one that has"))?;
-        let shown = side_by_side(tokenizer, &before, &after)?;
+        let shown = match &base.text {
+            Some(text) => side_by_side(&text.tokenizer, &before, &after)?,
+            None => Vec::new(),
+        };
         if self.json {
             return output::json(&json!({
                 "method": self.method,

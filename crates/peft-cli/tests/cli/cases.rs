@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::support::{Place, fixtures};
 
 fn case(name: &str) -> PathBuf {
@@ -28,6 +30,36 @@ fn adapters_compute_what_peft_computes() {
     }
     let said = place.eval(&world(), Some(&case("pissa_niter_4")), &case("rows.jsonl"));
     said.fails_with(&["pissa_niter_4", "cannot be made again", "path_initial_model_for_weight_conversion"]);
+}
+
+/// Of byte-level, SentencePiece and byte-fallback tokenizers: tokens and text are those that Transformers goes on with.
+#[test]
+fn a_prompt_may_end_in_a_character_of_several_bytes() {
+    let place = Place::new();
+    let data = fixtures().join("data");
+    let cases: Value = serde_json::from_slice(&std::fs::read(data.join("cases.json")).unwrap()).unwrap();
+    let prompts = cases["prompts"].as_array().unwrap();
+    assert!(prompts.len() > 10);
+    for case in prompts {
+        let overlay = case["overlay"].as_str();
+        let model = place.copy(&world(), &format!("model-{}", overlay.unwrap_or("world")));
+        if let Some(overlay) = overlay {
+            place.copy(&data.join("overlays").join(overlay), model.file_name().unwrap().to_str().unwrap());
+        }
+        let prompt = case["prompt"].as_str().unwrap();
+        let generate = |more: &[&str]| {
+            let model = model.to_str().unwrap();
+            let said = place.peft(
+                &[&["generate", "--model", model, "--prompt", prompt, "--max-new-tokens", "6"][..], more].concat(),
+            );
+            assert_eq!(said.code, 0, "{case}: {}", said.err);
+            said
+        };
+        let json = generate(&["--json"]).json();
+        assert_eq!((&json["tokens"], &json["text"]), (&case["tokens"], &case["text"]), "{case}");
+        let streamed = generate(&[]).out;
+        assert!(streamed.contains(case["text"].as_str().unwrap()) && !streamed.contains('\u{fffd}'), "{streamed}");
+    }
 }
 
 #[test]

@@ -4,18 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::{Place, Said, fixtures, glassllm};
+use crate::support::{Place, fixtures, glassllm, helps};
 
 fn case(name: &str) -> PathBuf {
     fixtures().join("adapters").join(name)
-}
-
-/// A command fails, and its help line says all of `help`.
-fn helps(said: &Said, cause: &str, help: &[&str]) {
-    said.fails_with(&[cause]);
-    let (_, line) = said.err.split_once("help:").unwrap_or_else(|| panic!("no help line: {}", said.err));
-    let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
-    help.iter().for_each(|part| assert!(line.contains(part), "{part:?} is not in {line:?}"));
 }
 
 #[test]
@@ -54,6 +46,76 @@ fn a_checkpoint_that_is_damaged_is_removed() {
     std::fs::remove_dir_all(newest).unwrap();
     let said = place.ok("train run.toml --resume");
     assert!(said.err.contains("step 5/12"), "{}", said.err);
+}
+
+#[test]
+fn configurations_rows_and_paths_are_corrected() {
+    let place = Place::new();
+    let train = |more: &str| place.run(&format!("train run.toml --set training.max_steps=1 --overwrite {more}"));
+    let good = String::from_utf8(place.read("run.toml")).unwrap();
+    let model = format!("path = \"{}\"", glassllm().display());
+    place.write("run.toml", &good.replace(&model, &format!("path = {}", glassllm().display())));
+    helps(&train(""), "run.toml", &["strings stand in quotes: path = \"base\""]);
+    place.write("run.toml", &good);
+    assert_eq!(train("").code, 0);
+    let help = "correct these in the file or in --set; `peft train --help` shows a complete file";
+    helps(&train("--set training.lerning_rate=1"), "`training.lerning_rate`", &[help]);
+    assert!(place.ok("train --help").out.contains("learning_rate"));
+    assert_eq!(train("--set training.learning_rate=1e-3").code, 0);
+
+    place.write("bad.jsonl", &format!("{}{{\"text\": 5}}\n", crate::support::ROWS));
+    helps(&train("--set data.train=bad.jsonl"), "line 5", &["correct or remove these rows"]);
+    place.write("bad.jsonl", crate::support::ROWS);
+    assert_eq!(train("--set data.train=bad.jsonl").code, 0);
+    let help = "check the path: it is relative to the folder in which peft runs";
+    helps(&train("--set data.train=trian.jsonl"), "trian.jsonl", &[help]);
+    assert_eq!(train("--set data.train=train.jsonl").code, 0);
+}
+
+#[test]
+fn other_rows_go_into_a_run_of_their_own() {
+    let place = Place::new();
+    place.ok("train run.toml --set training.max_steps=4");
+    let rows = crate::support::ROWS;
+    place.write("train.jsonl", &rows.replace("tarts", "cakes"));
+    let resume = "train run.toml --set training.max_steps=6 --resume";
+    let help = "set it back, or begin a new run in another output folder";
+    helps(&place.run(resume), "data changed", &[help]);
+    place.ok("train run.toml --set training.max_steps=1 --set output=other");
+    place.write("train.jsonl", rows);
+    place.ok(resume);
+}
+
+#[test]
+#[cfg(unix)]
+fn what_may_not_be_written_goes_elsewhere() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let place = Place::new();
+    std::fs::create_dir(place.path("closed")).unwrap();
+    let allow = |mode: u32| {
+        std::fs::set_permissions(place.path("closed"), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    allow(0o500);
+    // Nothing is closed to the superuser.
+    if std::fs::write(place.path("closed/probe"), "").is_err() {
+        let line = "train run.toml --set training.max_steps=1 --set output=closed/run";
+        helps(&place.run(line), "closed/run", &["change the permissions, or use another folder"]);
+        place.ok("train run.toml --set training.max_steps=1 --set output=open/run");
+        allow(0o700);
+        place.ok(line);
+    }
+    allow(0o700);
+}
+
+#[test]
+fn a_gguf_that_is_broken_gives_way_to_the_directory() {
+    let place = Place::new();
+    place.write("model.gguf", "GGUF and no more");
+    let generate = |model: &str| place.run(&format!("generate --model {model} --prompt Alice --max-new-tokens 2"));
+    let help = "give another file, or the model's Hugging Face directory";
+    helps(&generate("model.gguf"), "model.gguf", &[help]);
+    assert_eq!(generate(&glassllm().display().to_string()).code, 0);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{Place, glassllm};
+use crate::support::{Place, glassllm, helps};
 
 /// The body of an answer to a request.
 fn ask(address: &str, method: &str, path: &str, body: &str) -> Value {
@@ -52,5 +52,15 @@ fn what_cannot_be_served_is_said() {
     let place = Place::new();
     let model = glassllm().display().to_string();
     place.run(&format!("serve --model {model} --adapters nowhere")).fails_with(&["nowhere"]);
-    place.run(&format!("serve --model {model} --host 256.0.0.1 --port 0")).fails_with(&["256.0.0.1"]);
+    let help = "choose another --host or --port";
+    helps(&place.run(&format!("serve --model {model} --host 256.0.0.1 --port 0")), "256.0.0.1", &[help]);
+    let batch = place.run(&format!("serve --model {model} --port 0 --max-batch 0"));
+    helps(&batch, "--max-batch and --max-prefill", &["leave them out for the usual sizes"]);
+    // Both followed: it listens.
+    let args = ["serve", "--model", &model, "--host", "127.0.0.1", "--port", "0"];
+    let mut child = place.command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("http://127.0.0.1")));
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -44,6 +44,14 @@ impl Said {
     }
 }
 
+/// A command fails, and its help line says all of `help`.
+pub fn helps(said: &Said, cause: &str, help: &[&str]) {
+    said.fails_with(&[cause]);
+    let (_, line) = said.err.split_once("help:").unwrap_or_else(|| panic!("no help line: {}", said.err));
+    let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+    help.iter().for_each(|part| assert!(line.contains(part), "{part:?} is not in {line:?}"));
+}
+
 impl From<Output> for Said {
     fn from(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();

@@ -70,9 +70,41 @@ impl Turns<'_> {
                 headers.insert(before, self.generation_prompt(at)?);
             }
             let header = &headers[before];
-            turns.push(self.after_header(header, place.start..end, tokens)?..end);
+            let start = self.after_header(header, place.start..end, tokens)?;
+            match self.answers_after(at, &places) {
+                Some(answers) => turns.extend(self.around_answers(at, answers, start..end)?),
+                None => turns.push(start..end),
+            }
         }
         Ok(Some(turns))
+    }
+
+    /// The answers of tools right after message `at`, where none of them is written in its own turn: the template writes them
+    /// into the assistant's.
+    fn answers_after(&self, at: usize, places: &[Option<Range<usize>>]) -> Option<Range<usize>> {
+        let messages = &self.conversation.messages;
+        let count = messages[at + 1..].iter().take_while(|message| message.role() == "tool").count();
+        let answers = at + 1..at + 1 + count;
+        let written = |at: usize| places[at].as_ref().is_some_and(|place| !place.is_empty());
+        (count > 0 && !answers.clone().any(written)).then_some(answers)
+    }
+
+    /// What of the turn `place` of message `at` the assistant says, round the answers of tools in it: what is written before them,
+    /// and its own text behind them.
+    fn around_answers(&self, at: usize, answers: Range<usize>, place: Range<usize>) -> Result<Vec<Range<usize>>> {
+        let whole = &self.whole.text;
+        let without = self.template.render(&self.part(at + 1), false)?;
+        let alike = whole.chars().zip(without.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
+        let before = place.start..place.end.min(alike).max(place.start);
+        let messages = &self.conversation.messages;
+        let rest = &whole[before.end..place.end];
+        let last = answers.map(|at| messages[at].content()).filter(|answer| !answer.is_empty());
+        let last = last.filter_map(|answer| rest.rfind(answer).map(|found| found + answer.len()));
+        let behind = before.end + last.max().unwrap_or(0);
+        let own = messages[at].content().trim();
+        let found = if own.is_empty() { None } else { whole[behind..place.end].rfind(own) };
+        let behind = found.map(|found| behind + found..place.end);
+        Ok([Some(before), behind].into_iter().flatten().collect())
     }
 
     /// The text that the template adds for the assistant to go on with, at message `at`: it begins the assistant's turn

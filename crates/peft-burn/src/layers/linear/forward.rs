@@ -61,8 +61,7 @@ impl PeftLinear {
             let weight = tied.unwrap_or_else(|| self.base.weight.val());
             return linear(x, weight, self.base.bias.as_ref().map(Param::val));
         }
-        let weight = active.iter().find_map(|a| a.weight.as_ref()).map(|own| Weight::Dense(own.val()));
-        let weight = weight.or(tied).unwrap_or_else(|| self.base.weight.val());
+        let weight = self.weight_under(&active, tied);
         let bias = active.iter().find_map(|a| a.bias.as_ref()).or(self.base.bias.as_ref()).map(Param::val);
         let methods: Vec<_> =
             active.iter().filter_map(|a| Some((a.method.as_ref()?, self.weight_made_for(a)))).collect();

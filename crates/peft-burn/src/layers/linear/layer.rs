@@ -75,24 +75,21 @@ impl PeftLinear {
     }
 
     /// The weight (`[out, in]`) with which the layer is one plain product, if it is one: no method is active, and
-    /// the rows of a batch do not differ.
-    pub fn plain_weight(&self) -> Option<Weight> {
+    /// the rows of a batch do not differ. `tied` (`[out, in]`) is the base's, if not its own.
+    pub fn plain_weight(&self, tied: Option<Weight>) -> Option<Weight> {
         if self.adapters.is_by_row() {
             return None;
         }
-        let mut weight = None;
-        for adapter in self.adapters.active() {
-            if adapter.method.is_some() {
-                return None;
-            }
-            weight = weight.or_else(|| adapter.weight.as_ref().map(|own| Weight::Dense(own.val())));
-        }
-        Some(weight.unwrap_or_else(|| self.base.weight.val()))
+        let active: Vec<_> = self.adapters.active().collect();
+        active.iter().all(|adapter| adapter.method.is_none()).then(|| self.weight_under(&active, tied))
     }
 
-    /// Whether an active adapter replaces the base's weight.
-    pub fn replaces_weight(&self) -> bool {
-        self.adapters.active().any(|a| a.weight.is_some())
+    /// The weight (`[out, in]`) of the base's product under `active`: the one that an adapter brings, else `tied`, else the
+    /// base's, with trained rows in their places.
+    pub(super) fn weight_under(&self, active: &[&LinearAdapter], tied: Option<Weight>) -> Weight {
+        let own = active.iter().find_map(|a| a.weight.as_ref()).map(|own| Weight::Dense(own.val()));
+        let weight = own.or(tied).unwrap_or_else(|| self.base.weight.val());
+        active.iter().fold(weight, |weight, adapter| adapter.put_rows_into(weight))
     }
 
     /// The adapters by name.

@@ -48,6 +48,9 @@ impl PeftLinear {
             weight = method.merge(weight, &base).detach();
             bias = method.apply_bias(bias).map(Tensor::detach);
         }
+        for tokens in found.iter().filter_map(|adapter| adapter.tokens.as_ref()) {
+            weight = tokens.put_into(weight).detach();
+        }
         // The sum is made in f32 and rounded once.
         Some((weight.cast(dtype), bias.map(|b| b.cast(dtype))))
     }

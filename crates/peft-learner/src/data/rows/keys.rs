@@ -63,12 +63,14 @@ pub(super) fn left(row: RawRow) -> Result<Vec<String>, String> {
             ),
         });
     }
-    // TRL's unpaired preferences.
-    if let Some(Value::Bool(good)) = row.get("label") {
-        return Err(format!(
-            "`label` is {good}: rows of preferences, good and bad ones, from which this program does not learn; keep the rows \
-             whose label is true, and set ignore = [\"label\"] in [data]"
-        ));
+    // Unpaired preferences of TRL and LLaMA-Factory.
+    for key in ["label", "kto_tag"] {
+        if let Some(Value::Bool(good)) = row.get(key) {
+            return Err(format!(
+                "`{key}` is {good}: rows of preferences, good and bad ones, from which this program does not learn; keep the \
+                 rows whose {key} is true, and set ignore = [\"{key}\"] in [data]"
+            ));
+        }
     }
     Ok(row
         .into_iter()

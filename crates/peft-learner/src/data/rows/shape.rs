@@ -67,9 +67,10 @@ pub enum RowShape {
 impl RowShape {
     const KNOWN: [Self; 7] = [
         Self::InputIds,
+        // Before `messages`, which some data sets have beside it, as in TRL.
+        Self::PromptCompletion,
         Self::Messages,
         Self::Conversations,
-        Self::PromptCompletion,
         Self::Instruction,
         Self::Text,
         Self::Segments,
@@ -123,7 +124,13 @@ const ALIASES: &[(&[&str], &[(&str, &str)])] = &[
     (&["instruction", "context", "response"], &[("input", "context"), ("output", "response")]),
     (&["instruction", "response"], &[("output", "response")]),
     (&["prompt", "response"], &[("completion", "response")]),
+    (
+        &["system_prompt", "question", "response"],
+        &[("instruction", "question"), ("output", "response"), ("system", "system_prompt")],
+    ),
     (&["question", "answer"], &[("prompt", "question"), ("completion", "answer")]),
+    (&["question", "response"], &[("prompt", "question"), ("completion", "response")]),
+    (&["query", "answers"], &[("prompt", "query"), ("completion", "answers")]),
     (&["query", "response"], &[("prompt", "query"), ("completion", "response")]),
     (&["inputs", "targets"], &[("prompt", "inputs"), ("completion", "targets")]),
     (&["input", "output"], &[("prompt", "input"), ("completion", "output")]),

@@ -75,6 +75,8 @@ fn preferences_are_refused_and_the_way_out_works() {
         error(json!({"prompt": "a", "completion": "b", "label": false})).contains("keep the rows whose label is true")
     );
     assert!(read(json!({"prompt": "a", "completion": "b", "label": 1})).is_ok(), "a class, not a preference");
+    let tagged = error(json!({"instruction": "a", "output": "b", "kto_tag": false}));
+    assert!(tagged.contains("`kto_tag` is false: rows of preferences"), "{tagged}");
 }
 
 #[test]

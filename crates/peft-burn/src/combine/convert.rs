@@ -70,7 +70,7 @@ pub fn convert_to_lora<M: PeftModel>(
     }
     let copied = carried_over(model, name)?;
     let mut config = config_for(&old, &layers, lora_bias);
-    // What was saved beside the adapter and is only used.
+    // Weights that were saved beside the adapter and are only used.
     let brought = model.layers().into_iter().filter(|(_, layer)| layer.never_trained(name).contains(&"weight"));
     let brought: Vec<_> = brought.map(|(path, _)| path).collect();
     if !brought.is_empty() {

@@ -51,7 +51,7 @@ pub(super) fn fit<M: PeftModel>(
     if saved.ties_weights && modules_to_save.iter().any(|m| by_token(m) && !frozen.contains(&m.path)) {
         frozen.retain(|path| !modules_to_save.iter().any(|m| by_token(m) && m.path == *path));
     }
-    // What is only used computes the same with two copies.
+    // An adapter that is only used computes the same with two copies.
     let repeated =
         if trainable && saved.ties_weights { train_as_one(model, &mut resolution, weights)? } else { BTreeSet::new() };
     let by_token = resolution

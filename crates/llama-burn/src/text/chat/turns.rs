@@ -89,8 +89,8 @@ impl Turns<'_> {
         (count > 0 && !answers.clone().any(written)).then_some(answers)
     }
 
-    /// What of the turn `place` of message `at` the assistant says, round the answers of tools in it: what is written before them,
-    /// and its own text behind them.
+    /// The parts of the turn `place` of message `at` that the assistant says, round the answers of tools in it: the text before
+    /// them, and its own text behind them.
     fn around_answers(&self, at: usize, answers: Range<usize>, place: Range<usize>) -> Result<Vec<Range<usize>>> {
         let whole = &self.whole.text;
         let without = self.template.render(&self.part(at + 1), false)?;

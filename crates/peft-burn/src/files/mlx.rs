@@ -232,6 +232,6 @@ mod tests {
         }
         assert!(!out.exists());
         let error = PeftConfig::from_dir(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("mlx-lm") && error.contains("peft convert"), "{error}");
+        assert!(error.contains("mlx-lm") && error.contains("rewrite_adapter"), "{error}");
     }
 }

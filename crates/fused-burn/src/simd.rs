@@ -50,28 +50,6 @@ pub fn narrow(x: f32) -> bf16 {
     bf16::from_bits(if x.is_nan() { quiet } else { rounded } as u16)
 }
 
-/// The sum of products of two rows of one length, in four vectors of lanes; to be inlined into [`vectorized`].
-#[inline(always)]
-pub fn dot<T: Copy>(a: &[f32], b: &[T], single: impl Fn(T) -> f32) -> f32 {
-    const LANES: usize = 8;
-    const VECTORS: usize = 4;
-    let mut sums = [[0.0; LANES]; VECTORS];
-    let (a_whole, a_rest) = a.as_chunks::<{ LANES * VECTORS }>();
-    let (b_whole, b_rest) = b.as_chunks::<{ LANES * VECTORS }>();
-    for (a, b) in a_whole.iter().zip(b_whole) {
-        let (a, b) = (a.as_chunks::<LANES>().0, b.as_chunks::<LANES>().0);
-        for ((lanes, a), b) in sums.iter_mut().zip(a).zip(b) {
-            let products: [f32; LANES] = std::array::from_fn(|i| a[i] * single(b[i]));
-            *lanes = std::array::from_fn(|i| lanes[i] + products[i]);
-        }
-    }
-    for (i, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
-        sums[i / LANES][i % LANES] += a * single(*b);
-    }
-    let [w, x, y, z] = sums;
-    (0..LANES).map(|i| (w[i] + x[i]) + (y[i] + z[i])).sum()
-}
-
 /// `eˣ` within 2 units in the last place, without a branch or a call, so that loops over it become vector code. 0 below
 /// −87.3, where the result would leave f32's normal range; NaN stays NaN.
 #[inline(always)]

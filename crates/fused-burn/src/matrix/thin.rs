@@ -3,7 +3,7 @@
 use super::mat::Values;
 use super::product::Product;
 use crate::packed::FewRows;
-use crate::simd::{dot, vectorized, widen};
+use crate::simd::{vectorized, widen};
 
 /// Up to so many rows a product is thin.
 const ROWS: usize = 8;
@@ -78,4 +78,26 @@ fn few_rows<'a>(product: &Product<'_>, left: &'a [f32]) -> Option<FewRows<'a>> {
 #[inline(always)]
 fn as_it_is(value: f32) -> f32 {
     value
+}
+
+/// The sum of products of a row and a column, in four vectors of lanes.
+#[inline(always)]
+fn dot<T: Copy>(a: &[f32], b: &[T], single: impl Fn(T) -> f32) -> f32 {
+    const LANES: usize = 8;
+    const VECTORS: usize = 4;
+    let mut sums = [[0.0; LANES]; VECTORS];
+    let (a_whole, a_rest) = a.as_chunks::<{ LANES * VECTORS }>();
+    let (b_whole, b_rest) = b.as_chunks::<{ LANES * VECTORS }>();
+    for (a, b) in a_whole.iter().zip(b_whole) {
+        let (a, b) = (a.as_chunks::<LANES>().0, b.as_chunks::<LANES>().0);
+        for ((lanes, a), b) in sums.iter_mut().zip(a).zip(b) {
+            let products: [f32; LANES] = std::array::from_fn(|i| a[i] * single(b[i]));
+            *lanes = std::array::from_fn(|i| lanes[i] + products[i]);
+        }
+    }
+    for (i, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+        sums[i / LANES][i % LANES] += a * single(*b);
+    }
+    let [w, x, y, z] = sums;
+    (0..LANES).map(|i| (w[i] + x[i]) + (y[i] + z[i])).sum()
 }

@@ -10,7 +10,7 @@ use super::layout::{Format, PackedLayout};
 use super::nibbles::{Nibbles, Way};
 use super::rounding::round;
 use super::scales::BlockScales;
-use crate::simd::{dot, narrow, vectorized, widen};
+use crate::simd::{narrow, vectorized};
 
 /// The codes and scales of a packed matrix, in host memory.
 #[derive(Clone, Copy, Debug)]
@@ -84,12 +84,11 @@ impl PackedView<'_> {
             }
             FewRows::OfBytes(rows) => {
                 let scale = self.scales[start / self.layout.block];
-                let half = self.layout.dtype == DType::BF16;
                 for (row, sum) in rows.iter().zip(sums) {
                     let codes = &self.codes[start..][..row.len()];
                     *sum = vectorized(
                         #[inline(always)]
-                        || integers(row, codes, scale, half),
+                        || integers(row, codes, scale, self.layout.dtype),
                     );
                 }
             }
@@ -131,21 +130,23 @@ impl PackedView<'_> {
     }
 }
 
-/// The product of a row with 8-bit codes times `scale`, which are rounded to bf16 if that is wanted.
+/// The product of a row with 8-bit codes times `scale`, rounded to `dtype`.
 #[inline(always)]
-fn integers(row: &[f32], codes: &[u8], scale: f32, half: bool) -> f32 {
-    if half {
-        return dot(
-            row,
-            codes,
-            #[inline(always)]
-            |code| widen(narrow(f32::from(code as i8) * scale * INT8_STEP)),
-        );
+fn integers(row: &[f32], codes: &[u8], scale: f32, dtype: DType) -> f32 {
+    const LANES: usize = 32;
+    let mut sums = [0.0; LANES];
+    let mut add = |row: &[f32; LANES], codes: &[u8; LANES]| {
+        let mut values: [f32; LANES] = std::array::from_fn(|i| f32::from(codes[i] as i8) * scale * INT8_STEP);
+        round(&mut values, dtype);
+        sums = std::array::from_fn(|i| sums[i] + row[i] * values[i]);
+    };
+    let ((whole, rest), (codes, last)) = (row.as_chunks(), codes.as_chunks());
+    for (row, codes) in whole.iter().zip(codes) {
+        add(row, codes);
     }
-    dot(
-        row,
-        codes,
-        #[inline(always)]
-        |code| f32::from(code as i8) * scale * INT8_STEP,
-    )
+    let (mut row, mut codes) = ([0.0; LANES], [0; LANES]);
+    row[..rest.len()].copy_from_slice(rest);
+    codes[..last.len()].copy_from_slice(last);
+    add(&row, &codes);
+    sums.iter().sum()
 }

@@ -317,7 +317,9 @@ fn adapters_are_combined_and_mistakes_are_told_before_anything_is_loaded() {
     for method in
         ["ties", "ties_svd", "dare_linear", "dare_linear_svd", "dare_ties", "dare_ties_svd", "magnitude_prune"]
     {
-        place.run(&line(&pair, &format!("--method {method}"))).fails_with(&[method, "add --density"]);
+        place
+            .run(&line(&pair, &format!("--method {method}")))
+            .fails_with(&[method, "add --density, for example --density 0.5"]);
         place.ok(&line(&pair, &format!("--method {method} --density 0.5")));
         std::fs::remove_dir_all(place.path("out")).unwrap();
     }

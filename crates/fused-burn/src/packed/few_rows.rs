@@ -11,12 +11,12 @@ use super::nibbles::Ordered;
 #[derive(Debug)]
 pub(crate) enum FewRows<'a> {
     /// With llama.cpp's blocks.
-    OfBlocks(Vec<&'a [f32]>),
+    Blocks(Vec<&'a [f32]>),
     /// With rows of 8-bit integers.
-    OfBytes(Vec<&'a [f32]>),
+    Bytes(Vec<&'a [f32]>),
     /// With bitsandbytes' 4-bit codes.
     #[cfg(target_arch = "x86_64")]
-    OfNibbles(Ordered),
+    Nibbles(Ordered),
 }
 
 impl<'a> FewRows<'a> {
@@ -25,7 +25,7 @@ impl<'a> FewRows<'a> {
         match layout.format {
             #[cfg(target_arch = "x86_64")]
             Format::Nf4 | Format::Fp4 => {
-                Ordered::new(rows.into_iter(), [layout.block, step], layout.dtype).map(Self::OfNibbles)
+                Ordered::new(rows.into_iter(), [layout.block, step], layout.dtype).map(Self::Nibbles)
             }
             #[cfg(not(target_arch = "x86_64"))]
             Format::Nf4 | Format::Fp4 => None,
@@ -33,11 +33,11 @@ impl<'a> FewRows<'a> {
             Format::Int8 => {
                 let within =
                     layout.dtype != DType::F16 && step == layout.block && rows.iter().all(|row| row.len() <= step);
-                within.then_some(Self::OfBytes(rows))
+                within.then_some(Self::Bytes(rows))
             }
             _ => {
                 let whole = step.is_multiple_of(PART) && rows.iter().all(|row| row.len().is_multiple_of(PART));
-                whole.then_some(Self::OfBlocks(rows))
+                whole.then_some(Self::Blocks(rows))
             }
         }
     }

@@ -79,10 +79,10 @@ impl PackedView<'_> {
     /// Writes the product of each row with as many values from `start` on to `sums`.
     pub(crate) fn dots(&self, rows: &FewRows<'_>, start: usize, sums: &mut [f32]) {
         match rows {
-            FewRows::OfBlocks(rows) => {
+            FewRows::Blocks(rows) => {
                 ggml::dots((self.layout.format, self.layout.dtype), self.codes, start, rows, sums);
             }
-            FewRows::OfBytes(rows) => {
+            FewRows::Bytes(rows) => {
                 let scale = self.scales[start / self.layout.block];
                 for (row, sum) in rows.iter().zip(sums) {
                     let codes = &self.codes[start..][..row.len()];
@@ -93,7 +93,7 @@ impl PackedView<'_> {
                 }
             }
             #[cfg(target_arch = "x86_64")]
-            FewRows::OfNibbles(rows) => {
+            FewRows::Nibbles(rows) => {
                 let table = if self.layout.format == Format::Fp4 { &FP4 } else { &NF4 };
                 self.nibbles(table).dots(rows, start, sums);
             }

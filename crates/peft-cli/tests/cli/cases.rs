@@ -56,9 +56,14 @@ fn a_prompt_may_end_in_a_character_of_several_bytes() {
             said
         };
         let json = generate(&["--json"]).json();
-        assert_eq!((&json["tokens"], &json["text"]), (&case["tokens"], &case["text"]), "{case}");
+        let mut tokens = case["tokens"].as_array().unwrap().clone();
+        // The token that ends a text is no part of it here.
+        let ended = tokens.pop_if(|id| *id == 2).is_some();
+        assert_eq!(json["tokens"], Value::from(tokens), "{case}");
+        let (text, expected) = (json["text"].as_str().unwrap(), case["text"].as_str().unwrap());
+        assert!(if ended { expected.starts_with(text) } else { expected == text }, "{case}: {text}");
         let streamed = generate(&[]).out;
-        assert!(streamed.contains(case["text"].as_str().unwrap()) && !streamed.contains('\u{fffd}'), "{streamed}");
+        assert!(streamed.contains(text) && !streamed.contains('\u{fffd}'), "{streamed}");
     }
 }
 

@@ -52,7 +52,6 @@ fn of_merging_and_looking() {
     let both = "--adapter run/adapter --output b --gguf f16 --quantization nf4";
     helps(&merge(both), "each say how weights are stored", &["give one of them; --gguf q4_k_m is 4 bits too"]);
     assert_eq!(merge("--adapter run/adapter --output c --quantization nf4").code, 0);
-    assert_eq!(merge("--adapter run/adapter --output d.gguf --gguf f16").code, 0);
 
     helps(&place.run("inspect run"), "is a run's folder", &["look at its adapter: peft inspect run/adapter"]);
     place.ok("inspect run/adapter");
@@ -96,11 +95,9 @@ fn of_measuring() {
     assert_eq!(dry("lora").code, 0);
 
     let weights = place.ok("estimate run.toml --json").json()["weights"].as_u64().unwrap();
-    let estimate = |more: &str| place.run(&format!("estimate run.toml --memory {weights}B {more}"));
+    let estimate = || place.run(&format!("estimate run.toml --memory {weights}B"));
     let help = "set model.quantization = \"nf4\" and model.double_quantization = true, or take a smaller model";
-    helps(&estimate(""), "the weights and the adapter alone do not fit", &[help]);
-    let packed = estimate("--set model.quantization=nf4 --set model.double_quantization=true");
-    assert_eq!(packed.code, 0, "{}", packed.err);
+    helps(&estimate(), "the weights and the adapter alone do not fit", &[help]);
 }
 
 #[test]

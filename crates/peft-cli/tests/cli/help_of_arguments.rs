@@ -94,10 +94,14 @@ fn of_measuring() {
     helps(&dry("base_forward"), "--dry-run is for training", &["give one of the adapter methods, such as lora"]);
     assert_eq!(dry("lora").code, 0);
 
-    let weights = place.ok("estimate run.toml --json").json()["weights"].as_u64().unwrap();
-    let estimate = || place.run(&format!("estimate run.toml --memory {weights}B"));
+    let packed = "--set model.quantization=nf4 --set model.double_quantization=true";
+    let least = "--set data.max_length=2 --set training.per_device_train_batch_size=1";
+    let limit = place.ok(&format!("estimate run.toml --json {least} {packed}")).json()["total"].as_u64().unwrap();
+    let estimate = |more: &str| place.run(&format!("estimate run.toml --memory {limit}B {more}"));
     let help = "set model.quantization = \"nf4\" and model.double_quantization = true, or take a smaller model";
-    helps(&estimate(), "the weights and the adapter alone do not fit", &[help]);
+    helps(&estimate(""), "the weights and the adapter alone do not fit", &[help]);
+    let followed = estimate(packed);
+    assert_eq!(followed.code, 0, "{}", followed.err);
 }
 
 #[test]

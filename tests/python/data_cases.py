@@ -108,6 +108,22 @@ for name, more in {"pad_and_extra": {"[PAD]": 2048, "<extra>": 2049}, "pad_far":
     json.dump({**world_tokenizer, "added_tokens": world_tokenizer["added_tokens"] + added}, open(f"overlays/{name}/tokenizer.json", "w"))
     json.dump({**config, "pad_token": "[PAD]", "chat_template": MARKED}, open(f"overlays/{name}/tokenizer_config.json", "w"))
 
+# Llama 2's kind of tokenizer under the class `LlamaTokenizer`, which Transformers 5 makes anew from vocabulary and merges.
+INST = ("{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}{% else %}"
+        "{% generation %}{{ ' ' + m['content'] + ' ' + eos_token }}{% endgeneration %}{% endif %}{% endfor %}")
+spm_tokenizer = json.loads(kept["spm"]["tokenizer.json"])
+listed = {str(token.pop("id")): token for token in json.loads(kept["spm"]["tokenizer.json"])["added_tokens"]}
+for name, more in {
+    "llama_class": {"tokenizer_class": "LlamaTokenizer"},
+    "llama_class_legacy": {"tokenizer_class": "LlamaTokenizerFast", "legacy": True, "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
+                           "added_tokens_decoder": listed},
+    "llama_class_no_prefix": {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": False, "legacy": None},
+}.items():
+    os.makedirs(f"overlays/{name}")
+    json.dump(spm_tokenizer, open(f"overlays/{name}/tokenizer.json", "w"), ensure_ascii=False)
+    json.dump({**more, "chat_template": INST}, open(f"overlays/{name}/tokenizer_config.json", "w"))
+LLAMA_CLASS = ("llama_class", "llama_class_legacy", "llama_class_no_prefix")
+
 models = {}
 
 
@@ -190,7 +206,7 @@ def chats(name, overlay, rows, meant, options=None):
 
 TEXTS = ["Bring Emil three coats from Vesna.", "Two hats for Katla, please.<eos>", "größe"]
 PAIRS = [("Bring Emil three coats from Vesna.\nLabel:", " Larkhill"), ("Bring Em", "il two coats"), ("", "alone"), ("café", " olé")]
-for overlay_name in (None, "spm", "llama3"):
+for overlay_name in (None, "spm", "llama3", *LLAMA_CLASS):
     suffix = overlay_name or "world"
     trl(f"text_{suffix}", overlay_name, [{"text": text} for text in TEXTS])
     trl(f"pairs_{suffix}", overlay_name, [{"prompt": prompt, "completion": completion} for prompt, completion in PAIRS])
@@ -204,6 +220,8 @@ for overlay_name in ("marked", "llama3"):
     trl(f"messages_{overlay_name}", overlay_name, [{"messages": SHORT}, {"messages": LONG}], assistant_only_loss=True)
     trl(f"chat_pairs_{overlay_name}", overlay_name,
         [{"prompt": SHORT[:1], "completion": SHORT[1:]}, {"prompt": LONG[:3], "completion": LONG[3:]}, {"prompt": LONG[:1], "completion": LONG[1:]}])
+for overlay_name in LLAMA_CLASS:
+    trl(f"messages_{overlay_name}", overlay_name, [{"messages": SHORT}, {"messages": LONG}], assistant_only_loss=True)
 trl("messages_whole", "marked", [{"messages": LONG}], {"assistant_only_loss": False})
 trl("from_value", "marked", [{"conversations": [{"from": m["role"], "value": m["content"]} for m in LONG]}], {"assistant_only_loss": False})
 TOOL = {"type": "function", "function": {"name": "find", "description": "Finds a person.", "parameters": {"type": "object", "properties": {"who": {"type": "string"}}}}}
@@ -302,7 +320,7 @@ pairs("text_with_prompt", [{"text": "why so", "prompt": "why"}], [("why", " so")
 
 # Segments, as axolotl's `input_output` reads them: each tokenised by itself, nothing added
 
-for overlay_name in (None, "spm", "llama3"):
+for overlay_name in (None, "spm", "llama3", *LLAMA_CLASS):
     tokenizer = base(overlay_name)[2]
     rows = [{"segments": [{"label": False, "text": "Bring Emil"}, {"label": True, "text": " three coats"}, {"label": False, "text": " and"}, {"label": True, "text": " two."}]},
             {"segments": [{"label": False, "text": "caf"}, {"label": True, "text": "é"}, {"label": True, "text": ""}]}]

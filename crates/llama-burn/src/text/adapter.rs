@@ -31,8 +31,17 @@ pub(crate) fn own_files(base: &Path, adapter: &Path) -> Result<Vec<&'static str>
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(LlamaError::io(path)(error)),
     };
+    // Without a tokenizer of its own a folder's settings of one have no meaning; a template among them has.
+    let settings = adapter.join("tokenizer.json").exists() || adapter.join("tokenizer.model").exists();
+    let template =
+        || read(&adapter.join("tokenizer_config.json")).map(|json| json.is_some_and(|json| has_template(&json)));
+    let tokenizer: &[&str] = match settings {
+        true => TOKENIZER,
+        false if template()? => &["tokenizer_config.json"],
+        false => &[],
+    };
     let mut own = Vec::new();
-    for name in TOKENIZER.iter().chain(TEMPLATE) {
+    for name in tokenizer.iter().chain(TEMPLATE) {
         if let Some(bytes) = read(&adapter.join(name))?
             && read(&base.join(name))?.as_ref() != Some(&bytes)
         {
@@ -40,6 +49,11 @@ pub(crate) fn own_files(base: &Path, adapter: &Path) -> Result<Vec<&'static str>
         }
     }
     Ok(own)
+}
+
+fn has_template(tokenizer_config: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(tokenizer_config)
+        .is_ok_and(|config| config.contains_key("chat_template"))
 }
 
 impl Text {
@@ -113,6 +127,9 @@ mod tests {
         let say = |text: &Text| {
             text.template.as_ref().unwrap().render(&Conversation::new([Message::new("user", "x")]), false).unwrap()
         };
+        write(&adapter, "tokenizer_config.json", r#"{"eos_token": "<|im_end|>"}"#);
+        assert!(text.take_from_adapter(base.path(), adapter.path()).unwrap().is_empty(), "settings of no tokenizer");
+        std::fs::remove_file(adapter.path().join("tokenizer_config.json")).unwrap();
         write(&adapter, "tokenizer.json", JSON);
         assert!(text.take_from_adapter(base.path(), adapter.path()).unwrap().is_empty(), "the same file");
         assert_eq!((say(&text).as_str(), text.stop.ids()), ("base", &[317, 5][..]));

@@ -48,7 +48,7 @@ impl Text {
         let tokenizer = Tokenizer::from_dir(dir)?;
         let stop = StopTokens::from_dir(dir, &tokenizer)?;
         // A model without a template is fine until a chat is asked for.
-        Ok(Some(Self { template: ChatTemplate::find(dir)?, tokenizer, stop }))
+        Ok(Some(Self { template: ChatTemplate::find_with(dir, tokenizer.special_tokens())?, tokenizer, stop }))
     }
 
     /// A text, all of it learned, with the token that ends it (unless it ends with that already).
@@ -56,7 +56,7 @@ impl Text {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_text(&self, text: &str) -> Result<Encoded> {
-        let ids = self.encode_ended(text)?;
+        let ids = self.encode_ended("", text)?;
         Ok(self.encoded(ids, 0))
     }
 
@@ -69,7 +69,7 @@ impl Text {
     /// As [`Tokenizer::encode`].
     pub fn encode_completion(&self, prompt: &str, completion: &str) -> Result<Encoded> {
         let alone = self.tokenizer.encode(prompt, true)?;
-        let ids = self.encode_ended(&[prompt, completion].concat())?;
+        let ids = self.encode_ended(prompt, completion)?;
         Ok(self.continued(&alone, ids))
     }
 
@@ -108,12 +108,13 @@ impl Text {
         Ok(self.template.as_ref().ok_or(TemplateError::Missing { dir: None })?)
     }
 
-    /// The ids of `text` with a stop token at its end: put behind the text, as TRL does, where the text does not end so.
-    fn encode_ended(&self, text: &str) -> Result<Vec<u32>> {
+    /// The ids of `prompt` and `said` with a stop token at the end: put behind them, as TRL does, where `said` does not end so.
+    fn encode_ended(&self, prompt: &str, said: &str) -> Result<Vec<u32>> {
+        let text = &[prompt, said].concat();
         let Some(eos) = self.stop.first() else { return self.tokenizer.encode(text, true) };
         let closes = self.tokenizer.closing_token_id() == Some(eos);
         match self.tokenizer.special_text(eos) {
-            Some(token) if !closes && !text.ends_with(&token) => {
+            Some(token) if !closes && !said.ends_with(&token) => {
                 self.tokenizer.encode(&[text, token.as_str()].concat(), true)
             }
             Some(_) => self.tokenizer.encode(text, true),

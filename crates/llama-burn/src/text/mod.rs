@@ -4,9 +4,11 @@
 //! encodes the rows of a data set ([`Encoded`]: ids, and which of them are learned) and the prompts of generation.
 
 pub(crate) mod adapter;
+mod added;
 mod chat;
 mod encode;
 mod fingerprint;
+mod llama_class;
 mod message;
 mod special;
 mod stop;

@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 use crate::error::{LlamaError, Result};
 
 /// The keys under which transformers keeps a special token.
-const KEYS: &[&str] = &["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+pub(super) const KEYS: &[&str] =
+    &["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// The named special tokens of a tokenizer, such as `eos_token`; chat templates see them under these names.
 ///
@@ -34,6 +35,11 @@ impl SpecialTokens {
     /// Every text that some file gives `key`, the one of [`get`](Self::get) first.
     pub(crate) fn all(&self, key: &str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(name, _)| *name == key).map(|(_, token)| token.as_str())
+    }
+
+    /// Names tokens that no file has named.
+    pub(super) fn add_missing(&mut self, tokens: &[(&'static str, &str)]) {
+        self.0.extend(tokens.iter().map(|(key, token)| (*key, (*token).to_owned())));
     }
 
     /// Reads `tokenizer_config.json` and `special_tokens_map.json` of a directory; none is the same as one that names no

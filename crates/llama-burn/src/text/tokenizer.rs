@@ -4,6 +4,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::path::Path;
 
+use serde_json::Map;
+
+use super::added::AddedTokens;
+use super::llama_class::LlamaClass;
 use super::special::SpecialTokens;
 use super::whole_json;
 use crate::error::{LlamaError, Result};
@@ -18,9 +22,10 @@ pub(super) struct Token {
     pub blank: bool,
 }
 
-/// A Hugging Face fast tokenizer, which gives the ids that transformers' `PreTrainedTokenizerFast` gives.
+/// A Hugging Face fast tokenizer, which gives the ids that Transformers 5 gives.
 ///
-/// As there, `tokenizer.json` alone decides which special tokens an encoding is framed with (`add_bos_token` of
+/// As there, files whose `tokenizer_class` is `LlamaTokenizer` get that class's way of splitting text, which old files hold
+/// otherwise. `tokenizer.json` alone decides which special tokens an encoding is framed with (`add_bos_token` of
 /// `tokenizer_config.json` is not looked at), its truncation and padding are off, and special tokens that only
 /// `tokenizer_config.json` names join the vocabulary.
 #[derive(Clone, Debug)]
@@ -28,7 +33,7 @@ pub struct Tokenizer {
     pub(crate) inner: tokenizers::Tokenizer,
     special: SpecialTokens,
     origin: String,
-    /// Of the bytes of `tokenizer.json`.
+    /// Of the bytes that it was made of.
     digest: u64,
 }
 
@@ -45,8 +50,10 @@ impl Tokenizer {
             return Err(LlamaError::Tokenizer { origin: path.display().to_string(), message: message.into() });
         }
         let tokenizer = std::fs::read(&path).map_err(LlamaError::io(&path))?;
-        let special = SpecialTokens::from_dir(dir)?;
-        Self::new(&tokenizer, special, path.display().to_string())
+        let special = SpecialTokens::from_dir(&dir)?;
+        let class = LlamaClass::from_dir(dir.as_ref())?;
+        let added = AddedTokens::from_dir(dir.as_ref())?;
+        Self::new(&tokenizer, special, added, class, path.display().to_string())
     }
 
     /// Reads the contents of `tokenizer.json` and `tokenizer_config.json`.
@@ -54,29 +61,43 @@ impl Tokenizer {
     /// # Errors
     /// [`LlamaError::Tokenizer`] or [`LlamaError::Json`].
     pub fn from_bytes(tokenizer_json: &[u8], tokenizer_config_json: Option<&[u8]>) -> Result<Self> {
-        let special = match tokenizer_config_json {
-            Some(json) => SpecialTokens::from_json(json, Path::new("tokenizer_config.json"))?,
-            None => SpecialTokens::default(),
+        let path = Path::new("tokenizer_config.json");
+        let none = Map::new();
+        let (special, added, class) = match tokenizer_config_json {
+            Some(json) => {
+                let config = serde_json::from_slice(json).map_err(LlamaError::json(path))?;
+                let added = AddedTokens::of(&config, &none, &none);
+                (SpecialTokens::from_json(json, path)?, added, LlamaClass::of(&config, &none, &none))
+            }
+            None => Default::default(),
         };
-        Self::new(tokenizer_json, special, "tokenizer.json".into())
+        Self::new(tokenizer_json, special, added, class, "tokenizer.json".into())
     }
 
-    fn new(tokenizer_json: &[u8], special: SpecialTokens, origin: String) -> Result<Self> {
+    fn new(
+        tokenizer_json: &[u8],
+        mut special: SpecialTokens,
+        tokens: AddedTokens,
+        class: Option<LlamaClass>,
+        origin: String,
+    ) -> Result<Self> {
         let failed = |error: tokenizers::Error| LlamaError::Tokenizer {
             origin: origin.clone(),
             message: format!("not a usable tokenizer: {error}"),
         };
         // The tokenizers crate panics where the text of its decoder is no JSON.
         whole_json::check(tokenizer_json).map_err(|error| failed(error.into()))?;
+        let rewritten = class.and_then(|class| class.rewrite(tokenizer_json, &mut special));
+        let tokenizer_json = rewritten.as_deref().unwrap_or(tokenizer_json);
         let mut inner = tokenizers::Tokenizer::from_bytes(tokenizer_json).map_err(failed)?;
         inner.with_truncation(None).map_err(failed)?;
         inner.with_padding(None);
-        let added = inner.get_added_vocabulary().get_vocab().clone();
-        let new = special.iter().filter(|(_, token)| !added.contains_key(*token));
-        let new: Vec<_> = new.map(|(_, token)| tokenizers::AddedToken::from(token, true)).collect();
-        inner.add_special_tokens(new).map_err(failed)?;
+        tokens.add_to(&mut inner, &special).map_err(failed)?;
         let mut digest = DefaultHasher::new();
         tokenizer_json.hash(&mut digest);
+        let mut tokens: Vec<_> = inner.get_added_tokens_decoder().into_iter().collect();
+        tokens.sort_by_key(|(id, _)| *id);
+        format!("{tokens:?} {}", inner.get_encode_special_tokens()).hash(&mut digest);
         Ok(Self { inner, special, origin, digest: digest.finish() })
     }
 

@@ -133,7 +133,9 @@ fn llama_way_out(error: &LlamaError) -> Option<&'static str> {
         LlamaError::Peft(error) => return peft_way_out(error),
         LlamaError::UnsupportedArchitecture { .. } => "give a model of one of these families",
         LlamaError::Gguf { .. } => "give another file, or the model's Hugging Face directory",
-        LlamaError::Json { .. } | LlamaError::Config { .. } => "fetch the model again, or correct the file",
+        LlamaError::Json { .. } | LlamaError::Config { .. } => {
+            "fetch the model again or correct the file; for what is not supported, give another model"
+        }
         LlamaError::Tensors { .. } => "take config.json and the weights from the same model",
         LlamaError::Tokenizer { .. } => "fetch the tokenizer's files again",
         _ => return None,

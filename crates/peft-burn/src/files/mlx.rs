@@ -34,6 +34,10 @@ pub(super) fn read(dir: &Path, config: &Object) -> Result<Rewritten> {
     let (settings, mut problems) = Settings::read(config);
     if !dir.join(WEIGHTS).exists() && dir.join("adapters.npz").exists() {
         problems.push("adapters.npz is of an older mlx-lm: fuse it there (mlx_lm.fuse), or train again".into());
+    } else if let (false, Some(newest)) = (dir.join(WEIGHTS).exists(), checkpoints(dir).last()) {
+        problems.push(format!(
+            "{WEIGHTS} is missing, and there are checkpoints of mlx-lm up to {newest}: copy the one that you want to {WEIGHTS}"
+        ));
     }
     if !problems.is_empty() {
         return Err(PeftError::Config { origin, problems });
@@ -84,6 +88,20 @@ pub(super) fn read(dir: &Path, config: &Object) -> Result<Rewritten> {
     }
     let config = settings.config(&ranks);
     Ok(Rewritten { from: "mlx-lm", config: PeftConfig::Lora(config), tensors, warnings: settings.warnings })
+}
+
+/// The files that mlx-lm writes on the way (`0000100_adapters.safetensors`), in the order of their steps.
+fn checkpoints(dir: &Path) -> Vec<String> {
+    let names =
+        std::fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let steps = |name: &String| {
+        name.strip_suffix(WEIGHTS)
+            .and_then(|name| name.strip_suffix('_'))
+            .is_some_and(|step| step.parse::<u64>().is_ok())
+    };
+    let mut names: Vec<_> = names.filter(steps).collect();
+    names.sort();
+    names
 }
 
 #[derive(Default)]
@@ -231,6 +249,12 @@ mod tests {
             assert!(error.contains(part), "{part} is not in {error}");
         }
         assert!(!out.exists());
+        for step in ["0000100", "0000200"] {
+            std::fs::copy(dir.path().join(WEIGHTS), dir.path().join(format!("{step}_{WEIGHTS}"))).unwrap();
+        }
+        std::fs::remove_file(dir.path().join(WEIGHTS)).unwrap();
+        let error = rewrite_adapter(dir.path(), &out).unwrap_err().to_string();
+        assert!(error.contains("up to 0000200_adapters.safetensors: copy the one"), "{error}");
         let error = PeftConfig::from_dir(dir.path()).unwrap_err().to_string();
         assert!(error.contains("mlx-lm") && error.contains("rewrite_adapter"), "{error}");
     }

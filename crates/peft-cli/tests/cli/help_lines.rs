@@ -124,13 +124,11 @@ fn files_of_a_model_that_are_broken_are_fetched_again() {
     let generate = "generate --model model --prompt Alice --max-new-tokens 2";
     let mend = |file: &str| std::fs::copy(glassllm().join(file), place.path("model").join(file)).unwrap();
     place.copy_model("model");
+    let help = "fetch the model again or correct the file; for what is not supported, give another model";
     for (file, text, help) in [
-        ("config.json", "{", "fetch the model again, or correct the file"),
-        (
-            "config.json",
-            "{\"model_type\": \"llama\", \"vocab_size\": \"many\"}",
-            "fetch the model again, or correct the file",
-        ),
+        ("config.json", "{", help),
+        ("config.json", "{\"model_type\": \"llama\", \"vocab_size\": \"many\"}", help),
+        ("config.json", "{\"model_type\": \"llama\", \"hidden_act\": \"relu\"}", help),
         ("config.json", "{\"model_type\": \"t5\"}", "give a model of one of these families"),
         ("tokenizer.json", "{\"model\": 3}", "fetch the tokenizer's files again"),
     ] {

@@ -53,6 +53,9 @@ pub struct Quickstart {
     /// Optimiser steps; fewer are faster and learn less
     #[arg(long, value_name = "N")]
     max_steps: Option<usize>,
+    /// Go on from the newest checkpoint in the output folder
+    #[arg(long, conflicts_with = "overwrite")]
+    resume: bool,
     /// Replace the run in the output folder
     #[arg(long)]
     overwrite: bool,
@@ -94,7 +97,11 @@ impl Quickstart {
         let output = self.output.clone();
         let output = output.unwrap_or_else(|| Path::new("runs").join(format!("quickstart-{}", self.method)));
         let config = self.config(&output)?;
-        let existing = if self.overwrite { Existing::Overwrite } else { Existing::Refuse };
+        let existing = match (self.resume, self.overwrite) {
+            (true, _) => Existing::Resume,
+            (_, true) => Existing::Overwrite,
+            _ => Existing::Refuse,
+        };
         check_output(&output, existing)?;
         let own_base = self.model.is_none().then(|| output.join("base"));
         embedded::unpack(own_base.as_deref(), &output.join("data"))?;

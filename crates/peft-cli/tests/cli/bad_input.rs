@@ -158,6 +158,46 @@ fn a_warm_up_longer_than_the_run_is_refused_whatever_sets_its_length() {
 }
 
 #[test]
+fn absurd_sizes_are_refused_by_their_keys_before_anything_is_written() {
+    let place = Place::new();
+    let huge = i64::MAX;
+    for (set, named) in [
+        (format!("training.per_device_train_batch_size={huge}"), "`training.per_device_train_batch_size` times"),
+        (
+            format!("training.gradient_accumulation_steps={huge}"),
+            "times `gradient_accumulation_steps` is 18446744073709551614; it must be at most 1048576",
+        ),
+        (
+            "training.sample_prompts=[\"a\"] --set training.sample_max_new_tokens=0".to_owned(),
+            "`training.sample_max_new_tokens` is 0",
+        ),
+        ("data.train={path=\"train.jsonl\",weight=1e18}".to_owned(), "lower it"),
+        ("data.train={path=\"train.jsonl\",weight=1e-18}".to_owned(), "raise it, or leave the file out"),
+    ] {
+        place.run(&format!("train run.toml --set {set}")).fails_with(&[named]);
+        assert!(!place.path("run").exists());
+    }
+    let both = format!(
+        "--set training.per_device_train_batch_size={0} --set training.gradient_accumulation_steps={0}",
+        1_u64 << 32
+    );
+    place.run(&format!("train run.toml {both} --set training.group_by_length=true")).fails_with(&["at most 1048576"]);
+}
+
+#[test]
+fn options_that_contradict_the_adapter_are_refused_before_rows_are_read() {
+    let place = Place::new();
+    let line = "train run.toml --set data.cache=cache";
+    for (more, named) in [
+        ("--set training.gradient_checkpointing=true", "does not go with dropout"),
+        ("--set training.shrink_after_pruning=true", "only peft_type = \"ADALORA\" prunes"),
+    ] {
+        place.run(&format!("{line} {more}")).fails_with(&[named]);
+        assert!(!place.path("cache").exists());
+    }
+}
+
+#[test]
 fn gradient_checkpointing_trains_the_same_adapter_and_refuses_dropout() {
     let place = Place::new();
     let line = "train run.toml --set training.gradient_checkpointing=true";

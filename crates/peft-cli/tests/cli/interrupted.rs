@@ -167,6 +167,21 @@ fn the_first_signal_saves_the_step_and_says_how_to_go_on() {
 
 #[test]
 #[cfg(unix)]
+fn a_quickstart_goes_on_with_the_same_command() {
+    let place = Place::new();
+    let line = "quickstart --output quick --max-steps 60";
+    let child = start(&place, line);
+    wait_until(|| lines(&place.path("quick/metrics.jsonl")) > 3);
+    send(&child, "INT");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", said(&output));
+    place.ok(&format!("{line} --resume"));
+    let steps = place.metrics("quick").iter().filter(|line| line["split"] == "train").count();
+    assert_eq!(steps, 60);
+}
+
+#[test]
+#[cfg(unix)]
 fn a_second_signal_ends_the_run_at_once() {
     let place = Place::new();
     // One step of minutes.

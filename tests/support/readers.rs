@@ -282,7 +282,6 @@ fn run_config(bytes: &[u8], _: &Path) {
     if let peft_learner::config::AdapterSource::Config(keys) = config.adapter {
         let _ = PeftConfig::from_map(keys);
     }
-    let _ = config.training.total_steps(1000, 2);
 }
 
 fn trainer_state(bytes: &[u8], dir: &Path) {

@@ -11,7 +11,7 @@ use crate::base::{Base, Text};
 use crate::config::{AdapterSource, RunConfig};
 use crate::data::{EncodeReport, Examples, Part, Prepared, Source, Stream, StreamConfig, Valid};
 use crate::error::{LearnerError, Problems, Result};
-use crate::train::{Existing, Finetune, check_output, of_files, restart};
+use crate::train::{Existing, Finetune, check_options, check_output, of_files, restart};
 
 /// The name of the adapter that a configuration file's run trains.
 pub const ADAPTER: &str = "default";
@@ -83,6 +83,8 @@ impl ConfiguredRun {
                 base.model.add_adapter(ADAPTER, &adapter, config.seed)?
             }
         };
+        // Before rows are read, which may take minutes.
+        check_options(&base.model, Some(ADAPTER), &config.training, devices.len())?;
         of_adapter.sort();
         warnings.extend(of_adapter);
         warnings.extend(base.beyond_vocabulary());
@@ -108,7 +110,7 @@ impl ConfiguredRun {
         let pad_id = base.pad_id();
         let Prepared { examples, report: train, digest } = train;
         let stream = Stream::new(examples, stream_config(config, pad_id, devices.len().max(1)))?;
-        let total_steps = config.training.total_steps(stream.rows_per_epoch(), devices.len().max(1));
+        let total_steps = stream.total_steps(&config.training);
         let Base { mut model, text, dir, .. } = base;
         if let AdapterSource::From(_) = &config.adapter {
             // The schedule in an adapter's file is that of the run that made it.
@@ -162,7 +164,7 @@ fn stream_config(config: &RunConfig, pad_id: u32, parts: usize) -> StreamConfig 
     let training = &config.training;
     StreamConfig {
         batch_size: training.per_device_train_batch_size,
-        accumulation: training.gradient_accumulation_steps * parts,
+        accumulation: training.gradient_accumulation_steps.saturating_mul(parts),
         shuffle: config.data.shuffle,
         group_by_length: training.group_by_length,
         packing: config.data.packing,

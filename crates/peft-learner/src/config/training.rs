@@ -90,14 +90,6 @@ impl TrainingConfig {
         section.finish();
         config
     }
-
-    /// Optimiser steps of a run over `rows` rows (packed rows count as one) on `devices` devices: `max_steps`, or as many
-    /// as it takes to read all rows `num_train_epochs` times.
-    pub fn total_steps(&self, rows: usize, devices: usize) -> usize {
-        let rows_a_step = self.per_device_train_batch_size * self.gradient_accumulation_steps * devices;
-        let by_epochs = (self.num_train_epochs * rows as f64 / rows_a_step as f64).ceil() as usize;
-        self.max_steps.unwrap_or(by_epochs.max(1))
-    }
 }
 
 impl Default for TrainingConfig {
@@ -142,20 +134,4 @@ pub enum LrSchedulerType {
     /// Falls to 0 along half a cosine.
     #[default]
     Cosine,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn steps_come_from_epochs_unless_given() {
-        let mut training = TrainingConfig { gradient_accumulation_steps: 2, ..TrainingConfig::default() };
-        assert_eq!(training.total_steps(20, 1), 8, "60 rows, 8 a step");
-        assert_eq!(training.total_steps(20, 2), 4, "60 rows, 16 a step");
-        training.num_train_epochs = 0.01;
-        assert_eq!(training.total_steps(20, 1), 1);
-        training.max_steps = Some(100);
-        assert_eq!(training.total_steps(20, 1), 100);
-    }
 }

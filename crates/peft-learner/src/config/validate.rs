@@ -1,6 +1,7 @@
 //! Values that have the right type but cannot be run.
 
 use super::{QuantizationKind, RunConfig, TrainingConfig};
+use crate::data::MOST_ROWS_A_STEP;
 use crate::error::Problems;
 
 /// Adds every impossible value of `config` to `problems`.
@@ -68,6 +69,15 @@ fn check_training(prefix: &str, training: &TrainingConfig, problems: &mut Proble
     for (key, count) in counts {
         require(count > 0, key, "at least 1", &count);
     }
+    let rows = training.per_device_train_batch_size.saturating_mul(training.gradient_accumulation_steps);
+    let must = format!("at most {MOST_ROWS_A_STEP}");
+    require(rows <= MOST_ROWS_A_STEP, "per_device_train_batch_size` times `gradient_accumulation_steps", &must, &rows);
+    require(
+        training.sample_prompts.is_empty() || training.sample_max_new_tokens > 0,
+        "sample_max_new_tokens",
+        "at least 1",
+        &training.sample_max_new_tokens,
+    );
     let rate = training.learning_rate;
     require((0.0..=1.0).contains(&rate), "learning_rate", "between 0 and 1", &rate);
     for (key, beta) in [("adam_beta1", training.adam_beta1), ("adam_beta2", training.adam_beta2)] {

@@ -82,6 +82,9 @@ pub struct EncodeReport {
     pub quoted_arguments: usize,
     /// Renamed columns that some row has.
     pub renamed: BTreeSet<String>,
+    /// Why the tokens are not kept, though they should be.
+    #[serde(skip)]
+    pub not_kept: Option<String>,
 }
 
 impl EncodeReport {
@@ -106,6 +109,11 @@ impl EncodeReport {
     /// Notes for the user about rows to train on.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
+        if let Some(reason) = &self.not_kept {
+            warnings.push(format!(
+                "tokens are not kept for the next start: {reason}; set data.cache to a folder that can be written to, or to false"
+            ));
+        }
         if self.teaching_stop == 0 {
             warnings.push(
                 "no row teaches a token that ends a text, so that the model may not learn to stop; let rows end with one \
@@ -147,6 +155,7 @@ impl EncodeReport {
         self.doubled_bos += other.doubled_bos;
         self.teaching_stop += other.teaching_stop;
         self.quoted_arguments += other.quoted_arguments;
+        self.not_kept = self.not_kept.take().or_else(|| other.not_kept.clone());
         self.renamed
             .extend(other.renamed.iter().filter(|name| !self.renamed.contains(*name)).cloned().collect::<Vec<_>>());
         for (key, rows) in &other.ignored_keys {

@@ -29,4 +29,4 @@ pub use llama_burn::{Conversation, Message};
 pub use prepare::{Preparation, Prepared};
 pub use rows::{Row, RowOptions, RowShape, RowTemplate, alpaca_prompt};
 pub use source::{DataCache, Source, Valid};
-pub use stream::{Stream, StreamConfig};
+pub use stream::{MOST_ROWS_A_STEP, Stream, StreamConfig};

@@ -94,7 +94,10 @@ impl<'a> Preparation<'a> {
             digests.push(format!("{digest}*{}", source.weight));
             parts.push(match source.weight {
                 1.0 => examples,
-                weight => examples.select(weighted(examples.len(), weight, self.seed))?,
+                weight => {
+                    check_weight(source, examples.len())?;
+                    examples.select(weighted(examples.len(), weight, self.seed))?
+                }
             });
         }
         if sources.iter().all(|source| source.columns.is_empty()) {
@@ -156,6 +159,14 @@ impl<'a> Preparation<'a> {
         let Some((folder, fingerprint)) = self.cache.folder(bytes).zip(self.fingerprint()) else {
             return self.encode(&DataFile::open(path, part)?, None, 0);
         };
+        // Nobody asked for this folder: what cannot be kept there is encoded again at the next start.
+        if self.cache == DataCache::Auto
+            && let Err(error) = usable(&folder)
+        {
+            let mut tokens = self.encode(&DataFile::open(path, part)?, None, 0)?;
+            tokens.not_kept(format!("`{}`: {error}", folder.display()));
+            return Ok(tokens);
+        }
         let seen = Seen::new(&folder);
         let key = self.key(path, part, &fingerprint, &seen)?;
         let kept = folder.join(format!("{key:032x}.tokens"));
@@ -212,13 +223,8 @@ impl<'a> Preparation<'a> {
         }
         let mut writer = TokenWriter::new(kept)?;
         let work = EncodeFile { file, reader, encoding: self.encoding() };
-        match work.run(&mut writer) {
-            Ok(report) => writer.finish(key, &report),
-            Err(error) => {
-                writer.discard();
-                Err(error)
-            }
-        }
+        let report = work.run(&mut writer)?;
+        writer.finish(key, &report)
     }
 
     /// A reader for the shape of the first row that has one.
@@ -262,6 +268,9 @@ impl std::fmt::Debug for Preparation<'_> {
     }
 }
 
+/// The most rows that a weight may make: their numbers fill 2 GiB.
+const MOST_WEIGHTED: usize = 1 << 28;
+
 impl Prepared {
     /// Sets a share of the examples apart, for evaluation, chosen at random by `seed`. Returns them, and the rest in `self`.
     ///
@@ -279,6 +288,26 @@ impl Prepared {
         self.digest += &format!("-{share}-{seed}");
         Ok(apart)
     }
+}
+
+/// Whether files can be made in a folder, which is made where it is missing.
+fn usable(folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let trial = folder.join(format!("{}.part", std::process::id()));
+    std::fs::File::create(&trial)?;
+    std::fs::remove_file(trial)
+}
+
+/// Refuses a weight that leaves no row, or repeats them beyond all sense.
+fn check_weight(source: &Source, rows: usize) -> Result<()> {
+    let weighted = (rows as f64 * source.weight).round();
+    let way_out = match weighted {
+        0.0 => "raise it, or leave the file out",
+        more if more > MOST_WEIGHTED as f64 => "lower it",
+        _ => return Ok(()),
+    };
+    let message = format!("weight = {} makes {weighted} of its {rows} rows; {way_out}", source.weight);
+    Err(LearnerError::DataFile { file: source.path.clone().into(), message })
 }
 
 fn joined(mut parts: Vec<Examples>) -> Examples {

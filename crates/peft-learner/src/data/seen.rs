@@ -1,6 +1,6 @@
 //! Digests of files that were read whole before: as long as size and time of change are the same, the content is.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -24,6 +24,9 @@ struct Note {
     path: PathBuf,
     length: u64,
     changed: SystemTime,
+    /// What no program sets back: the file's number and the time of its last change of any kind, where the system has them.
+    #[serde(default)]
+    unforged: (u64, i64, i64),
     digest: String,
 }
 
@@ -36,7 +39,7 @@ impl<'a> Seen<'a> {
     pub fn digest(&self, path: &Path) -> Option<u128> {
         let now = note(path, 0)?;
         let then: Note = serde_json::from_slice(&std::fs::read(self.file(&now.path)).ok()?).ok()?;
-        let same = then.path == now.path && then.length == now.length && then.changed == now.changed;
+        let same = then == Note { digest: then.digest.clone(), ..now };
         same.then(|| u128::from_str_radix(&then.digest, 16).ok()).flatten()
     }
 
@@ -71,7 +74,19 @@ impl<'a> Seen<'a> {
 fn note(path: &Path, digest: u128) -> Option<Note> {
     let path = path.canonicalize().ok()?;
     let meta = std::fs::metadata(&path).ok()?;
-    Some(Note { path, length: meta.len(), changed: meta.modified().ok()?, digest: format!("{digest:x}") })
+    let (changed, unforged) = (meta.modified().ok()?, unforged(&meta));
+    Some(Note { path, length: meta.len(), changed, unforged, digest: format!("{digest:x}") })
+}
+
+#[cfg(unix)]
+fn unforged(meta: &Metadata) -> (u64, i64, i64) {
+    use std::os::unix::fs::MetadataExt;
+    (meta.ino(), meta.ctime(), meta.ctime_nsec())
+}
+
+#[cfg(not(unix))]
+fn unforged(_: &Metadata) -> (u64, i64, i64) {
+    (0, 0, 0)
 }
 
 /// The digest of what is in a file.
@@ -115,6 +130,14 @@ mod tests {
         assert_eq!(seen.digest(&path), None, "another time");
         seen.note(&path, 6);
         assert_eq!(seen.digest(&path), Some(6));
+        #[cfg(unix)]
+        {
+            let then = std::fs::metadata(&path).unwrap().modified().unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+            std::fs::write(&path, "xyz").unwrap();
+            File::options().write(true).open(&path).unwrap().set_times(FileTimes::new().set_modified(then)).unwrap();
+            assert_eq!(seen.digest(&path), None, "its old size and time do not hide the change");
+        }
         std::fs::write(&path, "abcd").unwrap();
         assert_eq!(seen.digest(&path), None, "another size");
         std::fs::remove_file(&path).unwrap();

@@ -9,7 +9,11 @@ use rand_chacha::rand_core::SeedableRng;
 use super::batch::share_step_targets;
 use super::order::shuffle;
 use super::{Batch, Example, Examples, packing};
+use crate::config::TrainingConfig;
 use crate::error::{Result, StreamError};
+
+/// The most rows of an optimiser step: what is more is a slip of the keyboard, and would fill the memory before it fails.
+pub const MOST_ROWS_A_STEP: usize = 1 << 20;
 
 /// How examples become micro-batches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,14 +82,18 @@ impl Stream {
     /// with `packing` and `group_by_length` all of them are read once before, for their lengths.
     ///
     /// # Errors
-    /// [`StreamError`] for no examples, empty batches, or length groups without `shuffle`; what reading the data set
-    /// reports.
+    /// [`StreamError`] for no examples, empty batches, steps of more than [`MOST_ROWS_A_STEP`] rows, and length groups without
+    /// `shuffle` or with `packing`; what reading the data set reports.
     pub fn new(examples: impl Into<Examples>, config: StreamConfig) -> Result<Self> {
         let examples = examples.into();
         let problem = match &config {
             _ if examples.is_empty() => StreamError::NoExamples,
             config if config.batch_size == 0 => StreamError::NoRows,
             config if config.accumulation == 0 => StreamError::NoMicroBatches,
+            config if config.batch_size.saturating_mul(config.accumulation) > MOST_ROWS_A_STEP => {
+                StreamError::TooManyRows { rows: config.batch_size.saturating_mul(config.accumulation) }
+            }
+            config if config.group_by_length && config.packing => StreamError::GroupsAndPacking,
             config if config.group_by_length && !config.shuffle => StreamError::GroupsInOrder,
             config => {
                 let by_length = config.packing || config.group_by_length;
@@ -135,6 +143,12 @@ impl Stream {
     /// Steps until every row was seen: the last one may reach into the next epoch.
     pub fn steps_per_epoch(&self) -> usize {
         self.rows_per_epoch.div_ceil(self.rows_per_step())
+    }
+
+    /// Optimiser steps of a run over it: `max_steps`, or as many as it takes to see every row `num_train_epochs` times.
+    pub fn total_steps(&self, training: &TrainingConfig) -> usize {
+        let by_epochs = training.num_train_epochs * self.rows_per_epoch as f64 / self.rows_per_step() as f64;
+        training.max_steps.unwrap_or((by_epochs.ceil() as usize).max(1))
     }
 
     fn rows_per_step(&self) -> usize {
@@ -246,6 +260,10 @@ mod tests {
         let stream = stream(6, StreamConfig { shuffle: false, ..config() });
         assert_eq!(rows(&stream, 3), [1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6]);
         assert_eq!((stream.rows_per_epoch(), stream.steps_per_epoch()), (6, 2));
+        let steps = |num_train_epochs, max_steps| {
+            stream.total_steps(&TrainingConfig { num_train_epochs, max_steps, ..TrainingConfig::default() })
+        };
+        assert_eq!((steps(1.0, None), steps(2.0, None), steps(0.1, None), steps(1.0, Some(9))), (2, 3, 1, 9));
     }
 
     #[test]
@@ -399,5 +417,11 @@ mod tests {
         assert!(refused(1, StreamConfig { accumulation: 0, ..config() }).contains("accumulation is 0"));
         let unordered = StreamConfig { group_by_length: true, shuffle: false, ..config() };
         assert!(refused(1, unordered).contains("needs shuffle"));
+        let both = StreamConfig { group_by_length: true, packing: true, ..config() };
+        assert!(refused(1, both).contains("exclude each other"));
+        for (batch_size, accumulation) in [(1 << 62, 1), (1, usize::MAX), (1 << 32, 1 << 32), (1 << 11, 1 << 10)] {
+            let error = refused(1, StreamConfig { batch_size, accumulation, ..config() });
+            assert!(error.contains("at most 1048576"), "{error}");
+        }
     }
 }

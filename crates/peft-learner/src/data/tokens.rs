@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use burn::data::dataset::{Dataset, DatasetError};
 use memmap2::Mmap;
@@ -18,6 +19,8 @@ use crate::error::{LearnerError, Result};
 const MAGIC: &[u8; 8] = b"PEFTTOK1";
 /// Magic, key, checksum, examples, bytes of the tokens, bytes of the report.
 const HEADER: usize = 64;
+/// The age of a part that nobody writes any more.
+const STALE: Duration = Duration::from_secs(3600);
 /// Set in a token that is learned: ids are below it.
 const LEARNED: u32 = 1 << 31;
 /// Set in the place of an example whose labels are not its ids: they follow the tokens.
@@ -39,14 +42,35 @@ enum Place {
     /// A file that goes with the process.
     Spool(Spool),
     /// A file that is kept: under another name until it is complete.
-    Kept { part: PathBuf, path: PathBuf },
+    Kept { part: PartFile, path: PathBuf },
+}
+
+/// A file that is taken away again, unless it has got its own name before.
+struct PartFile(PathBuf);
+
+impl Drop for PartFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Takes away what killed programs left: a file that is being written changes all the time.
+fn remove_stale_parts(dir: &Path) {
+    let old = |path: &Path| {
+        path.metadata().and_then(|meta| meta.modified()).is_ok_and(|then| then.elapsed().is_ok_and(|age| age > STALE))
+    };
+    for path in std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        if path.extension().is_some_and(|end| end == "part") && old(&path) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 impl Place {
     fn path(&self) -> &Path {
         match self {
             Self::Spool(spool) => spool.path(),
-            Self::Kept { part, .. } => part,
+            Self::Kept { part, .. } => &part.0,
         }
     }
 }
@@ -62,12 +86,13 @@ impl TokenWriter {
             Some(path) => {
                 if let Some(dir) = path.parent() {
                     std::fs::create_dir_all(dir).map_err(LearnerError::io("create", dir))?;
+                    remove_stale_parts(dir);
                 }
                 static COUNT: AtomicUsize = AtomicUsize::new(0);
                 let count = COUNT.fetch_add(1, Ordering::Relaxed);
                 let part = path.with_extension(format!("{}-{count}.part", std::process::id()));
                 let file = File::options().read(true).write(true).create(true).truncate(true).open(&part);
-                (file.map_err(LearnerError::io("create", &part))?, Place::Kept { part, path })
+                (file.map_err(LearnerError::io("create", &part))?, Place::Kept { part: PartFile(part), path })
             }
         };
         let mut writer = Self {
@@ -135,16 +160,9 @@ impl TokenWriter {
             Place::Spool(spool) => TokenFile::map(&file, &path, Some(spool)),
             Place::Kept { part, path } => {
                 file.sync_all().map_err(failed())?;
-                std::fs::rename(&part, &path).map_err(LearnerError::io("write", &path))?;
+                std::fs::rename(&part.0, &path).map_err(LearnerError::io("write", &path))?;
                 TokenFile::map(&file, &path, None)
             }
-        }
-    }
-
-    /// Ends it without a file.
-    pub fn discard(self) {
-        if let Place::Kept { part, .. } = &self.place {
-            let _ = std::fs::remove_file(part);
         }
     }
 }
@@ -201,6 +219,11 @@ impl TokenFile {
 
     pub fn report(&self) -> &EncodeReport {
         &self.report
+    }
+
+    /// Says why it is not kept.
+    pub fn not_kept(&mut self, reason: String) {
+        self.report.not_kept = Some(reason);
     }
 
     /// Differs where the tokens do.
@@ -303,11 +326,11 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_is_discarded_leaves_nothing() {
+    fn a_writer_that_does_not_finish_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = TokenWriter::new(Some(folder.path().join("a.tokens"))).unwrap();
         writer.push(&examples()[0]).unwrap();
-        writer.discard();
+        drop(writer);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -13,6 +13,15 @@ pub enum StreamError {
     /// Steps without a micro-batch.
     #[error("accumulation is 0")]
     NoMicroBatches,
+    /// Steps of more rows than fit into any memory.
+    #[error("a step of {rows} rows; batch_size times accumulation is at most {most}", most = crate::data::MOST_ROWS_A_STEP)]
+    TooManyRows {
+        /// `batch_size` times `accumulation`, or the largest number where that is beyond all.
+        rows: usize,
+    },
+    /// Rows grouped by length, and packed.
+    #[error("packing and group_by_length exclude each other: packed rows are about equally long already")]
+    GroupsAndPacking,
     /// Rows grouped by length in the order of the file.
     #[error("group_by_length needs shuffle")]
     GroupsInOrder,

@@ -8,7 +8,7 @@ use super::adalora::{self, Pruning};
 use super::replicas;
 use crate::config::TrainingConfig;
 use crate::data::Stream;
-use crate::error::{LearnerError, Problems, Result};
+use crate::error::{AdaLoraError, LearnerError, Problems, Result};
 
 /// The parts of a run that can contradict each other.
 pub(crate) struct Parts<'a> {
@@ -43,11 +43,9 @@ pub(crate) fn check<M: CausalModel>(model: &mut M, parts: &Parts<'_>) -> Result<
     if parts.own_strategy {
         replicas::check(devices)?;
     }
-    if devices.len() > 1 && training.gradient_checkpointing {
-        return Err(LearnerError::CheckpointedReplicas);
-    }
-    let mut problems = training.problems();
-    let accumulation = training.gradient_accumulation_steps * devices.len().max(1);
+    options(model, parts.adapter, training, devices.len())?;
+    let mut problems = Problems::default();
+    let accumulation = training.gradient_accumulation_steps.saturating_mul(devices.len().max(1));
     let micro_batches = parts.stream.micro_batches();
     if micro_batches != accumulation {
         problems.push(format!(
@@ -58,15 +56,6 @@ pub(crate) fn check<M: CausalModel>(model: &mut M, parts: &Parts<'_>) -> Result<
     }
     if parts.asks_for_evaluations && !parts.evaluates {
         problems.push("evaluations are asked for, and there are no validation rows; give some, or leave out what is told of evaluations");
-    }
-    if let Some(name) = parts.adapter
-        && let Some((InitLoraWeights::PissaNiter(n), _)) = model.adapter_config(name)?.origin()
-        && !training.save_as_lora
-    {
-        problems.push(format!(
-            "`save_as_lora = false` with init_lora_weights = \"pissa_niter_{n}\": what it takes out of the base is drawn at \
-             random, and whoever loads the file would draw something else; leave save_as_lora out, or use \"pissa\""
-        ));
     }
     if !problems.is_empty() {
         return Err(LearnerError::Options(problems));
@@ -81,6 +70,38 @@ pub(crate) fn check<M: CausalModel>(model: &mut M, parts: &Parts<'_>) -> Result<
     }
     let pruning = adalora::plan(model, parts.adapter, total_steps, training.shrink_after_pruning)?;
     Ok(Found { dropout, pruning })
+}
+
+/// Checks what can be told before any row is read: the options by themselves, and with the adapter.
+///
+/// # Errors
+/// Options that cannot be run, or contradict each other.
+pub(crate) fn options<M: CausalModel>(
+    model: &M,
+    adapter: Option<&str>,
+    training: &TrainingConfig,
+    devices: usize,
+) -> Result<()> {
+    if devices > 1 && training.gradient_checkpointing {
+        return Err(LearnerError::CheckpointedReplicas);
+    }
+    let mut problems = training.problems();
+    let config = adapter.map(|name| model.adapter_config(name)).transpose()?;
+    if let Some((InitLoraWeights::PissaNiter(n), _)) = config.and_then(|config| config.origin())
+        && !training.save_as_lora
+    {
+        problems.push(format!(
+            "`save_as_lora = false` with init_lora_weights = \"pissa_niter_{n}\": what it takes out of the base is drawn at \
+             random, and whoever loads the file would draw something else; leave save_as_lora out, or use \"pissa\""
+        ));
+    }
+    if !problems.is_empty() {
+        return Err(LearnerError::Options(problems));
+    }
+    if training.shrink_after_pruning && !config.is_some_and(|config| config.prunes()) {
+        return Err(AdaLoraError::NothingToShrink.into());
+    }
+    dropout(model, training.gradient_checkpointing).map(drop)
 }
 
 /// The largest dropout of the active adapters, and of the model itself.

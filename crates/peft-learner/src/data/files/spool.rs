@@ -1,6 +1,7 @@
 //! Files that last as long as the value that holds them.
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,10 +17,17 @@ impl Spool {
     /// An empty file, open for reading and writing.
     pub fn new() -> Result<(File, Self)> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("peft-{}-{}.rows", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let spool = Self { path: std::env::temp_dir().join(name) };
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&spool.path);
-        let file = file.map_err(LearnerError::io("create", &spool.path))?;
+        let (file, path) = loop {
+            let name = format!("peft-{}-{}.rows", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+            let path = std::env::temp_dir().join(name);
+            // Never a file, or what a link leads to, that somebody else has put there.
+            match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
+                Ok(file) => break (file, path),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(LearnerError::io("create", &path)(error)),
+            }
+        };
+        let spool = Self { path };
         if cfg!(unix) {
             // An open file is there without a name, and so nothing is left of it however the process ends.
             spool.remove();

@@ -27,8 +27,7 @@ impl<M: CausalModel> Finetune<M> {
     pub fn run(mut self, dir: impl AsRef<Path>) -> Result<(M, Report)> {
         let (dir, started) = (dir.as_ref(), Instant::now());
         let stream = self.take_stream()?;
-        let parts = self.devices.len().max(1);
-        let total_steps = self.training.total_steps(stream.rows_per_epoch(), parts);
+        let total_steps = stream.total_steps(&self.training);
         let found = self.check(&stream, total_steps)?;
         check_output(dir, self.existing)?;
         let settings = self.settings.take().map_or_else(|| self.own_settings(), Ok)?;
@@ -115,7 +114,7 @@ impl<M: CausalModel> Finetune<M> {
                 examples.clone(),
                 StreamConfig {
                     batch_size: training.per_device_train_batch_size,
-                    accumulation: training.gradient_accumulation_steps * self.devices.len().max(1),
+                    accumulation: training.gradient_accumulation_steps.saturating_mul(self.devices.len().max(1)),
                     shuffle: self.shuffle,
                     group_by_length: training.group_by_length,
                     packing: self.packing.is_some(),

@@ -3,6 +3,8 @@
 //     probe logits MODEL.gguf OUT.f32 ID,ID,...  [LORA.gguf]
 //     probe quantize IN.gguf OUT.gguf q8_0|q4_k_m
 //     probe time MODEL.gguf THREADS PROMPT TOKENS      milliseconds for a token after a prompt: the median
+//     probe tenants MODEL.gguf THREADS PROMPT TOKENS COUNT LORA.gguf
+//                                                      new tokens a second of COUNT requests, each with an adapter of its own
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,6 +109,42 @@ static int speed(const char *path, int threads, int prompt, int count) {
     return 0;
 }
 
+// One request after the other: a context has one adapter at a time, and llama.cpp's server, too, batches only requests with
+// the same one.
+static int tenants(const char *path, int threads, int prompt, int count, int requests, const char *lora) {
+    static llama_token tokens[4096];
+    static struct llama_adapter_lora *adapters[1024];
+    if (prompt < 1 || prompt > 4096 || count < 1 || requests < 1 || requests > 1024) return fail("1 to 4096 tokens, 1 to 1024 requests");
+    struct llama_model *model = llama_model_load_from_file(path, llama_model_default_params());
+    if (!model) return fail("the model cannot be loaded");
+    for (int i = 0; i < requests; i++)
+        if (!(adapters[i] = llama_adapter_lora_init(model, lora))) return fail("the adapter cannot be loaded");
+    struct llama_context_params params = llama_context_default_params();
+    params.n_ctx = prompt + count;
+    params.n_batch = params.n_ubatch = prompt;
+    params.n_threads = params.n_threads_batch = threads;
+    struct llama_context *context = llama_init_from_model(model, params);
+    if (!context) return fail("no context");
+    int vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
+    double begun = now();
+    for (int r = 0; r < requests; r++) {
+        float scale = 1;
+        llama_memory_clear(llama_get_memory(context), true);
+        if (llama_set_adapters_lora(context, &adapters[r], 1, &scale)) return fail("the adapter cannot be used");
+        for (int i = 0; i < prompt; i++) tokens[i] = ((i + r) * 7 + 3) % vocab;
+        if (llama_decode(context, llama_batch_get_one(tokens, prompt))) return fail("the prompt cannot be computed");
+        for (int i = 0; i < count; i++) {
+            const float *logits = llama_get_logits_ith(context, -1);
+            llama_token next = 0;
+            for (int id = 1; id < vocab; id++) if (logits[id] > logits[next]) next = id;
+            // The last token is not computed further.
+            if (i + 1 < count && llama_decode(context, llama_batch_get_one(&next, 1))) return fail("a token cannot be computed");
+        }
+    }
+    printf("%.3f\n", 1e3 * requests * count / (now() - begun));
+    return 0;
+}
+
 int main(int argc, char **argv) {
     llama_log_set(quiet, NULL);
     // The CPU's code lies beside the library, a file for each kind of processor.
@@ -114,5 +152,7 @@ int main(int argc, char **argv) {
     if (argc == 5 && !strcmp(argv[1], "quantize")) return quantize(argv[2], argv[3], argv[4]);
     if ((argc == 5 || argc == 6) && !strcmp(argv[1], "logits")) return logits(argv[2], argv[3], argv[4], argv[5]);
     if (argc == 6 && !strcmp(argv[1], "time")) return speed(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
+    if (argc == 8 && !strcmp(argv[1], "tenants"))
+        return tenants(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]), atoi(argv[6]), argv[7]);
     return fail("see the top of probe.c");
 }

@@ -223,7 +223,7 @@ fn an_adapter_with_nan_harms_its_own_request_alone() {
     // Values that are finite in the file and are not in the product.
     let (_, config) = &configs()[0];
     let PeftConfig::Lora(config) = config else { panic!() };
-    let config = PeftConfig::Lora(LoraConfig { lora_alpha: 1e38, ..config.clone() });
+    let config = PeftConfig::Lora(LoraConfig { lora_alpha: 1e40, ..config.clone() });
     write_adapter(&model(), &config, 3, &folder.path().join("broken"));
     let mut bench = Bench::new(store_over(folder.path(), StoreConfig::default()), EngineConfig::default());
     let good = bench.alone(request(Some("lora"), &[5, 6, 7], 8));

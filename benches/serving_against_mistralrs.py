@@ -26,28 +26,6 @@ p.add_argument("--folder", help=argparse.SUPPRESS)  # in the process that measur
 a = p.parse_args()
 
 
-def make_adapter(folder, seed):
-    import numpy as np
-    from safetensors.numpy import save_file
-
-    config = json.load(open(f"{a.model}/config.json"))
-    heads = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    sizes = {"q_proj": config["num_attention_heads"] * heads, "k_proj": config["num_key_value_heads"] * heads}
-    sizes |= {"v_proj": sizes["k_proj"], "o_proj": config["hidden_size"]}
-    random, tensors = np.random.default_rng(seed), {}
-    for layer in range(config["num_hidden_layers"]):
-        for name, rows in sizes.items():
-            columns = sizes["q_proj"] if name == "o_proj" else config["hidden_size"]
-            for part, shape in (("lora_A", (16, columns)), ("lora_B", (rows, 16))):
-                key = f"base_model.model.model.layers.{layer}.self_attn.{name}.{part}.weight"
-                tensors[key] = (0.02 * random.standard_normal(shape)).astype(np.float32)
-    os.makedirs(folder)
-    save_file(tensors, f"{folder}/adapter_model.safetensors", metadata={"format": "pt"})
-    settings = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 16, "lora_alpha": 32, "target_modules": list(sizes),
-                "base_model_name_or_path": a.model, "bias": "none", "lora_dropout": 0.0}
-    json.dump(settings, open(f"{folder}/adapter_config.json", "w"))
-
-
 def theirs(folder, tenants):
     from mistralrs import CompletionRequest, LoraAdapter, ModelDType, Runner, Which
 
@@ -87,9 +65,11 @@ def main():
     same = ["--model", a.model, "--prompt", a.prompt, "--answer", a.answer]
     print(f"{a.model}, f32, {a.prompt} + {a.answer} tokens a request, {a.threads} threads: new tokens a second, median of {a.rounds} rounds\n")
     print("| requests, each with its LoRA | mistral.rs | ours | ratio |\n| ---: | ---: | ---: | ---: |")
+    from made_up_lora import make_adapter
+
     with tempfile.TemporaryDirectory() as folder:
         for i in range(max(a.tenants)):
-            make_adapter(f"{folder}/tenant{i}", i)
+            make_adapter(a.model, f"{folder}/tenant{i}", i)
         for tenants in a.tenants:
             rounds = []
             for _ in range(a.rounds):

@@ -80,17 +80,28 @@ static int by_size(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+// A context for `tokens` tokens, of which `prompt` come at once.
+static struct llama_context *open_context(struct llama_model *model, int threads, int prompt, int tokens) {
+    struct llama_context_params params = llama_context_default_params();
+    params.n_ctx = tokens;
+    params.n_batch = params.n_ubatch = prompt;
+    params.n_threads = params.n_threads_batch = threads;
+    return llama_init_from_model(model, params);
+}
+
+static llama_token likeliest(const float *logits, int vocab) {
+    llama_token best = 0;
+    for (int id = 1; id < vocab; id++) if (logits[id] > logits[best]) best = id;
+    return best;
+}
+
 static int speed(const char *path, int threads, int prompt, int count) {
     static llama_token tokens[4096];
     static double times[4096];
     if (prompt < 1 || prompt > 4096 || count < 1 || count > 4096) return fail("1 to 4096 tokens");
     struct llama_model *model = llama_model_load_from_file(path, llama_model_default_params());
     if (!model) return fail("the model cannot be loaded");
-    struct llama_context_params params = llama_context_default_params();
-    params.n_ctx = prompt + count;
-    params.n_batch = params.n_ubatch = prompt;
-    params.n_threads = params.n_threads_batch = threads;
-    struct llama_context *context = llama_init_from_model(model, params);
+    struct llama_context *context = open_context(model, threads, prompt, prompt + count);
     if (!context) return fail("no context");
     int vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
     for (int i = 0; i < prompt; i++) tokens[i] = (i * 7 + 3) % vocab;
@@ -98,8 +109,7 @@ static int speed(const char *path, int threads, int prompt, int count) {
     for (int i = 0; i < count; i++) {
         const float *logits = llama_get_logits_ith(context, -1);
         double begun = now();
-        llama_token next = 0;
-        for (int id = 1; id < vocab; id++) if (logits[id] > logits[next]) next = id;
+        llama_token next = likeliest(logits, vocab);
         if (llama_decode(context, llama_batch_get_one(&next, 1))) return fail("a token cannot be computed");
         llama_synchronize(context);
         times[i] = now() - begun;
@@ -119,11 +129,7 @@ static int tenants(const char *path, int threads, int prompt, int count, int req
     if (!model) return fail("the model cannot be loaded");
     for (int i = 0; i < requests; i++)
         if (!(adapters[i] = llama_adapter_lora_init(model, lora))) return fail("the adapter cannot be loaded");
-    struct llama_context_params params = llama_context_default_params();
-    params.n_ctx = prompt + count;
-    params.n_batch = params.n_ubatch = prompt;
-    params.n_threads = params.n_threads_batch = threads;
-    struct llama_context *context = llama_init_from_model(model, params);
+    struct llama_context *context = open_context(model, threads, prompt, prompt + count);
     if (!context) return fail("no context");
     int vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
     double begun = now();
@@ -134,9 +140,7 @@ static int tenants(const char *path, int threads, int prompt, int count, int req
         for (int i = 0; i < prompt; i++) tokens[i] = ((i + r) * 7 + 3) % vocab;
         if (llama_decode(context, llama_batch_get_one(tokens, prompt))) return fail("the prompt cannot be computed");
         for (int i = 0; i < count; i++) {
-            const float *logits = llama_get_logits_ith(context, -1);
-            llama_token next = 0;
-            for (int id = 1; id < vocab; id++) if (logits[id] > logits[next]) next = id;
+            llama_token next = likeliest(llama_get_logits_ith(context, -1), vocab);
             // The last token is not computed further.
             if (i + 1 < count && llama_decode(context, llama_batch_get_one(&next, 1))) return fail("a token cannot be computed");
         }

@@ -9,10 +9,10 @@ is a Hugging Face folder. PEFT=PATH names another binary than target/release/pef
 """
 import json, os, statistics, subprocess, sys
 
-import numpy as np
-from safetensors.numpy import save_file
+from library import HERE, prepare, run
 
-from library import prepare, run
+sys.path.append(os.path.join(HERE, "..", "..", "..", "benches"))
+from made_up_lora import make_adapter
 
 PEFT = os.environ.get("PEFT", "target/release/peft")
 THREADS, PROMPT, TOKENS, ROUNDS = 2, 64, 32, 2
@@ -30,20 +30,7 @@ gguf, lora = f"{folder}/tenants.gguf", f"{folder}/tenants-lora.gguf"
 for file in (gguf, lora):
     if os.path.exists(file):
         os.remove(file)
-config = json.load(open(f"{model}/config.json"))
-heads = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-sizes = {"q_proj": config["num_attention_heads"] * heads, "k_proj": config["num_key_value_heads"] * heads}
-sizes |= {"v_proj": sizes["k_proj"], "o_proj": config["hidden_size"]}
-random, tensors = np.random.default_rng(0), {}
-for layer in range(config["num_hidden_layers"]):
-    for name, rows in sizes.items():
-        columns = sizes["q_proj"] if name == "o_proj" else config["hidden_size"]
-        for part, shape in (("lora_A", (16, columns)), ("lora_B", (rows, 16))):
-            key = f"base_model.model.model.layers.{layer}.self_attn.{name}.{part}.weight"
-            tensors[key] = (0.02 * random.standard_normal(shape)).astype(np.float32)
-os.makedirs(f"{folder}/tenant", exist_ok=True)
-save_file(tensors, f"{folder}/tenant/adapter_model.safetensors", metadata={"format": "pt"})
-json.dump({"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 16, "lora_alpha": 32, "target_modules": list(sizes)}, open(f"{folder}/tenant/adapter_config.json", "w"))
+make_adapter(model, f"{folder}/tenant", 0)
 run(PEFT, "merge", "--model", model, "--gguf", "f32", "--output", gguf)
 run(PEFT, "convert", "--to", "gguf", f"{folder}/tenant", "--model", model, "--output", lora)
 

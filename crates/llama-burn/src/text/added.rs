@@ -1,12 +1,9 @@
 //! Tokens that the files beside `tokenizer.json` add to the vocabulary, or give other flags.
 
-use std::path::Path;
-
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
 use super::special::{KEYS, SpecialTokens};
-use crate::error::{LlamaError, Result};
 
 /// Tokens in the order in which Transformers 5 adds them.
 #[derive(Clone, Debug, Default)]
@@ -20,25 +17,11 @@ pub(super) struct AddedTokens {
 }
 
 impl AddedTokens {
-    /// Of the files of a model directory.
-    pub(super) fn from_dir(dir: &Path) -> Result<Self> {
-        let read = |name: &str| -> Result<Map<String, Value>> {
-            let path = dir.join(name);
-            match std::fs::read(&path) {
-                Ok(json) => serde_json::from_slice(&json).map_err(LlamaError::json(path)),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Map::new()),
-                Err(error) => Err(LlamaError::io(path)(error)),
-            }
-        };
-        let config = read("tokenizer_config.json")?;
-        if config.contains_key("added_tokens_decoder") {
-            return Ok(Self::of(&config, &Map::new(), &Map::new()));
-        }
-        Ok(Self::of(&config, &read("special_tokens_map.json")?, &read("added_tokens.json")?))
-    }
-
-    /// Of the contents of `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
+    /// Of the contents of `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`; the last two do not count
+    /// where the first lists its tokens itself (`added_tokens_decoder`).
     pub(super) fn of(config: &Map<String, Value>, map: &Map<String, Value>, added: &Map<String, Value>) -> Self {
+        let none = Map::new();
+        let (map, added) = if config.contains_key("added_tokens_decoder") { (&none, &none) } else { (map, added) };
         let extra = |object: &Map<String, Value>, key: &str| -> Vec<AddedToken> {
             match object.get(key) {
                 Some(Value::Array(tokens)) => tokens.iter().filter_map(special_token).collect(),

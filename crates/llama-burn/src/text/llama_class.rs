@@ -1,15 +1,13 @@
 //! Transformers 5's class `LlamaTokenizer`, which takes the vocabulary and the merges out of `tokenizer.json`, and not how text
 //! is taken apart and put together again: that it brings itself.
 
-use std::path::Path;
-
 use serde_json::{Map, Value, json};
 
 use super::special::SpecialTokens;
-use crate::error::{LlamaError, Result};
 
-/// Families for which Transformers takes `tokenizer.json` as it is, whatever class is named.
-const AS_IT_IS: [&str; 5] = ["mistral", "qwen2", "phi3", "olmo2", "granite"];
+/// Families for which Transformers never takes this class, whatever is named: their `tokenizer.json` stays as it is, for Qwen 2 under a
+/// class of its own.
+const OTHER_FAMILIES: [&str; 5] = ["mistral", "qwen2", "phi3", "olmo2", "granite"];
 
 /// What the class is told by `tokenizer_config.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,21 +23,8 @@ pub(super) struct LlamaClass {
 }
 
 impl LlamaClass {
-    /// Looks in `tokenizer_config.json` and `config.json` of a model directory; `None` where another class reads the tokenizer.
-    pub(super) fn from_dir(dir: &Path) -> Result<Option<Self>> {
-        let read = |name: &str| -> Result<Map<String, Value>> {
-            let path = dir.join(name);
-            match std::fs::read(&path) {
-                Ok(json) => serde_json::from_slice(&json).map_err(LlamaError::json(path)),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Map::new()),
-                Err(error) => Err(LlamaError::io(path)(error)),
-            }
-        };
-        let (config, model) = (read("tokenizer_config.json")?, read("config.json")?);
-        Ok(Self::of(&config, &read("special_tokens_map.json")?, &model))
-    }
-
-    /// The same by the contents of the three files.
+    /// Of the contents of `tokenizer_config.json`, `special_tokens_map.json` and `config.json`; `None` where another class reads the
+    /// tokenizer.
     pub(super) fn of(
         config: &Map<String, Value>,
         map: &Map<String, Value>,
@@ -48,7 +33,7 @@ impl LlamaClass {
         let name = |object: &Map<String, Value>| object.get("tokenizer_class")?.as_str().map(str::to_owned);
         let class = name(config).or_else(|| name(model))?;
         let family = model.get("model_type").and_then(Value::as_str).unwrap_or_default();
-        if class.strip_suffix("Fast").unwrap_or(&class) != "LlamaTokenizer" || AS_IT_IS.contains(&family) {
+        if class.strip_suffix("Fast").unwrap_or(&class) != "LlamaTokenizer" || OTHER_FAMILIES.contains(&family) {
             return None;
         }
         let flag = |key: &str| config.get(key).and_then(Value::as_bool);

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::path::Path;
 
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::added::AddedTokens;
 use super::llama_class::LlamaClass;
@@ -51,8 +51,10 @@ impl Tokenizer {
         }
         let tokenizer = std::fs::read(&path).map_err(LlamaError::io(&path))?;
         let special = SpecialTokens::from_dir(&dir)?;
-        let class = LlamaClass::from_dir(dir.as_ref())?;
-        let added = AddedTokens::from_dir(dir.as_ref())?;
+        let read = |name: &str| object_in(dir.as_ref(), name);
+        let (config, map) = (read("tokenizer_config.json")?, read("special_tokens_map.json")?);
+        let class = LlamaClass::of(&config, &map, &read("config.json")?);
+        let added = AddedTokens::of(&config, &map, &read("added_tokens.json")?);
         Self::new(&tokenizer, special, added, class, path.display().to_string())
     }
 
@@ -231,6 +233,16 @@ impl Tokenizer {
     }
 }
 
+/// The object in a file of a directory; an empty one where there is no such file.
+fn object_in(dir: &Path, name: &str) -> Result<Map<String, Value>> {
+    let path = dir.join(name);
+    match std::fs::read(&path) {
+        Ok(json) => serde_json::from_slice(&json).map_err(LlamaError::json(path)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Map::new()),
+        Err(error) => Err(LlamaError::io(path)(error)),
+    }
+}
+
 /// The byte that GPT-2's alphabet writes as `c`: printable bytes stand for themselves, the others for characters from 256 on.
 fn byte_of(c: char) -> Option<u8> {
     let printable = |byte: &u8| matches!(byte, 33..=126 | 161..=172 | 174..=255);
@@ -244,7 +256,7 @@ fn byte_of(c: char) -> Option<u8> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 

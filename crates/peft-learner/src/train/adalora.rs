@@ -3,7 +3,7 @@
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
 use peft_burn::adalora::RankMask;
-use peft_burn::{PeftError, PeftModel, adalora};
+use peft_burn::{PeftConfig, PeftError, PeftModel, adalora};
 
 use crate::error::{AdaLoraError, Result};
 
@@ -26,6 +26,14 @@ pub(crate) struct Allocated {
     pub live: Tensor<1>,
 }
 
+/// Refuses `shrink_after_pruning` for an adapter that is not pruned.
+pub(crate) fn check_shrink(config: Option<&PeftConfig>, shrink: bool) -> Result<()> {
+    match shrink && !config.is_some_and(|config| config.prunes()) {
+        true => Err(AdaLoraError::NothingToShrink.into()),
+        false => Ok(()),
+    }
+}
+
 /// Fills in the `total_step` of the adapter that is trained, if it is AdaLoRA: `total_steps` of the run.
 ///
 /// # Errors
@@ -38,12 +46,8 @@ pub(crate) fn plan<M: PeftModel>(
     shrink: bool,
 ) -> Result<Option<Pruning>> {
     let config = adapter.map(|name| model.adapter_config(name)).transpose()?;
-    let (Some(name), Some(config)) = (adapter, config.filter(|config| config.prunes())) else {
-        return match shrink {
-            true => Err(AdaLoraError::NothingToShrink.into()),
-            false => Ok(None),
-        };
-    };
+    check_shrink(config, shrink)?;
+    let (Some(name), Some(config)) = (adapter, config.filter(|config| config.prunes())) else { return Ok(None) };
     if let Some(total_step) = config.total_step().filter(|own| *own != total_steps) {
         return Err(AdaLoraError::TotalStep { total_step, steps: total_steps }.into());
     }

@@ -8,7 +8,7 @@ use super::adalora::{self, Pruning};
 use super::replicas;
 use crate::config::TrainingConfig;
 use crate::data::Stream;
-use crate::error::{AdaLoraError, LearnerError, Problems, Result};
+use crate::error::{LearnerError, Problems, Result};
 
 /// The parts of a run that can contradict each other.
 pub(crate) struct Parts<'a> {
@@ -43,7 +43,7 @@ pub(crate) fn check<M: CausalModel>(model: &mut M, parts: &Parts<'_>) -> Result<
     if parts.own_strategy {
         replicas::check(devices)?;
     }
-    options(model, parts.adapter, training, devices.len())?;
+    let dropout = options(model, parts.adapter, training, devices.len())?;
     let mut problems = Problems::default();
     let accumulation = training.gradient_accumulation_steps.saturating_mul(devices.len().max(1));
     let micro_batches = parts.stream.micro_batches();
@@ -64,15 +64,14 @@ pub(crate) fn check<M: CausalModel>(model: &mut M, parts: &Parts<'_>) -> Result<
     if training.warmup_steps > total_steps {
         return Err(LearnerError::WarmUp { warmup_steps: training.warmup_steps, total_steps });
     }
-    let dropout = dropout(model, training.gradient_checkpointing)? > 0.0;
     if let Some(adapter) = parts.adapter {
         trained(model, adapter)?;
     }
     let pruning = adalora::plan(model, parts.adapter, total_steps, training.shrink_after_pruning)?;
-    Ok(Found { dropout, pruning })
+    Ok(Found { dropout: dropout > 0.0, pruning })
 }
 
-/// Checks what can be told before any row is read: the options by themselves, and with the adapter.
+/// Checks what can be told before any row is read: the options by themselves, and with the adapter. Returns the largest dropout.
 ///
 /// # Errors
 /// Options that cannot be run, or contradict each other.
@@ -81,7 +80,7 @@ pub(crate) fn options<M: CausalModel>(
     adapter: Option<&str>,
     training: &TrainingConfig,
     devices: usize,
-) -> Result<()> {
+) -> Result<f64> {
     if devices > 1 && training.gradient_checkpointing {
         return Err(LearnerError::CheckpointedReplicas);
     }
@@ -98,10 +97,8 @@ pub(crate) fn options<M: CausalModel>(
     if !problems.is_empty() {
         return Err(LearnerError::Options(problems));
     }
-    if training.shrink_after_pruning && !config.is_some_and(|config| config.prunes()) {
-        return Err(AdaLoraError::NothingToShrink.into());
-    }
-    dropout(model, training.gradient_checkpointing).map(drop)
+    adalora::check_shrink(config, training.shrink_after_pruning)?;
+    dropout(model, training.gradient_checkpointing)
 }
 
 /// The largest dropout of the active adapters, and of the model itself.

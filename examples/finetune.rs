@@ -27,19 +27,16 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let lora = LoraConfig::new(16).with_alpha(32.0).with_target_modules("all-linear");
     model.add_adapter("default", &lora.into(), 42)?;
-    let training = TrainingConfig {
-        max_steps: Some(400),
-        per_device_train_batch_size: 16,
-        learning_rate: 3e-3,
-        warmup_steps: 20,
-        save_steps: 100,
-        ..TrainingConfig::default()
-    };
+    let training = TrainingConfig::new(400)
+        .with_batch_size(16)
+        .with_learning_rate(3e-3)
+        .with_warmup_steps(20)
+        .with_save_steps(100);
     let (model, report) = Finetune::new(model, "default", training)
         .train(train)
         .valid(valid.clone())
         .existing(Existing::Overwrite)
-        .samples(&text, [prompt], GenerateOptions { max_new_tokens: 40, ..GenerateOptions::default() })
+        .samples(&text, [prompt], GenerateOptions::new(40))
         .on_step(|step| {
             if step.step % 10 == 0 {
                 println!("{:4} loss {:.4} at {:.0} tokens/s", step.step, step.loss, step.tokens_per_second);

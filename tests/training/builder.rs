@@ -17,7 +17,7 @@ use peft_burn::{AdaLoraConfig, PeftModel, TargetModules};
 use peft_burn_workspace::base;
 use peft_learner::data::{Batch, Example};
 use peft_learner::evaluate::evaluate;
-use peft_learner::report::{Metrics, Progress, StepMetric, read_metrics};
+use peft_learner::report::{Metrics, Progress, StepReportMetric, read_metrics};
 use peft_learner::train::{CausalLm, Existing, Finetune, Flow, StepOptions};
 use peft_learner::{LearnerError, ResumeError};
 
@@ -231,8 +231,8 @@ fn a_causal_lm_goes_into_a_training_loop_of_ones_own() {
     let loader = |rows| DataLoaderBuilder::new(Collate).batch_size(2).build(InMemDataset::new(rows));
     let result = SupervisedTraining::new(dir.path(), loader(rows.clone()), loader(rows.clone()))
         .metric_train_numeric(LossMetric::new())
-        .metric_train_numeric(StepMetric::grad_norm())
-        .metric_train_numeric(StepMetric::live_triplets())
+        .metric_train_numeric(StepReportMetric::grad_norm())
+        .metric_train_numeric(StepReportMetric::live_triplets())
         .metric_valid_numeric(LossMetric::new())
         .with_metric_logger(InMemoryMetricLogger::default())
         .with_application_logger(None)

@@ -17,6 +17,7 @@ pub mod prelude;
 mod random;
 mod reparam;
 mod serve;
+mod setters;
 mod svd;
 pub mod targets;
 pub mod tensor_file;

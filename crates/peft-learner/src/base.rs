@@ -72,8 +72,13 @@ impl Base {
     ///
     /// # Errors
     /// The errors of [`Llama::load`] and [`Text::from_dir`].
-    pub fn load(model: &str, options: impl Into<LoadOptions>, device: &Device) -> Result<Self> {
-        let dir = hub::resolve(model, None)?;
+    pub fn load(model: impl AsRef<Path>, options: impl Into<LoadOptions>, device: &Device) -> Result<Self> {
+        let model = model.as_ref();
+        let dir = match model.to_str() {
+            Some(name) => hub::resolve(name, None)?,
+            // A hub id is text.
+            None => model.to_path_buf(),
+        };
         // Before the weights: a tokenizer that is broken is known at once.
         let text = Text::from_dir(&dir)?;
         let (model, warnings) = Llama::load(&dir, &options.into(), device)?;

@@ -26,4 +26,6 @@ pub mod whole_file;
 
 #[doc(hidden)]
 pub use burn;
-pub use error::{AdaLoraError, LearnerError, Problems, Result, ResumeError, StepCountError, StreamError};
+pub use error::{
+    AdaLoraError, DataFileProblem, LearnerError, Problems, Result, ResumeError, StepCountError, StreamError,
+};

@@ -28,6 +28,11 @@ impl Problems {
         self.shown.extend(other.shown.into_iter().take(room));
     }
 
+    /// The offenders that are listed by name, in the order that they were found.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.shown.iter().map(String::as_str)
+    }
+
     /// Whether nothing was found.
     pub fn is_empty(&self) -> bool {
         self.total == 0
@@ -70,5 +75,7 @@ mod tests {
         let text = problems.to_string();
         assert!(text.contains("line 20") && !text.contains("line 21"), "{text}");
         assert!(text.ends_with("… and 3 more (23 in all)"), "{text}");
+        let listed: Vec<_> = problems.iter().collect();
+        assert_eq!((listed.len(), listed[0], problems.total()), (20, "line 1", 23));
     }
 }

@@ -31,7 +31,7 @@ pub enum BaseWeight<B: Backend> {
         codes: IntTensor<B>,
         /// In f32.
         scales: FloatTensor<B>,
-        /// What they mean.
+        /// The meaning of the codes.
         layout: PackedLayout,
     },
 }
@@ -66,7 +66,7 @@ impl<B: Backend, C: CheckpointStrategy> BaseWeight<Autodiff<B, C>> {
     }
 }
 
-/// What is done with a frozen weight W `[out, in]` and rows x `[n, in]` of one dtype.
+/// The operations of a frozen weight W `[out, in]` on rows x `[n, in]` of one dtype.
 #[backend_extension(Flex, Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"), Autodiff)]
 pub trait BaseWeightOps: ProjectionOps {
     /// `x·Wᵀ`: `[n, out]`.

@@ -1,4 +1,4 @@
-//! What the codes of bitsandbytes stand for.
+//! The values of the codes of bitsandbytes.
 
 use super::layout::Format;
 use super::nested::MAP;
@@ -43,11 +43,11 @@ pub(super) static FP4: [f32; 16] = [
     -0.25,
 ];
 
-/// What a step of an 8-bit code is of the row's scale: bitsandbytes' 1/127 in f32.
+/// One step of an 8-bit code as a share of the row's scale: bitsandbytes' 1/127 in f32.
 pub(super) const INT8_STEP: f32 = 7.874_016e-3;
 
 impl Format {
-    /// What the 16 codes of a 4-bit format stand for before they are scaled: bitsandbytes' `quant_map`.
+    /// The values of the 16 codes of a 4-bit format before they are scaled: bitsandbytes' `quant_map`.
     pub fn values(self) -> Option<&'static [f32; 16]> {
         match self {
             Self::Nf4 => Some(&NF4),
@@ -56,7 +56,7 @@ impl Format {
         }
     }
 
-    /// What the codes of scales that are quantised too stand for: bitsandbytes' `nested_quant_map`.
+    /// The values of the codes of scales that are quantised too: bitsandbytes' `nested_quant_map`.
     pub fn nested_values() -> &'static [f32; 256] {
         &MAP
     }

@@ -1,4 +1,4 @@
-//! What cannot be a packed weight.
+//! Reasons why something cannot be a packed weight.
 
 use burn::tensor::DType;
 use thiserror::Error;
@@ -27,7 +27,7 @@ pub enum QuantizeError {
         at: [usize; 2],
         /// The first.
         value: f32,
-        /// What they should have become.
+        /// The format that they should have become.
         format: Format,
     },
     /// A layout that the format does not have.
@@ -46,7 +46,7 @@ pub enum QuantizeError {
     /// Codes or scales that are not as many as the shape needs.
     #[error("{found} {what} for a matrix of {} x {} in {}, which has {expected}", .shape[0], .shape[1], .format.name())]
     Length {
-        /// What is too short or too long.
+        /// The part that is too short or too long.
         what: &'static str,
         /// How many there are.
         found: usize,

@@ -2,7 +2,7 @@
 
 use burn::tensor::DType;
 
-/// What the codes of a packed weight stand for.
+/// The meaning of the codes of a packed weight.
 #[allow(non_camel_case_types)] // llama.cpp's names
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -90,7 +90,7 @@ impl Format {
 /// - llama.cpp's: blocks within rows, as they lie in a GGUF file. The scales are in the blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PackedLayout {
-    /// What a code stands for.
+    /// The value of a code.
     pub format: Format,
     /// Values that share a scale, or lie in one of llama.cpp's blocks.
     pub block: usize,

@@ -20,7 +20,7 @@ pub enum Scales {
         codes: Vec<u8>,
         /// One for 256 of the codes each (`nested_absmax`).
         absmax: Vec<f32>,
-        /// What was subtracted from the scales (`nested_offset`).
+        /// The number subtracted from the scales (`nested_offset`).
         offset: f32,
     },
 }
@@ -47,7 +47,7 @@ impl PackedWeight {
     /// Decoded values are rounded to `dtype`.
     ///
     /// # Errors
-    /// What [`Quantization::layout`] refuses, a weight in another dtype than f32, bf16 or f16, and values that are not finite.
+    /// A shape that [`Quantization::layout`] refuses, a weight in another dtype than f32, bf16 or f16, and values that are not finite.
     pub fn quantize(
         weight: Tensor<2>,
         how: Quantization,

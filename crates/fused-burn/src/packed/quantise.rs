@@ -12,7 +12,7 @@ use crate::simd::vectorized;
 /// How a weight is quantised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Quantization {
-    /// What it becomes: `Nf4`, `Fp4` or `Int8`.
+    /// The format of the result: `Nf4`, `Fp4` or `Int8`.
     pub format: Format,
     /// Values that share a scale: 32, 64 and on up to 4096 by twos. `Int8` has one scale a row.
     pub block: usize,
@@ -85,7 +85,7 @@ pub(super) fn quantize<T: Copy + Sync>(
     Ok((codes, scales))
 }
 
-/// What is wrong with values of which the largest of some block is not finite.
+/// The error for values of which the largest of some block is not finite.
 fn offending<T: Copy>(values: &[T], single: impl Fn(T) -> f32, layout: &PackedLayout) -> QuantizeError {
     let as_stored = |v: T| if layout.format == Format::Int8 { f16::from_f32(single(v)).to_f32() } else { single(v) };
     let bad = || values.iter().enumerate().filter(|(_, v)| !as_stored(**v).is_finite());

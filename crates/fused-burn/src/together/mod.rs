@@ -1,4 +1,4 @@
-//! What is done to all trained tensors together: the norm of their gradients, and AdamW (Loshchilov and Hutter 2019,
+//! Operations on all trained tensors together: the norm of their gradients, and AdamW (Loshchilov and Hutter 2019,
 //! arXiv:1711.05101). A GPU takes many tensors in one launch.
 
 #[cfg(feature = "cube")]
@@ -24,7 +24,7 @@ pub struct AdamWStep {
     pub lr: f64,
     /// The decays of the first and the second moment.
     pub betas: [f32; 2],
-    /// What is added to the root of the second moment.
+    /// Added to the root of the second moment.
     pub epsilon: f32,
     /// The weights' decay, a step of the learning rate of it.
     pub weight_decay: f32,
@@ -33,7 +33,7 @@ pub struct AdamWStep {
 }
 
 impl AdamWStep {
-    /// What a weight keeps of itself.
+    /// The factor on a weight before its step: 1 less the decay.
     fn kept(&self) -> f32 {
         (1.0 - self.lr * f64::from(self.weight_decay)) as f32
     }
@@ -74,7 +74,7 @@ pub fn better_together(device: &Device) -> bool {
 #[derive(Clone, Debug)]
 pub struct AnyTensor(Own);
 
-/// What it is where it lies.
+/// The tensor as its backend has it.
 #[derive(Clone, Debug)]
 enum Own {
     Flex(FloatTensor<Flex>),

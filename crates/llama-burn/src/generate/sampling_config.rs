@@ -48,7 +48,31 @@ impl Default for SamplingConfig {
     }
 }
 
+peft_burn::setters!(SamplingConfig {
+    /// Keeps the `k` most likely tokens; 0 keeps all.
+    with_top_k(k: usize) { top_k: k }
+    /// Keeps the fewest most likely tokens whose probabilities reach `p`; 1 keeps all.
+    with_top_p(p: f32) { top_p: p }
+    /// Keeps the tokens that are at least `p` times as likely as the most likely one; 0 keeps all.
+    with_min_p(p: f32) { min_p: p }
+    /// Makes the tokens of the text so far less likely; 1 is off.
+    with_repetition_penalty(penalty: f32) { repetition_penalty: penalty }
+    /// Takes `penalty` from the logit of a token for each time that it was generated.
+    with_frequency_penalty(penalty: f32) { frequency_penalty: penalty }
+    /// Takes `penalty` from the logit of a token that was generated, however often.
+    with_presence_penalty(penalty: f32) { presence_penalty: penalty }
+    /// Adds these numbers to the logits of tokens: `[(7, -100.0)]` keeps token 7 from being chosen.
+    with_logit_bias(bias: impl IntoIterator<Item = (u32, f32)>) { logit_bias: bias.into_iter().collect() }
+    /// Seeds the random choice.
+    with_seed(seed: u64) { seed: seed }
+});
+
 impl SamplingConfig {
+    /// Tokens by chance at this temperature; 0 chooses the most likely one.
+    pub fn new(temperature: f32) -> Self {
+        Self { temperature, ..Self::default() }
+    }
+
     /// Checks the ranges.
     ///
     /// # Errors

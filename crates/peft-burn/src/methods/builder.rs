@@ -3,24 +3,10 @@
 use super::{PeftConfig, Preset};
 use crate::config::TargetModules;
 
-/// Writes a method for each line that sets one field: `name(argument: Type) { field: value }`.
-macro_rules! setters {
-    ($config:ident { $($(#[$doc:meta])* $name:ident($argument:ident: $type:ty) { $field:ident: $value:expr })* }) => {
-        impl $config {
-            $(
-                $(#[$doc])*
-                pub fn $name(self, $argument: $type) -> Self {
-                    Self { $field: $value, ..self }
-                }
-            )*
-        }
-    };
-}
-
 /// Setters of the keys that every method has.
 macro_rules! common_setters {
     ($config:ident) => {
-        $crate::methods::builder::setters!($config {
+        $crate::setters!($config {
             /// Sets the modules that get an adapter: `["q_proj", "v_proj"]` by their endings, `"all-linear"`, or a regular
             /// expression as a string.
             with_target_modules(modules: impl Into<$crate::TargetModules>) { target_modules: modules.into() }
@@ -37,7 +23,7 @@ macro_rules! common_setters {
 /// Setters of the keys that narrow `target_modules` by layers.
 macro_rules! layer_setters {
     ($config:ident) => {
-        $crate::methods::builder::setters!($config {
+        $crate::setters!($config {
             /// Adapts the modules of these layers alone: a number, `[0, 1]` or `0..8`.
             with_layers_to_transform(layers: impl Into<$crate::OneOrMany<usize>>) {
                 layers_to_transform: Some(layers.into())
@@ -51,14 +37,14 @@ macro_rules! layer_setters {
 /// The setter of `exclude_modules`.
 macro_rules! exclude_setter {
     ($config:ident) => {
-        $crate::methods::builder::setters!($config {
+        $crate::setters!($config {
             /// Leaves these modules out of the targets.
             with_exclude_modules(names: impl Into<$crate::ModuleNames>) { exclude_modules: Some(names.into()) }
         });
     };
 }
 
-pub(super) use {common_setters, exclude_setter, layer_setters, setters};
+pub(super) use {common_setters, exclude_setter, layer_setters};
 
 impl From<&PeftConfig> for PeftConfig {
     fn from(config: &PeftConfig) -> Self {

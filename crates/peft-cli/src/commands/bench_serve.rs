@@ -166,5 +166,14 @@ fn show_load(report: &LoadReport) -> Result {
     line("to the first token", &report.time_to_first_token)?;
     line("for each further one", &report.time_per_token)?;
     line("between tokens", &report.inter_token_latency)?;
-    line("to the end", &report.end_to_end)
+    line("to the end", &report.end_to_end)?;
+    output::line(format_args!(
+        "{:<22} {:>10.4} {:>10.4} {:>10.4}",
+        "to a resident adapter", report.switch.p50, report.switch.p90, report.switch.p99
+    ))?;
+    output::line(format_args!("{} adapters in memory: {}", report.resident, output::bytes(report.adapter_bytes)))?;
+    match report.late_over_early {
+        Some(ratio) => output::line(format_args!("the last 100 tokens took {ratio:.2} of the time of tokens 100 to 200")),
+        None => Ok(()),
+    }
 }

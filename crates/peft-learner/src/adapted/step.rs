@@ -32,7 +32,7 @@ impl<M: Module + TrainStep, P: Place<M>> TrainStep for Adapted<M, P> {
                 sum.grads()
             }
             Err(error) => {
-                self.watch.fail(&error);
+                self.watch.fail(error);
                 grads
             }
         };
@@ -47,7 +47,7 @@ impl<M: Module + TrainStep, P: Place<M>> TrainStep for Adapted<M, P> {
         match self.apply(optim, lr, grads) {
             Ok(next) => next,
             Err(error) => {
-                watch.fail(&error);
+                watch.fail(error);
                 before
             }
         }

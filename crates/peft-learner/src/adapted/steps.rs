@@ -1,5 +1,7 @@
 //! How many optimiser steps a run has.
 
+use std::sync::Arc;
+
 use burn::data::dataloader::DataLoader;
 
 use crate::error::{Result, StepCountError};
@@ -19,7 +21,7 @@ pub fn optimizer_steps<I>(loader: &dyn DataLoader<I>, epochs: usize, accumulatio
     let mut batches = loader.iter();
     let (mut steps, mut pending) = (0, 0);
     while let Some(batch) = batches.next() {
-        batch.map_err(|error| StepCountError::Loader(error.to_string()))?;
+        batch.map_err(|error| StepCountError::Loader(Arc::new(error)))?;
         pending += 1;
         if pending == accumulation || batches.progress().is_completed() {
             (steps, pending) = (steps + 1, 0);

@@ -8,6 +8,8 @@ use std::thread::ThreadId;
 use burn::tensor::Tensor;
 use burn::train::Interrupter;
 
+use crate::error::LearnerError;
+
 /// How many batches metrics may be behind. Burn's are at most three behind.
 const KEPT: usize = 64;
 
@@ -24,7 +26,7 @@ pub(super) struct StepNumbers {
 
 #[derive(Default)]
 struct State {
-    error: Option<String>,
+    error: Option<Arc<LearnerError>>,
     interrupter: Option<Interrupter>,
     /// Batches of the present step so far.
     batches: usize,
@@ -57,16 +59,17 @@ impl Watch {
         self.state().interrupter = Some(interrupter);
     }
 
-    pub fn error(&self) -> Option<String> {
+    pub fn error(&self) -> Option<Arc<LearnerError>> {
         self.state().error.clone()
     }
 
     /// The first error counts.
-    pub fn fail(&self, error: &peft_burn::PeftError) {
+    pub fn fail(&self, error: impl Into<LearnerError>) {
+        let error = error.into();
         let mut state = self.state();
         if state.error.is_none() {
-            state.error = Some(error.to_string());
             state.interrupter.iter().for_each(|interrupter| interrupter.stop(Some(&error.to_string())));
+            state.error = Some(Arc::new(error));
         }
     }
 

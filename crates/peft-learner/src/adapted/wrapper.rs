@@ -16,6 +16,7 @@ use super::shown::freeze_base;
 use super::step_count::StepCount;
 use super::watch::Watch;
 use crate::error::{AdaLoraError, LearnerError, Result};
+use crate::train::check_max_grad_norm;
 
 /// A model with an adapter, to be trained in Burn's own loop.
 ///
@@ -162,8 +163,10 @@ impl<M: Module, P: Place<M>> Adapted<M, P> {
     }
 
     /// Clips the norm of all gradients together to `max_grad_norm`, as PyTorch's `clip_grad_norm_` does; 0 is off, as
-    /// without this call. Transformers' default is 1.
+    /// without this call. Transformers' default is 1. With a number that is no bound (negative, NaN) no step is made, and
+    /// [`Self::check`] says so.
     pub fn with_max_grad_norm(self, max_grad_norm: f64) -> Self {
+        check_max_grad_norm(max_grad_norm).unwrap_or_else(|error| self.watch.fail(error));
         Self { max_grad_norm, ..self }
     }
 
@@ -217,7 +220,7 @@ impl<M: Module, P: Place<M>> Adapted<M, P> {
     /// # Errors
     /// The error of the first step that failed.
     pub fn check(&self) -> Result<()> {
-        self.watch.error().map_or(Ok(()), |message| Err(LearnerError::Training(message)))
+        self.watch.error().map_or(Ok(()), |error| Err(LearnerError::Step(error)))
     }
 
     /// Writes the adapter as PEFT does.

@@ -4,6 +4,16 @@ use peft_burn::reader::Section;
 use serde::{Deserialize, Serialize};
 
 /// Transformers' TrainingArguments, as far as they apply.
+///
+/// ```
+/// use peft_learner::config::{LrSchedulerType, TrainingConfig};
+/// let training = TrainingConfig::new(400)
+///     .with_batch_size(16)
+///     .with_learning_rate(3e-3)
+///     .with_lr_scheduler_type(LrSchedulerType::Linear)
+///     .with_warmup_steps(20);
+/// assert_eq!((training.max_steps, training.per_device_train_batch_size), (Some(400), 16));
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TrainingConfig {
     /// Optimiser steps; where given, it wins over `num_train_epochs`.
@@ -121,6 +131,58 @@ impl Default for TrainingConfig {
         }
     }
 }
+
+impl TrainingConfig {
+    /// A run of `max_steps` optimiser steps; everything else is Transformers' or TRL's default.
+    pub fn new(max_steps: usize) -> Self {
+        Self { max_steps: Some(max_steps), ..Self::default() }
+    }
+}
+
+peft_burn::setters!(TrainingConfig {
+    /// Sets the number of optimiser steps, which wins over `num_train_epochs`.
+    with_max_steps(steps: usize) { max_steps: Some(steps) }
+    /// Sets the passes over the training rows, where `max_steps` is not set.
+    with_num_train_epochs(epochs: f64) { num_train_epochs: epochs }
+    /// Sets `per_device_train_batch_size`, the rows a micro-batch.
+    with_batch_size(rows: usize) { per_device_train_batch_size: rows }
+    /// Sets the micro-batches an optimiser step.
+    with_gradient_accumulation_steps(micro_batches: usize) { gradient_accumulation_steps: micro_batches }
+    /// Puts rows of similar length into one micro-batch, or not.
+    with_group_by_length(on: bool) { group_by_length: on }
+    /// Sets the peak learning rate.
+    with_learning_rate(rate: f64) { learning_rate: rate }
+    /// Sets LoRA+'s ratio: B matrices and all vectors learn at this multiple of `learning_rate`.
+    with_loraplus_lr_ratio(ratio: f64) { loraplus_lr_ratio: Some(ratio) }
+    /// Sets LoRA+'s peak learning rate of LoRA on an embedding.
+    with_loraplus_lr_embedding(rate: f64) { loraplus_lr_embedding: rate }
+    /// Sets the shape of the learning rate over the run.
+    with_lr_scheduler_type(shape: LrSchedulerType) { lr_scheduler_type: shape }
+    /// Sets the steps over which the learning rate rises from 0.
+    with_warmup_steps(steps: usize) { warmup_steps: steps }
+    /// Sets AdamW's weight decay.
+    with_weight_decay(decay: f64) { weight_decay: decay }
+    /// Sets AdamW's first decay.
+    with_adam_beta1(beta: f64) { adam_beta1: beta }
+    /// Sets AdamW's second decay.
+    with_adam_beta2(beta: f64) { adam_beta2: beta }
+    /// Sets AdamW's epsilon.
+    with_adam_epsilon(epsilon: f64) { adam_epsilon: epsilon }
+    /// Bounds the norm of all gradients together; 0 is off.
+    with_max_grad_norm(norm: f64) { max_grad_norm: norm }
+    /// Sets the steps between evaluations; 0 means at the end alone.
+    with_eval_steps(steps: usize) { eval_steps: steps }
+    /// Sets the steps between checkpoints; 0 means none, unless the run is asked to end.
+    with_save_steps(steps: usize) { save_steps: steps }
+    /// Sets how many checkpoints are kept; 0 means all.
+    with_save_total_limit(checkpoints: usize) { save_total_limit: checkpoints }
+    /// Runs decoder layers again in backward, or keeps what it needs.
+    with_gradient_checkpointing(on: bool) { gradient_checkpointing: on }
+    /// Takes AdaLoRA's pruned triplets out of memory after the last mask, or not.
+    with_shrink_after_pruning(on: bool) { shrink_after_pruning: on }
+    /// Saves PiSSA and OLoRA as plain LoRA, or as they are.
+    with_save_as_lora(on: bool) { save_as_lora: on }
+});
 
 /// Shape of the learning rate after warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

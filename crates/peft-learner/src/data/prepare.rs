@@ -18,7 +18,7 @@ use super::seen::{Seen, content};
 use super::source::{DataCache, Source};
 use super::tokens::{TokenFile, TokenWriter};
 use super::{EncodeOptions, EncodeReport, Examples, TextEncoder};
-use crate::error::{LearnerError, Problems, Result};
+use crate::error::{DataFileProblem, LearnerError, Problems, Result};
 
 /// How the rows of files become examples.
 ///
@@ -124,7 +124,7 @@ impl<'a> Preparation<'a> {
         let message = format!(
             "no row has a column `{theirs}`, which `columns` names for `{ours}`; correct its name or leave it out"
         );
-        Err(LearnerError::DataFile { file: names.into(), message })
+        Err(LearnerError::DataFile { file: names.into(), problem: DataFileProblem::Columns, message })
     }
 
     /// The examples of a file, folder, pattern or data set of the hub.
@@ -307,7 +307,7 @@ fn check_weight(source: &Source, rows: usize) -> Result<()> {
         _ => return Ok(()),
     };
     let message = format!("weight = {} makes {weighted} of its {rows} rows; {way_out}", source.weight);
-    Err(LearnerError::DataFile { file: source.path.clone().into(), message })
+    Err(LearnerError::DataFile { file: source.path.clone().into(), problem: DataFileProblem::Weight, message })
 }
 
 fn joined(mut parts: Vec<Examples>) -> Examples {

@@ -24,7 +24,7 @@ struct Note {
     path: PathBuf,
     length: u64,
     changed: SystemTime,
-    /// What no program sets back: the file's number and the time of its last change of any kind, where the system has them.
+    /// The file's number and the time of its last change of any kind, which no program sets back, where the system has them.
     #[serde(default)]
     unforged: (u64, i64, i64),
     digest: String,

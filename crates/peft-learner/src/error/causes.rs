@@ -1,5 +1,9 @@
 //! The causes in [`LearnerError`](super::LearnerError) that a program may want to act on.
 
+use std::sync::Arc;
+
+use burn::data::dataset::DatasetError;
+
 /// Why there can be no stream of batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -27,8 +31,24 @@ pub enum StreamError {
     GroupsInOrder,
 }
 
+/// The kind of fault that a data file has as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DataFileProblem {
+    /// The folder or pattern has no file of rows, or none for this part of the data.
+    NothingFound,
+    /// The name stands for something that holds no rows: a device, a pattern that is none.
+    NoFile,
+    /// The contents are of a format that is not read, or not whole.
+    Format,
+    /// Columns that are missing, doubled, or named and not there.
+    Columns,
+    /// A weight that leaves no row, or far too many.
+    Weight,
+}
+
 /// Why the optimiser steps of a loader cannot be counted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StepCountError {
     /// The loader has no batches.
@@ -44,7 +64,7 @@ pub enum StepCountError {
     },
     /// The loader failed.
     #[error("the data loader failed: {0}")]
-    Loader(String),
+    Loader(#[source] Arc<DatasetError>),
 }
 
 /// Why a run cannot go on from its checkpoint.

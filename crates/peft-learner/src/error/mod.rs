@@ -5,8 +5,11 @@ mod causes;
 use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-pub use causes::{AdaLoraError, ResumeError, StepCountError, StreamError};
+use burn::train::TrainingError;
+
+pub use causes::{AdaLoraError, DataFileProblem, ResumeError, StepCountError, StreamError};
 
 pub use crate::problems::Problems;
 
@@ -56,6 +59,8 @@ pub enum LearnerError {
     DataFile {
         /// The file, folder or pattern.
         file: PathBuf,
+        /// The kind of fault.
+        problem: DataFileProblem,
         /// The fault, and the way out.
         message: String,
     },
@@ -123,7 +128,7 @@ pub enum LearnerError {
         /// The adapter's probability.
         dropout: f64,
     },
-    /// A training loop that accumulates another number of micro-batches than its batches were made for.
+    /// The training loop accumulates a number of micro-batches that differs from the one the stream made its batches for.
     #[error(
         "the micro-batches that the training loop adds up to one step have {found} targets, and were made for a step of \
          {made_for}: let the loop accumulate as many of them as the stream makes for a step"
@@ -246,7 +251,10 @@ pub enum LearnerError {
     },
     /// Burn's training loop failed.
     #[error("training failed: {0}")]
-    Training(String),
+    Training(#[source] Arc<TrainingError>),
+    /// A step of an [`Adapted`](crate::adapted::Adapted) model failed; the steps after it have changed nothing.
+    #[error("training failed: {0}")]
+    Step(#[source] Arc<Self>),
     /// The run's folder holds a run already.
     #[error("`{}` already holds a run; resume or overwrite it, or use another folder", path.display())]
     OutputExists {

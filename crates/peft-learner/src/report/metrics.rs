@@ -104,6 +104,9 @@ pub struct MetricsWriter {
 
 impl MetricsWriter {
     /// Opens `path` for appending, creating it where it is missing.
+    ///
+    /// # Errors
+    /// [`LearnerError::Io`] where the file cannot be opened.
     pub fn append(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(LearnerError::io("open", &path))?;
@@ -111,6 +114,9 @@ impl MetricsWriter {
     }
 
     /// Writes one line.
+    ///
+    /// # Errors
+    /// [`LearnerError::Io`] where the file cannot be written.
     pub fn write(&mut self, metrics: &Metrics) -> Result<()> {
         let line = serde_json::to_string(metrics).map_err(std::io::Error::other);
         line.and_then(|line| self.file.write_all(format!("{line}\n").as_bytes()))

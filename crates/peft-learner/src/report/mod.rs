@@ -6,7 +6,7 @@ mod loss_plot;
 mod metrics;
 mod progress;
 mod rank_plot;
-mod step_metric;
+mod step_report_metric;
 #[cfg(all(feature = "tui", unix))]
 mod terminal;
 
@@ -16,7 +16,7 @@ pub use loss_plot::write_loss_plot;
 pub use metrics::{EvalReport, Metrics, MetricsWriter, StepReport, read_metrics, truncate_after};
 pub use progress::Progress;
 pub use rank_plot::write_rank_plot;
-pub use step_metric::{StepMetric, StepOf};
+pub use step_report_metric::{StepOf, StepReportMetric};
 #[cfg(all(feature = "tui", unix))]
 pub(crate) use terminal::restore as restore_terminal;
 

@@ -12,7 +12,7 @@ pub enum Flow {
     /// The run goes on.
     #[default]
     Go,
-    /// It ends here, with a checkpoint: the model is what it is now, and the run can be resumed.
+    /// The run ends after this step and writes a checkpoint. It returns the model as it is now, and can be resumed.
     Stop,
 }
 

@@ -13,7 +13,7 @@ use llama_burn::CausalModel;
 use super::adalora::{self, Allocated};
 use super::adam_w;
 use super::checks;
-use super::clip::{measure, scale};
+use super::clip::{check_max_grad_norm, measure, scale};
 use super::loss::{batch_loss, input};
 use super::replicas::Replicas;
 use super::run::{Rules, Run};
@@ -35,6 +35,11 @@ pub struct CausalLm<M: Module> {
 }
 
 /// How a [`CausalLm`] of one's own training loop takes its steps.
+///
+/// ```
+/// use peft_learner::train::StepOptions;
+/// let options = StepOptions::new(100).with_max_grad_norm(0.5).with_gradient_checkpointing(true);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepOptions {
     /// Optimiser steps of the whole run: AdaLoRA's `total_step`.
@@ -56,6 +61,17 @@ impl StepOptions {
     }
 }
 
+peft_burn::setters!(StepOptions {
+    /// Seeds dropout.
+    with_seed(seed: u64) { seed: seed }
+    /// Bounds the norm of all gradients together; 0 is off.
+    with_max_grad_norm(norm: f64) { max_grad_norm: norm }
+    /// Runs decoder layers again in backward, or keeps what it needs.
+    with_gradient_checkpointing(on: bool) { gradient_checkpointing: on }
+    /// Takes AdaLoRA's pruned triplets out of memory after the last mask, or not.
+    with_shrink_after_pruning(on: bool) { shrink_after_pruning: on }
+});
+
 impl<M: CausalModel> CausalLm<M> {
     /// The adapter `adapter` of `model` in training, for a training loop of one's own on one device.
     ///
@@ -65,11 +81,12 @@ impl<M: CausalModel> CausalLm<M> {
     /// (`SupervisedTraining::with_interrupter`), ends it.
     ///
     /// # Errors
-    /// An adapter that is not attached or is frozen, dropout with gradient checkpointing, and phases of AdaLoRA that do
+    /// A `max_grad_norm` that is negative or NaN, an adapter that is not attached or is frozen, dropout with gradient checkpointing, and phases of AdaLoRA that do
     /// not fit the run.
     pub fn new(model: M, adapter: &str, options: &StepOptions, interrupter: Interrupter) -> Result<Self> {
         let StepOptions { total_steps, seed, max_grad_norm, gradient_checkpointing, shrink_after_pruning } = *options;
         let mut model = model;
+        check_max_grad_norm(max_grad_norm)?;
         let dropout = checks::dropout(&model, gradient_checkpointing)?;
         checks::trained(&model, adapter)?;
         let pruning = adalora::plan(&mut model, Some(adapter), total_steps, shrink_after_pruning)?;

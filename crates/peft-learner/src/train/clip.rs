@@ -5,6 +5,20 @@ use burn::optim::GradientsParams;
 use burn::tensor::{DType, Tensor};
 use fused_burn::{AnyTensor, better_together, sum_of_squares};
 
+use crate::error::{LearnerError, Result};
+
+/// Checks the bound on the norm of all gradients.
+///
+/// # Errors
+/// One that is negative, infinite or NaN.
+pub(crate) fn check_max_grad_norm(bound: f64) -> Result<()> {
+    if bound >= 0.0 && bound.is_finite() {
+        return Ok(());
+    }
+    let problem = format!("`max_grad_norm` is {bound}; it must be 0 (off) or above");
+    Err(LearnerError::Options([problem].into_iter().collect()))
+}
+
 /// Scales all gradients so that their norm together is at most `max_norm` (0: off), as PyTorch's `clip_grad_norm_` does.
 /// Burn's own clipping is per tensor. Returns the norm from before, `[1]`, on the device.
 pub fn clip<M: Module>(module: &M, mut grads: GradientsParams, max_norm: f64) -> (GradientsParams, Tensor<1>) {

@@ -30,6 +30,7 @@ pub use callbacks::{Evaluated, Flow, Saved};
 pub use causal_lm::{CausalLm, LmOutput, StepOptions};
 pub use checkpoint::{Checkpoints, TrainerState};
 pub(crate) use checks::options as check_options;
+pub(crate) use clip::check_max_grad_norm;
 pub use clip::clip;
 pub(crate) use contents::of_files;
 pub use finetune::{Finetune, Report};

@@ -16,7 +16,7 @@ const OURS: [&str; 7] =
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Existing {
-    /// Leave it and report it.
+    /// Return an error and leave the folder as it is.
     #[default]
     Refuse,
     /// Go on from its newest checkpoint.
@@ -29,12 +29,15 @@ pub enum Existing {
 ///
 /// # Errors
 /// [`LearnerError::OutputInUse`] for a folder in which another run is at work, [`LearnerError::OutputExists`] for one that
-/// holds a run which is neither resumed nor overwritten.
+/// holds a run which is neither resumed nor overwritten, [`LearnerError::Io`] for a path that is a file or lies below one.
 pub fn check_output(dir: impl AsRef<Path>, existing: Existing) -> Result<()> {
     let dir = dir.as_ref();
     match File::open(dir.join(LOCK)) {
         Ok(file) => drop(lock(dir, file)?),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) if error.kind() == ErrorKind::NotADirectory => {
+            return Err(LearnerError::io("write a run into", dir)(error));
+        }
         Err(error) => return Err(LearnerError::io("open", dir.join(LOCK))(error)),
     }
     let holds_run = ["config.toml", "checkpoints", "metrics.jsonl"].iter().any(|name| dir.join(name).exists());
@@ -103,6 +106,18 @@ fn clear(dir: &Path) -> Result<()> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_no_place_for_a_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "kept").unwrap();
+        for dir in [file.clone(), file.join("run")] {
+            let error = check_output(&dir, Existing::Overwrite).unwrap_err().to_string();
+            assert!(error.contains("cannot write a run into") && error.contains("file"), "{error}");
+        }
+        assert_eq!(std::fs::read(&file).unwrap(), b"kept");
+    }
 
     #[test]
     fn one_run_at_a_time_and_a_lock_left_behind_is_none() {

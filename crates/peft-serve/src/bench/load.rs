@@ -13,7 +13,7 @@ use super::adapters::{MadeUp, write_adapters};
 use crate::engine::{Engine, EngineConfig, Served};
 use crate::error::{Result, ServeError};
 use crate::request::{Event, Request};
-use crate::store::{Store, StoreConfig};
+use crate::store::{AdapterInfo, State, Store, StoreConfig};
 
 /// The requests of a measurement: how many, how long, how fast they come.
 #[derive(Clone, Debug)]
@@ -65,6 +65,14 @@ pub struct LoadReport {
     pub inter_token_latency: Percentiles,
     /// From a request to its end.
     pub end_to_end: Percentiles,
+    /// From asking for an adapter that is in memory to having it.
+    pub switch: Percentiles,
+    /// The time of the last 100 tokens of the longest answer over that of its tokens 100 to 200; `None` below 400 tokens.
+    pub late_over_early: Option<f64>,
+    /// Adapters in memory at the end.
+    pub resident: usize,
+    /// Their bytes, those that several share not counted.
+    pub adapter_bytes: usize,
     /// Adapters that were loaded.
     pub loads: u64,
     /// Adapters that were put out of memory for room.
@@ -172,6 +180,7 @@ fn in_folder(base: &Served, load: &Load, config: EngineConfig, folder: &PathBuf)
         let each = per_token(times).map_or(0.0, |time| time.as_secs_f64() * 1e3);
         first <= load.good_first_token && each <= load.good_per_token
     };
+    let resident: Vec<_> = handle.store().list().into_iter().filter(|one| one.state == State::Resident).collect();
     Ok(LoadReport {
         answered: all.len(),
         failed,
@@ -182,9 +191,33 @@ fn in_folder(base: &Served, load: &Load, config: EngineConfig, folder: &PathBuf)
         time_per_token: Percentiles::of(all.iter().filter_map(per_token).collect()),
         inter_token_latency: Percentiles::of(all.iter().flat_map(|times| times.between.iter().copied()).collect()),
         end_to_end: Percentiles::of(all.iter().map(|times| times.whole).collect()),
+        switch: Percentiles::of(switches(handle.store(), &resident)),
+        late_over_early: all.iter().max_by_key(|times| times.between.len()).and_then(late_over_early),
+        resident: resident.len(),
+        adapter_bytes: resident.iter().map(|adapter| adapter.bytes).sum(),
         loads: base.metrics.adapter_loads.get(),
         evictions: base.metrics.adapter_evictions.get(),
     })
+}
+
+/// The times that the store takes to give an adapter that it has in memory, each asked for in turn.
+fn switches(store: &Store, resident: &[AdapterInfo]) -> Vec<Duration> {
+    let rounds = 10_000usize.div_ceil(resident.len().max(1));
+    let mut times = Vec::with_capacity(rounds * resident.len());
+    for adapter in (0..rounds).flat_map(|_| resident) {
+        let asked = Instant::now();
+        let lease = store.lease(&adapter.name, None);
+        times.push(asked.elapsed());
+        drop(lease);
+    }
+    times
+}
+
+/// The last 100 tokens of an answer over tokens 100 to 200, where these do not overlap.
+fn late_over_early(times: &Times) -> Option<f64> {
+    let sum = |part: &[Duration]| part.iter().sum::<Duration>().as_secs_f64();
+    let late = times.between.len().checked_sub(100).filter(|start| *start >= 300)?;
+    Some(sum(&times.between[late..]) / sum(&times.between[100..200]))
 }
 
 fn watch(mut answer: crate::request::Answer, sent: Instant) -> Option<Times> {
@@ -215,6 +248,17 @@ fn watch(mut answer: crate::request::Answer, sent: Instant) -> Option<Times> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_long_answer_is_held_against_its_beginning() {
+        let answer = |tokens: usize| Times {
+            between: (0..tokens).map(|token| Duration::from_micros(1000 + token as u64)).collect(),
+            ..Times::default()
+        };
+        assert_eq!(late_over_early(&answer(399)), None);
+        let ratio = late_over_early(&answer(2100)).unwrap_or_default();
+        assert!((ratio - 3049.5 / 1149.5).abs() < 1e-9, "{ratio}");
+    }
 
     #[test]
     fn requests_come_at_the_rate_and_by_the_power_law() {

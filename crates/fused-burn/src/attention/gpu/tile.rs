@@ -26,7 +26,7 @@ pub(super) struct Sizes {
     pub cap: f32,
 }
 
-/// What a kernel is compiled for.
+/// The sizes and switches that a kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Look {
     pub head_dim: usize,

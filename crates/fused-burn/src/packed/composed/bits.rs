@@ -40,7 +40,7 @@ pub(super) fn floats<B: Backend>(values: IntTensor<B>) -> FloatTensor<B> {
     B::int_into_float(values, DType::F32.into())
 }
 
-/// What `codes` stand for.
+/// The values of `codes`.
 pub(super) fn look_up<B: Backend>(codes: IntTensor<B>, table: &[f32]) -> FloatTensor<B> {
     let shape = codes.shape();
     let count = shape.num_elements();

@@ -29,7 +29,7 @@ pub(super) fn is_here() -> bool {
 
 /// The same values as those of [`Block::part`], rounded to a dtype, in two vectors.
 pub(super) trait Vectors: Block {
-    /// What is worked out once for all parts of a block.
+    /// Values worked out once for all parts of a block.
     type Ready;
 
     /// # Safety

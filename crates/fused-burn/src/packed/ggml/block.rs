@@ -1,4 +1,4 @@
-//! What llama.cpp's blocks have in common.
+//! The common part of llama.cpp's block formats.
 
 /// Values of a part.
 pub(in crate::packed) const PART: usize = 32;
@@ -7,7 +7,7 @@ pub(in crate::packed) const PART: usize = 32;
 pub(super) trait Block {
     const PARTS: usize;
     const BYTES: usize;
-    /// What is worked out once for all parts of a block.
+    /// Values worked out once for all parts of a block.
     type Head;
 
     fn head(block: &[u8]) -> Self::Head;

@@ -1,4 +1,4 @@
-//! What llama.cpp's blocks hold. Every value is the one of gguf-py, to the bit.
+//! llama.cpp's block formats. Every decoded value is gguf-py's, to the bit.
 //!
 //! Blocks are decoded in parts of 32 values, so that a product can take any stretch of a row. The loops become vector code.
 

@@ -4,7 +4,7 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use super::*;
 
-/// What bitsandbytes 0.50.2 makes of weights (`tests/python/quantised_cases.py`).
+/// Codes and scales that bitsandbytes 0.50.2 makes of weights (`tests/python/quantised_cases.py`).
 struct Fixture(Vec<u8>);
 
 impl Fixture {

@@ -62,7 +62,7 @@ pub(super) struct Nibbles<'a> {
     /// How many values share a scale: an even number.
     pub block: usize,
     pub scales: BlockScales<'a>,
-    /// What a value times its scale is rounded to.
+    /// The dtype that a value times its scale is rounded to.
     pub dtype: DType,
 }
 
@@ -111,7 +111,7 @@ impl Nibbles<'_> {
         self.blocks(start, out, |scale, codes, out| look_up(&self.values(scale).map(&convert), codes, out));
     }
 
-    /// What the codes of a block stand for.
+    /// The values of the codes of a block.
     fn values(&self, scale: f32) -> [f32; 16] {
         let mut values = self.table.map(|value| value * scale);
         round(&mut values, self.dtype);

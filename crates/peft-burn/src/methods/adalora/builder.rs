@@ -2,7 +2,7 @@
 
 use super::AdaLoraConfig;
 use crate::config::{Bias, InitLoraWeights};
-use crate::methods::builder::{common_setters, exclude_setter, layer_setters, setters};
+use crate::methods::builder::{common_setters, exclude_setter, layer_setters};
 
 impl AdaLoraConfig {
     /// AdaLoRA that begins with rank `init_r` everywhere and keeps `target_r` on average; everything else is PEFT's default.
@@ -26,7 +26,7 @@ impl AdaLoraConfig {
 common_setters!(AdaLoraConfig);
 layer_setters!(AdaLoraConfig);
 exclude_setter!(AdaLoraConfig);
-setters!(AdaLoraConfig {
+crate::setters!(AdaLoraConfig {
     /// Sets the number of optimiser steps of the whole run.
     with_total_step(steps: usize) { total_step: Some(steps) }
     /// Sets `lora_alpha`, the scaling.

@@ -121,7 +121,10 @@ impl AdaLoraConfig {
         Some(self.rank_pattern.as_ref()?.get(&format!("{path}.lora_E"))?.as_slice())
     }
 
-    /// `total_step`, or an error that says how to give it.
+    /// `total_step`.
+    ///
+    /// # Errors
+    /// [`PeftError::Config`] where it is not set, with the way to give it.
     pub fn require_total_step(&self) -> Result<usize> {
         self.total_step.ok_or_else(|| PeftError::Config {
             origin: "ADALORA configuration".into(),

@@ -2,7 +2,7 @@
 
 use super::Ia3Config;
 use crate::config::ModuleNames;
-use crate::methods::builder::{common_setters, exclude_setter, setters};
+use crate::methods::builder::{common_setters, exclude_setter};
 
 impl Ia3Config {
     /// (IA)³ with PEFT's defaults.
@@ -19,7 +19,7 @@ impl Ia3Config {
 
 common_setters!(Ia3Config);
 exclude_setter!(Ia3Config);
-setters!(Ia3Config {
+crate::setters!(Ia3Config {
     /// Sets the modules whose input is scaled rather than their output.
     with_feedforward_modules(names: impl Into<ModuleNames>) { feedforward_modules: Some(names.into()) }
 });

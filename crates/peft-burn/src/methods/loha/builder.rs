@@ -2,7 +2,7 @@
 
 use super::LoHaConfig;
 use crate::config::Patterns;
-use crate::methods::builder::{common_setters, exclude_setter, layer_setters, setters};
+use crate::methods::builder::{common_setters, exclude_setter, layer_setters};
 
 impl LoHaConfig {
     /// LoHa with factors of rank `r`; everything else is PEFT's default.
@@ -20,7 +20,7 @@ impl LoHaConfig {
 common_setters!(LoHaConfig);
 layer_setters!(LoHaConfig);
 exclude_setter!(LoHaConfig);
-setters!(LoHaConfig {
+crate::setters!(LoHaConfig {
     /// Sets `alpha`, the numerator of the scaling.
     with_alpha(alpha: f64) { alpha: alpha }
     /// Sets the probability of dropping a row of the update in training.

@@ -2,7 +2,7 @@
 
 use super::LoraConfig;
 use crate::config::{Bias, InitLoraWeights, Patterns, TokenIndices};
-use crate::methods::builder::{common_setters, exclude_setter, layer_setters, setters};
+use crate::methods::builder::{common_setters, exclude_setter, layer_setters};
 
 impl LoraConfig {
     /// LoRA of rank `r`; everything else is PEFT's default.
@@ -20,7 +20,7 @@ impl LoraConfig {
 common_setters!(LoraConfig);
 layer_setters!(LoraConfig);
 exclude_setter!(LoraConfig);
-setters!(LoraConfig {
+crate::setters!(LoraConfig {
     /// Sets `lora_alpha`, the numerator of the scaling.
     with_alpha(alpha: f64) { lora_alpha: alpha }
     /// Sets the probability of dropping an element of the adapter's input in training.

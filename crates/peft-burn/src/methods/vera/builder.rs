@@ -2,7 +2,7 @@
 
 use super::VeraConfig;
 use crate::config::Bias;
-use crate::methods::builder::{common_setters, layer_setters, setters};
+use crate::methods::builder::{common_setters, layer_setters};
 
 impl VeraConfig {
     /// VeRA with a shared pair of rank `r`; everything else is PEFT's default.
@@ -19,7 +19,7 @@ impl VeraConfig {
 
 common_setters!(VeraConfig);
 layer_setters!(VeraConfig);
-setters!(VeraConfig {
+crate::setters!(VeraConfig {
     /// Sets the seed of the shared pair.
     with_projection_prng_key(key: u64) { projection_prng_key: key }
     /// Saves the shared pair with the adapter, or draws it again on loading.

@@ -7,7 +7,7 @@ use std::path::Path;
 use encoding_rs::{CoderResult, Encoding, UTF_16BE, UTF_16LE};
 
 use super::spool::Spool;
-use crate::error::{LearnerError, Result};
+use crate::error::{DataFileProblem, LearnerError, Result};
 
 /// Layers of compression and encoding that are taken off: a text in UTF-16, compressed twice.
 const LAYERS: usize = 3;
@@ -42,11 +42,13 @@ pub(super) struct Decoded {
 pub(super) fn open(path: &Path) -> Result<Decoded> {
     let mut file = File::open(path).map_err(LearnerError::io("open", path))?;
     let mut spool = None;
+    let refuse =
+        |message| LearnerError::DataFile { file: path.to_path_buf(), problem: DataFileProblem::Format, message };
     for layer in 0.. {
         let head = head(&mut file).map_err(LearnerError::io("read", path))?;
         let unreadable = LearnerError::io("read", path);
         if let Some((_, what)) = FOREIGN.iter().find(|(magic, _)| head.starts_with(magic)) {
-            return Err(LearnerError::DataFile { file: path.to_path_buf(), message: format!("it is {what}") });
+            return Err(refuse(format!("it is {what}")));
         }
         if layer > LAYERS {
             break;
@@ -65,7 +67,7 @@ pub(super) fn open(path: &Path) -> Result<Decoded> {
         spool = Some(decoded.1);
     }
     let message = "it is compressed several times over; unpack it".to_string();
-    Err(LearnerError::DataFile { file: path.to_path_buf(), message })
+    Err(refuse(message))
 }
 
 fn head(file: &mut File) -> io::Result<Vec<u8>> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use llama_burn::hub;
 
-use crate::error::{LearnerError, Result};
+use crate::error::{DataFileProblem, LearnerError, Result};
 
 /// The purpose of rows, where a folder, a data set or a JSON object has several parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,11 +65,15 @@ pub fn locate(name: &str, part: Part) -> Result<Vec<PathBuf>> {
     if path.is_dir() {
         return folder(path, part);
     }
-    let refuse = |message: String| LearnerError::DataFile { file: path.to_path_buf(), message };
+    let refuse = |problem, message: String| LearnerError::DataFile { file: path.to_path_buf(), problem, message };
     if name.contains(['*', '?', '[']) {
-        let found = glob::glob(name).map_err(|error| refuse(format!("it is no pattern: {error}")))?;
+        let found =
+            glob::glob(name).map_err(|error| refuse(DataFileProblem::NoFile, format!("it is no pattern: {error}")))?;
         let files: Vec<PathBuf> = found.flatten().filter(|path| path.is_file()).collect();
-        return if files.is_empty() { Err(refuse("no file has a name like this".to_string())) } else { Ok(files) };
+        return match files.is_empty() {
+            true => Err(refuse(DataFileProblem::NothingFound, "no file has a name like this".to_string())),
+            false => Ok(files),
+        };
     }
     let (id, revision) = name.split_once('@').map_or((name, None), |(id, revision)| (id, Some(revision)));
     if hub::is_dataset_id(id) && !is_data(path) {
@@ -81,7 +85,10 @@ pub fn locate(name: &str, part: Part) -> Result<Vec<PathBuf>> {
     }
     match std::fs::metadata(path) {
         Err(error) => Err(LearnerError::io("open", path)(error)),
-        Ok(_) => Err(refuse("it is neither a file nor a folder; write the rows to a file first".to_string())),
+        Ok(_) => {
+            let message = "it is neither a file nor a folder; write the rows to a file first".to_string();
+            Err(refuse(DataFileProblem::NoFile, message))
+        }
     }
 }
 
@@ -106,7 +113,7 @@ fn folder(dir: &Path, part: Part) -> Result<Vec<PathBuf>> {
         (.., true) => format!("no file in it has a name that ends in .{}", ENDS.join(", .")),
         _ => format!("none of its files is named for this part ({}); name the file itself", part.words().join(", ")),
     };
-    Err(LearnerError::DataFile { file: dir.to_path_buf(), message })
+    Err(LearnerError::DataFile { file: dir.to_path_buf(), problem: DataFileProblem::NothingFound, message })
 }
 
 fn walk(dir: &Path, depth: usize, found: &mut impl FnMut(PathBuf)) -> std::io::Result<()> {

@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use self::layout::{Bytes, Layout};
 pub use self::locate::{Part, locate};
 pub(crate) use self::spool::Spool;
-use crate::error::{LearnerError, Problems, Result};
+use crate::error::{DataFileProblem, LearnerError, Problems, Result};
 
 /// A row as a file has it: its columns by name.
 pub type RawRow = Map<String, Value>;
@@ -63,7 +63,8 @@ impl DataFile {
     pub fn open(path: impl AsRef<Path>, part: Part) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
         let decode::Decoded { mut file, spool, skip, parquet } = decode::open(&path)?;
-        let refuse = |message: String| LearnerError::DataFile { file: path.clone(), message };
+        let refuse =
+            |message: String| LearnerError::DataFile { file: path.clone(), problem: DataFileProblem::Format, message };
         let unreadable = || LearnerError::io("read", &path);
         let whole = |file: &mut File| file.seek(SeekFrom::Start(skip)).map(|_| ());
         let end = name_end(&path);
@@ -99,7 +100,9 @@ impl DataFile {
         }
         let file = Self { path, bytes: Bytes::new(file, spool), layout, format, left_out };
         match file.columns_in_a_row()? {
-            Some(message) => Err(LearnerError::DataFile { file: file.path, message }),
+            Some(message) => {
+                Err(LearnerError::DataFile { file: file.path, problem: DataFileProblem::Columns, message })
+            }
             None => Ok(file),
         }
     }
@@ -205,6 +208,7 @@ fn parquet_lines(path: &Path, file: File) -> Result<(File, Spool, Layout, Vec<St
     let (out, spool) = Spool::new()?;
     let (layout, left_out) = parquet::to_lines(file, &out).map_err(|error| LearnerError::DataFile {
         file: path.to_path_buf(),
+        problem: DataFileProblem::Format,
         message: format!("it cannot be read as Parquet: {error}"),
     })?;
     Ok((out, spool, layout, left_out))
@@ -214,7 +218,11 @@ fn parquet_lines(path: &Path, file: File) -> Result<(File, Spool, Layout, Vec<St
 fn parquet_lines(path: &Path, _file: File) -> Result<(File, Spool, Layout, Vec<String>)> {
     let message = "it is Parquet, and this build is without the feature `parquet`; build it with that, or write the rows \
                    as JSON Lines: `datasets.Dataset.from_parquet(FILE).to_json(\"rows.jsonl\")`";
-    Err(LearnerError::DataFile { file: path.to_path_buf(), message: message.to_string() })
+    Err(LearnerError::DataFile {
+        file: path.to_path_buf(),
+        problem: DataFileProblem::Format,
+        message: message.to_string(),
+    })
 }
 
 /// The end of a file's name, in small letters, without that of a compression.

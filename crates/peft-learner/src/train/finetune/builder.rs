@@ -69,7 +69,7 @@ pub struct Report {
     pub adapter: Option<PathBuf>,
     /// AdaLoRA: the picture of the rank that each module kept.
     pub ranks: Option<PathBuf>,
-    /// Settings that differ from those that a resumed run was begun with, and may.
+    /// A resumed run: settings that were changed since it began, which are those that may be, in words.
     pub changed: Vec<String>,
     /// Wall-clock time of this call, in seconds.
     pub seconds: f64,

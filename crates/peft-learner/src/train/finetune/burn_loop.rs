@@ -13,7 +13,7 @@ use llama_burn::CausalModel;
 use super::builder::Finetune;
 use crate::data::{EvalBatches, Stream};
 use crate::error::{LearnerError, Result};
-use crate::report::{Metrics, MetricsWriter, Progress, StepMetric, dashboard, read_metrics, truncate_after};
+use crate::report::{Metrics, MetricsWriter, Progress, StepReportMetric, dashboard, read_metrics, truncate_after};
 use crate::train::adam_w::optimizer;
 use crate::train::causal_lm::CausalLm;
 use crate::train::checkpoint::Checkpoints;
@@ -153,7 +153,7 @@ impl<M: CausalModel> Finetune<M> {
                 supervised = supervised.with_training_strategy(strategy);
             }
             let result = supervised.launch(Learner::new(lm, optim, scheduler));
-            failed = result.error.map(|error| error.to_string());
+            failed = result.error;
             lm = result.model;
         }
         progress.finish();
@@ -185,15 +185,17 @@ fn on_dashboard<M: CausalModel>(
 ) -> SupervisedTraining<CausalLm<M>> {
     // Burn's own metric of the loss reads every micro-batch from the device: it is for evaluations, which do so anyway.
     let supervised = supervised
-        .metric_train_numeric(StepMetric::loss())
+        .metric_train_numeric(StepReportMetric::loss())
         .metric_valid_numeric(LossMetric::new())
-        .metric_train_numeric(StepMetric::learning_rate())
-        .metric_train_numeric(StepMetric::grad_norm())
-        .metric_train_numeric(StepMetric::tokens_per_second())
-        .metric_train_numeric(StepMetric::memory(device.clone()))
+        .metric_train_numeric(StepReportMetric::learning_rate())
+        .metric_train_numeric(StepReportMetric::grad_norm())
+        .metric_train_numeric(StepReportMetric::tokens_per_second())
+        .metric_train_numeric(StepReportMetric::memory(device.clone()))
         .renderer(dashboard);
     match adalora {
-        true => supervised.metric_train_numeric(StepMetric::budget()).metric_train_numeric(StepMetric::live_triplets()),
+        true => supervised
+            .metric_train_numeric(StepReportMetric::budget())
+            .metric_train_numeric(StepReportMetric::live_triplets()),
         false => supervised,
     }
 }

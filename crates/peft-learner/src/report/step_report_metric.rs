@@ -11,7 +11,7 @@ use burn::train::metric::{
 
 use super::metrics::StepReport;
 
-/// A [`StepMetric`]'s view of a micro-batch: the report of the step that it is a part of, once that is made.
+/// A [`StepReportMetric`]'s view of a micro-batch: the report of the step that it is a part of, once that is made.
 #[derive(Clone, Debug, Default)]
 pub struct StepOf(pub Arc<OnceLock<StepReport>>);
 
@@ -20,12 +20,12 @@ type Value = Arc<dyn Fn(&StepReport) -> Option<f64> + Send + Sync>;
 /// One number of each optimiser step.
 ///
 /// ```
-/// use peft_learner::report::StepMetric;
-/// let metrics = (StepMetric::learning_rate(), StepMetric::grad_norm(), StepMetric::live_triplets());
+/// use peft_learner::report::StepReportMetric;
+/// let metrics = (StepReportMetric::learning_rate(), StepReportMetric::grad_norm(), StepReportMetric::live_triplets());
 /// # let _ = metrics;
 /// ```
 #[derive(Clone)]
-pub struct StepMetric {
+pub struct StepReportMetric {
     name: MetricName,
     unit: Option<String>,
     precision: usize,
@@ -36,13 +36,13 @@ pub struct StepMetric {
     fresh: bool,
 }
 
-impl fmt::Debug for StepMetric {
+impl fmt::Debug for StepReportMetric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StepMetric").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("StepReportMetric").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-impl StepMetric {
+impl StepReportMetric {
     /// The number that `value` takes from a step's report, under a name of its own. Lower is better.
     pub fn new(name: &str, value: impl Fn(&StepReport) -> Option<f64> + Send + Sync + 'static) -> Self {
         Self {
@@ -120,7 +120,7 @@ fn resident() -> Option<u64> {
     Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
 }
 
-impl Metric for StepMetric {
+impl Metric for StepReportMetric {
     type Input = StepOf;
 
     fn name(&self) -> MetricName {
@@ -154,7 +154,7 @@ impl Metric for StepMetric {
     }
 }
 
-impl Numeric for StepMetric {
+impl Numeric for StepReportMetric {
     fn value(&self) -> Option<NumericEntry> {
         self.fresh.then(|| self.state.current_value())
     }
@@ -178,14 +178,14 @@ mod tests {
     #[test]
     fn a_number_is_told_once_its_step_is_made() {
         let metadata = MetricMetadata { progress: Progress::new(1, 2, None), iteration: Some(1), lr: None };
-        let mut metric = StepMetric::live_triplets();
+        let mut metric = StepReportMetric::live_triplets();
         let step = StepOf::default();
         assert!(metric.update(&step, &metadata).unwrap().formatted.contains("N/A"));
         assert!(metric.value().is_none());
         step.0.set(StepReport { live_triplets: Some(12), ..StepReport::default() }).unwrap();
         assert!(metric.update(&step, &metadata).unwrap().formatted.contains("12"));
         assert_eq!(metric.value().unwrap().current(), 12.0);
-        let memory = StepMetric::memory(Device::flex());
+        let memory = StepReportMetric::memory(Device::flex());
         if cfg!(target_os = "linux") {
             assert!((memory.value)(&StepReport::default()).unwrap() > 1.0);
         }

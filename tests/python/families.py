@@ -198,10 +198,11 @@ def gguf(path, out):
     save_file(copies(tensors), out)
 
 
-if sys.argv[1:2] == ["check"]:
-    check(sys.argv[2])
-elif sys.argv[1:2] == ["gguf"]:
-    gguf(*sys.argv[2:])
-else:
-    for name in sys.argv[1:] or CASES:
-        write(name)
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["check"]:
+        check(sys.argv[2])
+    elif sys.argv[1:2] == ["gguf"]:
+        gguf(*sys.argv[2:])
+    else:
+        for name in sys.argv[1:] or CASES:
+            write(name)

@@ -2,11 +2,20 @@
 
 mod encode;
 mod environment;
+mod escape;
 mod files;
+mod globals;
+#[cfg(test)]
+mod jinja_tests;
+mod methods;
+mod numbers;
+mod operator;
+mod percent;
 mod python;
 mod render;
 #[cfg(test)]
 mod tests;
+mod text;
 mod turns;
 
 use std::collections::BTreeMap;
@@ -78,7 +87,7 @@ impl ChatTemplate {
     fn named(sources: &BTreeMap<String, String>, special: &SpecialTokens) -> Result<Self> {
         let mut environment = environment::jinja().map_err(|error| malformed(&error))?;
         for (name, token) in special.iter() {
-            environment.add_global(name, token);
+            environment.add_global(name.to_owned(), token);
         }
         let mut marks = BTreeMap::new();
         for (name, source) in sources {

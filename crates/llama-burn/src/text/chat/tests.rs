@@ -17,7 +17,7 @@ fn template(name: &str) -> ChatTemplate {
         "llama-3.2" => include_str!("../../../tests/fixtures/templates/llama-3.2.jinja"),
         _ => include_str!("../../../tests/fixtures/templates/python.jinja"),
     };
-    let special = SpecialTokens::from_json(CONFIG, Path::new("tokenizer_config.json")).unwrap();
+    let special = SpecialTokens::of(&serde_json::from_slice(CONFIG).unwrap(), &Map::new(), Path::new("")).unwrap();
     ChatTemplate::new(source, &special).unwrap()
 }
 

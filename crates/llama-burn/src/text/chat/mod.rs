@@ -5,6 +5,7 @@ mod environment;
 mod escape;
 mod files;
 mod globals;
+mod header;
 #[cfg(test)]
 mod jinja_tests;
 mod methods;
@@ -24,7 +25,7 @@ use std::hash::{Hash, Hasher};
 use std::path::Path;
 
 use minijinja::value::Serde;
-use minijinja::{Environment, Value};
+use minijinja::{Environment, ErrorKind, Value};
 use serde::Serialize;
 use serde_json::Map;
 
@@ -35,6 +36,9 @@ use crate::error::{Result, TemplateError};
 use crate::text::message::Conversation;
 use crate::text::special::SpecialTokens;
 
+/// What minijinja says of functions, filters, tests and methods that it does not have.
+const UNKNOWN: [ErrorKind; 4] =
+    [ErrorKind::UnknownFilter, ErrorKind::UnknownFunction, ErrorKind::UnknownMethod, ErrorKind::UnknownTest];
 /// The template that is taken for conversations with tools, where a model has one of this name.
 const TOOL_USE: &str = "tool_use";
 
@@ -136,7 +140,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`TemplateError::Refused`] where the template refuses the conversation (`raise_exception`), [`TemplateError::Failed`] where it
-    /// fails, [`TemplateError::NoMessages`].
+    /// fails, [`TemplateError::Unsupported`] where it uses what is not supported, [`TemplateError::NoMessages`].
     pub fn render(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String> {
         Ok(self.rendered(conversation, add_generation_prompt)?.text)
     }
@@ -205,8 +209,14 @@ fn malformed(error: &minijinja::Error) -> TemplateError {
 
 fn failed(error: &minijinja::Error) -> TemplateError {
     let message = words(error);
-    match causes(error).any(|cause| cause.is::<Raised>()) {
-        true => TemplateError::Refused { message },
+    let raised = causes(error).any(|cause| cause.is::<Raised>());
+    let unknown = |error: &(dyn Error + 'static)| {
+        let kind = error.downcast_ref::<minijinja::Error>().map(minijinja::Error::kind);
+        kind.is_some_and(|kind| UNKNOWN.contains(&kind))
+    };
+    match UNKNOWN.contains(&error.kind()) || causes(error).any(unknown) {
+        _ if raised => TemplateError::Refused { message },
+        true => TemplateError::Unsupported { message },
         false => TemplateError::Failed { message },
     }
 }

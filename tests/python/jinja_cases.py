@@ -249,7 +249,27 @@ number.x is defined
 '1'.isdecimal()
 '\\u00b2'.isdigit()
 '\\u00b2'.isdecimal()
+'\\uff11\\u0967'.isdecimal()
+'\\u0bf0'.isdecimal()
+'x\\u0967'.isnumeric()
 'a b'.isidentifier()
+'_a1'.isidentifier()
+'%*d|%.*f' % (5, 3, 1, 2.25)
+'%s%%' % 5
+'%r' % 'it'
+'%5s' % none
+'%-5s|' % true
+'%.3s' % 'abcdef'
+'% d' % 3
+'%#x' % 255
+'%s' % {'a': 1}
+'%(a)s' % {'a': none}
+'%s' % []
+'%s, %s' % ('a', ['b'])
+'[%s]' % (messages | map(attribute='role') | join('/'))
+('%s' % 1) ~ 'x'
+'%s' % 1 ~ 'x'
+'a' ~ '%02d' % 7 ~ 'b'
 'Ab Cd'.istitle()
 'ab'.isprintable()
 'a\\tb'.expandtabs(4)
@@ -342,6 +362,9 @@ BLOCKS = [
     "{{ messages[0].role.foo.bar }}",
     "{{ messages[0]['content'] }}{{ messages[-1].content }}",
     "{% autoescape true %}{{ html }}{% endautoescape %}",
+    "{{ '%(a)s' % {'a': 1}}} {{ '}}' ~ '%s' % '%}' }}",
+    "{% if '%d' % 3 == '3' %}{{ {'a': {'b': 2}}}}{% endif %}",
+    "{% for m in messages %}{{ '%d: %s' % (loop.index, m['content']) }}{% endfor %}",
     "{% include 'x' %}",
     "{% import 'x' as x %}",
     "{% block a %}x{% endblock %}",

@@ -36,6 +36,7 @@ pub(super) fn jinja() -> Result<Environment<'static>, Error> {
     environment.add_filter("wordwrap", text::wordwrap);
     environment
         .add_filter("string", |value: &Value| if value.is_safe() { value.clone() } else { printed(value).into() });
+    environment.add_filter("pprint", text::pprint);
     environment.add_filter("int", numbers::int);
     environment.add_filter("float", numbers::float);
     environment.add_filter("format", percent::format_filter);
@@ -99,7 +100,11 @@ pub(super) fn adapted(source: &str) -> (String, bool) {
             "{#" => "#}",
             _ => "}}",
         };
-        let Some(length) = rest[start..].find(close) else { break };
+        let length = match close {
+            "#}" => rest[start..].find(close),
+            _ => operator::tag_length(&rest[start..], close),
+        };
+        let Some(length) = length else { break };
         let tag = &rest[start..start + length];
         let name = tag.trim_start_matches("{%").trim_matches(['-', '+', ' ', '\t', '\n', '\r']);
         result.push_str(&rest[..start]);

@@ -141,7 +141,7 @@ fn of_string(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, 
             let at = found.ok_or_else(|| invalid(format!("{what:?} is not in {text:?}")))?;
             text[..at].chars().count().into()
         }
-        "isdecimal" => no_arguments().map(|()| all(text, |c| c.is_numeric() && is_decimal(c)).into())?,
+        "isdecimal" => no_arguments().map(|()| all(text, is_decimal).into())?,
         "isdigit" => {
             no_arguments().map(|()| all(text, |c| is_decimal(c) || "²³¹⁰⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉".contains(c)).into())?
         }
@@ -166,10 +166,16 @@ fn all(text: &str, test: impl Fn(char) -> bool) -> bool {
     !text.is_empty() && text.chars().all(test)
 }
 
-/// Digits of any script that stand for a number from 0 to 9: those come in tens.
+/// The zeros of Unicode's decimal digits up to U+FFFF: the other nine follow each of them.
+#[rustfmt::skip]
+const ZEROS: &[u32] = &[
+    0x30, 0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50, 0xed0, 0xf20, 0x1040, 0x1090,
+    0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90, 0x1b50, 0x1bb0, 0x1c40, 0x1c50, 0xa620, 0xa8d0, 0xa900, 0xa9d0, 0xa9f0, 0xaa50, 0xabf0,
+    0xff10,
+];
+
 fn is_decimal(c: char) -> bool {
-    c.is_ascii_digit()
-        || (c.is_numeric() && !c.is_alphabetic() && ('\u{660}'..'\u{2000}').contains(&c) && !"²³¹".contains(c))
+    ZEROS.iter().any(|zero| (*zero..zero + 10).contains(&u32::from(c)))
 }
 
 fn swapped(c: char) -> Vec<char> {

@@ -2,8 +2,18 @@
 
 use super::percent::PERCENT;
 
+/// How deep formats stand in the values of formats.
+const DEEPEST: usize = 20;
+
 /// A tag's source in which every `%` behind a quoted text has become the filter [`PERCENT`] with what stands behind it.
 pub(super) fn formatting(tag: &str) -> String {
+    formatting_at(tag, 0)
+}
+
+fn formatting_at(tag: &str, depth: usize) -> String {
+    if depth == DEEPEST {
+        return tag.to_owned();
+    }
     let mut result = String::with_capacity(tag.len());
     let mut rest = tag;
     while let Some(start) = rest.find(['\'', '"']) {
@@ -14,11 +24,32 @@ pub(super) fn formatting(tag: &str) -> String {
         if let Some(operand) = behind.strip_prefix('%').filter(|behind| !behind.starts_with('}')) {
             let operand = operand.trim_start();
             let length = operand_length(operand);
-            result.push_str(&format!(" | {PERCENT}({})", formatting(&operand[..length])));
+            result.push_str(&format!(" | {PERCENT}({})", formatting_at(&operand[..length], depth + 1)));
             rest = &operand[length..];
         }
     }
     result + rest
+}
+
+/// The length of the tag that `text` begins with, up to its `close`: one in a quoted text or in brackets does not count, unless
+/// there is no other.
+pub(super) fn tag_length(text: &str, close: &str) -> Option<usize> {
+    let (mut depth, mut at) = (0_usize, 2);
+    while let Some(c) = text.get(at..).and_then(|rest| rest.chars().next()) {
+        if depth == 0 && text[at..].starts_with(close) {
+            return Some(at);
+        }
+        at += match c {
+            '\'' | '"' => quoted(&text[at..]),
+            c => c.len_utf8(),
+        };
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    text.find(close)
 }
 
 /// The length of the quoted text that `text` begins with.
@@ -60,7 +91,10 @@ fn primary(text: &str) -> usize {
     match text.chars().next() {
         Some('\'' | '"') => quoted(text),
         Some('(' | '[' | '{') => bracketed(text),
-        Some('-' | '+') => 1 + primary(&text[1..]),
+        Some('-' | '+') => {
+            let signs = text.len() - text.trim_start_matches(['-', '+']).len();
+            signs + text[signs..].find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(text.len() - signs)
+        }
         _ => text.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(text.len()),
     }
 }
@@ -88,7 +122,26 @@ fn bracketed(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::formatting;
+    use super::{formatting, tag_length};
+
+    #[test]
+    fn tags_end_behind_their_texts_and_brackets() {
+        for (text, close, expected) in [
+            ("{{ 'a}}b' }} c", "}}", Some("{{ 'a}}b' ")),
+            ("{{ {'a': {'b': 1}}}}", "}}", Some("{{ {'a': {'b': 1}}")),
+            ("{% if \"%}\" %}", "%}", Some("{% if \"%}\" ")),
+            ("{{ it's }} b", "}}", Some("{{ it's ")),
+            ("{{ a", "}}", None),
+        ] {
+            assert_eq!(tag_length(text, close).map(|end| &text[..end]), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn deep_formats_end_somewhere() {
+        let deep = "{{ ".to_owned() + &"'%s' % ('%s', ".repeat(5_000) + &"-".repeat(5_000);
+        assert!(formatting(&deep).starts_with("{{ '%s' | __percent(('%s'"));
+    }
 
     #[test]
     fn texts_are_formatted_and_numbers_are_not() {

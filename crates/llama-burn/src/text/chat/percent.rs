@@ -11,6 +11,9 @@ use super::python::{printed, repr};
 /// The name of the filter that `'...' % value` becomes.
 pub(super) const PERCENT: &str = "__percent";
 
+/// Widths and precisions end here.
+const WIDEST: usize = (1 << 16) - 1;
+
 /// Filter `format`: the values follow, in order or by name.
 pub(super) fn format_filter(value: &Value, values: Rest<Value>, named: Kwargs) -> Result<String, Error> {
     let by_name = named.args().map(|key| Ok((key.to_owned(), named.get::<Value>(key)?)));
@@ -94,12 +97,12 @@ fn parse<'a>(
     let mut number = |rest: &mut &'a str| -> Result<Option<usize>, Error> {
         if let Some(behind) = rest.strip_prefix('*') {
             *rest = behind;
-            return usize::try_from(next("*")?).map(Some);
+            return Ok(Some(usize::try_from(next("*")?)?.min(WIDEST)));
         }
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
         let (number, behind) = rest.split_at(digits);
         *rest = behind;
-        Ok(number.parse().ok().filter(|number| *number < 1 << 16))
+        Ok(number.parse().ok().map(|number: usize| number.min(WIDEST)))
     };
     directive.width = number(&mut rest)?;
     if let Some(behind) = rest.strip_prefix('.') {

@@ -134,6 +134,7 @@ fn what_is_not_supported_is_named_and_the_template_at_fault() {
     };
     for (source, name) in [
         ("{{ messages | xmlattr }}", "xmlattr"),
+        ("{{ messages | pprint }}", "pprint"),
         ("{{ 'a'.encode() }}", ".encode()"),
         ("{{ lipsum() }}", "lipsum"),
         ("{{ 'a' is odd_test }}", "odd_test"),

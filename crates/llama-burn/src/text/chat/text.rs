@@ -2,10 +2,10 @@
 
 use minijinja::Error;
 use minijinja::Value;
-use minijinja::value::{Kwargs, Rest};
+use minijinja::value::{Kwargs, Rest, ValueKind};
 
-use super::methods::{invalid, lines, padded};
-use super::python::{is_space, printed};
+use super::methods::{invalid, lines, padded, unsupported};
+use super::python::{is_space, printed, repr};
 
 /// `str.title()`: the first letter of each run of letters in upper case.
 pub(super) fn title(text: &str) -> String {
@@ -74,6 +74,16 @@ pub(super) fn indent(value: &Value, given: Rest<Value>, options: Kwargs) -> Resu
     Ok(lines(&text, false).into_iter().enumerate().map(line).collect::<Vec<_>>().join("\n"))
 }
 
+/// Filter `pprint`, of a single value: Python's lay-out of lists and dicts is not here.
+pub(super) fn pprint(value: &Value) -> Result<String, Error> {
+    match value.kind() {
+        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => {
+            Err(unsupported("the filter `pprint` of a list or dict".to_owned()))
+        }
+        _ => Ok(repr(value)),
+    }
+}
+
 /// Filter `wordcount`: runs of letters, digits and `_`.
 pub(super) fn wordcount(value: &Value) -> usize {
     printed(value).split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty()).count()
@@ -99,7 +109,7 @@ pub(super) fn truncate(value: &Value, given: Rest<Value>, options: Kwargs) -> Re
         return Err(invalid(format!("truncate: the length {length} is less than that of {end:?}")));
     }
     let text = printed(value);
-    if text.chars().count() <= length + leeway {
+    if text.chars().count() <= length.saturating_add(leeway) {
         return Ok(text);
     }
     let cut: String = text.chars().take(length - ends).collect();

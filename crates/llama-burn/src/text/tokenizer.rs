@@ -42,7 +42,7 @@ impl Tokenizer {
     /// Reads `tokenizer.json` and, where there is one, `tokenizer_config.json` of a model directory.
     ///
     /// # Errors
-    /// [`LlamaError::Io`] or [`LlamaError::Tokenizer`] with the file at fault.
+    /// [`LlamaError::Io`] or [`LlamaError::Tokenizer`] with the file at fault, [`LlamaError::TokenizerClass`].
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
         let path = dir.as_ref().join("tokenizer.json");
         if !path.exists() && dir.as_ref().join("tokenizer.model").exists() {

@@ -7,9 +7,13 @@ use crate::text::message::{Conversation, Message};
 const SAID: &str = "Understood, thanks.";
 
 impl ChatTemplate {
-    /// What the template writes before the words of an assistant that goes on with `before`; `None` where that is white space or
-    /// the beginning of a text alone, and where the template refuses such a conversation.
-    pub(in crate::text) fn header_after(&self, before: &Conversation) -> Option<String> {
+    /// What a template without `add_generation_prompt` writes before the words of an assistant that goes on with `before`; `None`
+    /// where that is white space or the beginning of a text alone, and where the template refuses such a conversation.
+    pub(in crate::text) fn header_without_prompt(&self, before: &Conversation) -> Option<String> {
+        // One with it may leave it out, where an answer of a tool lies within the assistant's turn.
+        if self.mentions("add_generation_prompt") {
+            return None;
+        }
         let mut whole = before.clone();
         whole.messages.push(Message::new("assistant", SAID));
         let at = before.messages.len();
@@ -26,13 +30,5 @@ impl ChatTemplate {
         let bos = self.environment.render_str("{{ bos_token }}", ()).unwrap_or_default();
         let header = header.strip_prefix(bos.as_str()).unwrap_or(header);
         (!header.trim().is_empty()).then(|| header.to_owned())
-    }
-
-    /// As [`Self::header_after`], where no generation prompt takes its place.
-    pub(in crate::text) fn header_without_prompt(&self, before: &Conversation) -> Option<String> {
-        if self.mentions("add_generation_prompt") {
-            return None;
-        }
-        self.header_after(before)
     }
 }

@@ -125,7 +125,7 @@ impl Turns<'_> {
 
     /// Refuses a template without a generation prompt, `header`, that writes one all the same: it would be learned.
     fn check_header(&self, header: &str, at: usize) -> Result<()> {
-        let written = if header.is_empty() { self.template.header_after(&self.part(at)) } else { None };
+        let written = if header.is_empty() { self.template.header_without_prompt(&self.part(at)) } else { None };
         written.map_or(Ok(()), |header| Err(TemplateError::Header { header }.into()))
     }
 

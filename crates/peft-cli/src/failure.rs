@@ -105,6 +105,9 @@ fn learner_way_out(error: &LearnerError) -> Option<&'static str> {
         LearnerError::Config { .. } => {
             "correct these in the file or in --set; `peft train --help` shows a complete file"
         }
+        LearnerError::Data { problems, .. } if problems.are_of_template() => {
+            "put a template that works into chat_template.jinja beside the model's tokenizer; these rows are not at fault"
+        }
         LearnerError::Data { .. } => "correct or remove these rows",
         LearnerError::Checkpoint { .. } => {
             "remove this checkpoint's folder: --resume then goes on from the one before it"

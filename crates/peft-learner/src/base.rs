@@ -24,6 +24,10 @@ impl TextEncoder for Text {
         Ok(Text::encode_chat(self, chat)?)
     }
 
+    fn encode_whole_chat(&self, chat: &Conversation) -> Result<Encoded, EncodeError> {
+        Ok(Text::encode_whole_chat(self, chat)?)
+    }
+
     fn encode_chat_completion(&self, prompt: &Conversation, completion: &[Message]) -> Result<Encoded, EncodeError> {
         Ok(Text::encode_chat_completion(self, prompt, completion)?)
     }

@@ -7,6 +7,7 @@ use std::fmt;
 pub struct Problems {
     shown: Vec<String>,
     total: usize,
+    of_template: usize,
 }
 
 impl Problems {
@@ -21,9 +22,21 @@ impl Problems {
         self.total += 1;
     }
 
+    /// Adds a row that the chat template is at fault for.
+    pub(crate) fn push_of_template(&mut self, problem: impl Into<String>) {
+        self.push(problem);
+        self.of_template += 1;
+    }
+
+    /// Whether the chat template is at fault for all of them, and no row is.
+    pub fn are_of_template(&self) -> bool {
+        self.total > 0 && self.of_template == self.total
+    }
+
     /// Adds the offenders of another pass.
     pub fn extend(&mut self, other: Self) {
         self.total += other.total;
+        self.of_template += other.of_template;
         let room = Self::SHOWN - self.shown.len();
         self.shown.extend(other.shown.into_iter().take(room));
     }

@@ -59,12 +59,41 @@ pub enum TemplateError {
         /// Jinja's reason.
         message: String,
     },
+    /// The template uses a function, filter, test or method that is not supported.
+    #[error(
+        "{message}; the template is at fault: put one that does without it into chat_template.jinja beside the tokenizer"
+    )]
+    Unsupported {
+        /// What it uses, and where.
+        message: String,
+    },
+    /// The template writes something before what the assistant says, and never as a generation prompt.
+    #[error(
+        "the template writes {header:?} before what the assistant says, and has no generation prompt, so that training would \
+         learn it too; let the template write it under {{% if add_generation_prompt %}} at its end, mark what the assistant says \
+         with {{% generation %}} and {{% endgeneration %}}, or set data.assistant_only_loss to false, to learn all of the chat"
+    )]
+    Header {
+        /// What it writes there.
+        header: String,
+    },
     /// The template renders the conversation so that the assistant's tokens cannot be found in it.
     #[error("{message}")]
     Turns {
         /// The message at fault, and the way out.
         message: String,
     },
+}
+
+impl TemplateError {
+    /// Whether another template is the way out, and another conversation is none.
+    pub fn is_of_template(&self) -> bool {
+        match self {
+            Self::Missing { .. } | Self::NoDefault { .. } | Self::Malformed { .. } => true,
+            Self::Unsupported { .. } | Self::Header { .. } => true,
+            Self::NoMessages | Self::Refused { .. } | Self::Failed { .. } | Self::Turns { .. } => false,
+        }
+    }
 }
 
 /// Why no token can be chosen.

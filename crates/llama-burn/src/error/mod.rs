@@ -126,6 +126,21 @@ pub enum LlamaError {
         /// The fault.
         message: String,
     },
+    /// A tokenizer of a class that makes something else of its files than `tokenizer.json` says, and is not supported.
+    #[error(
+        "{}: the tokenizer's class is {class}, which Transformers has a pipeline of its own for; supported are {}, and every \
+         name for which Transformers takes tokenizer.json as it is. Where that file holds the whole tokenizer, set \
+         tokenizer_class to PreTrainedTokenizerFast",
+        path.display(), supported.join(", ")
+    )]
+    TokenizerClass {
+        /// The file that names it.
+        path: PathBuf,
+        /// The class.
+        class: String,
+        /// Those that are supported.
+        supported: Vec<&'static str>,
+    },
     /// A chat template that is missing, malformed or refuses the conversation.
     #[error("chat template: {0}")]
     Template(#[from] TemplateError),

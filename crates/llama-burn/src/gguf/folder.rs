@@ -18,7 +18,7 @@ use crate::user_cache::user_cache;
 /// The note that says where the weights are.
 const NOTE: &str = "gguf.json";
 /// Counts up when what is written changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The folder that stands for `path`: a GGUF file's is made where it is not there yet; any other path is its own.
 ///

@@ -94,7 +94,8 @@ pub(super) fn read(file: &Gguf) -> Result<Option<TextFiles>> {
     let after = frame(flag("add_eos_token", false), "eos_token_id");
     tokenizer["post_processor"] = framing(before, after, &tokenizer["post_processor"]);
     tokenizer["added_tokens"] = vocab.added();
-    let mut config = Map::new();
+    // What is written is all that the file says: no class of Transformers adds to it.
+    let mut config = Map::from_iter([("tokenizer_class".to_owned(), "PreTrainedTokenizerFast".into())]);
     for (key, name) in [
         ("bos_token_id", "bos_token"),
         ("eos_token_id", "eos_token"),

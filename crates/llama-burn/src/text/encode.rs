@@ -33,6 +33,8 @@ pub struct Encoded {
     pub border_moved: bool,
     /// Whether it begins with two beginning-of-text tokens: one from the text and one from the tokenizer.
     pub doubled_bos: bool,
+    /// What the template writes before the words of the assistant, where it is learned with them: it has no generation prompt.
+    pub learned_header: Option<String>,
 }
 
 impl Text {
@@ -83,6 +85,15 @@ impl Text {
         Ok(Encoded { targets, ..self.encoded(ids, 0) })
     }
 
+    /// A conversation, all of it learned.
+    ///
+    /// # Errors
+    /// As [`Self::encode_chat`], but for turns that cannot be told apart.
+    pub fn encode_whole_chat(&self, conversation: &Conversation) -> Result<Encoded> {
+        let ids = self.tokenizer.encode(&self.template()?.render(conversation, false)?, false)?;
+        Ok(self.encoded(ids, 0))
+    }
+
     /// A conversation, of which all that follows the prompt is learned, as TRL 1.16 learns a conversational prompt and
     /// completion. `prompt` is what the assistant is given; its tools and template variables hold for both.
     ///
@@ -93,7 +104,9 @@ impl Text {
         let mut whole = prompt.clone();
         whole.messages.extend_from_slice(completion);
         let ids = self.tokenizer.encode(&self.template()?.render(&whole, false)?, false)?;
-        Ok(self.continued(&alone, ids))
+        let by_assistant = completion.first().is_some_and(|message| message.role() == "assistant");
+        let learned_header = if by_assistant { self.template()?.header_without_prompt(prompt) } else { None };
+        Ok(Encoded { learned_header, ..self.continued(&alone, ids) })
     }
 
     /// The ids of a conversation that the assistant is to go on with.
@@ -136,7 +149,13 @@ impl Text {
 
     fn encoded(&self, ids: Vec<u32>, start: usize) -> Encoded {
         let doubled_bos = ids.len() > 1 && ids[0] == ids[1] && Some(ids[0]) == self.tokenizer.bos_token_id();
-        Encoded { targets: (0..ids.len()).map(|at| at >= start).collect(), ids, border_moved: false, doubled_bos }
+        Encoded {
+            targets: (0..ids.len()).map(|at| at >= start).collect(),
+            ids,
+            border_moved: false,
+            doubled_bos,
+            learned_header: None,
+        }
     }
 }
 

@@ -5,16 +5,18 @@
 
 pub(crate) mod adapter;
 mod added;
+mod beside;
 mod chat;
+mod class;
 mod encode;
 mod fingerprint;
-mod llama_class;
 mod message;
 mod special;
 mod stop;
 mod stop_strings;
 mod stream;
 mod tokenizer;
+mod vocabulary;
 mod whole_json;
 
 pub use chat::ChatTemplate;

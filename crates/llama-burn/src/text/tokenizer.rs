@@ -4,10 +4,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::path::Path;
 
-use serde_json::{Map, Value};
-
 use super::added::AddedTokens;
-use super::llama_class::LlamaClass;
+use super::beside::Beside;
+use super::class::{Class, PlainFlags};
 use super::special::SpecialTokens;
 use super::whole_json;
 use crate::error::{LlamaError, Result};
@@ -24,24 +23,26 @@ pub(super) struct Token {
 
 /// A Hugging Face fast tokenizer, which gives the ids that Transformers 5 gives.
 ///
-/// As there, files whose `tokenizer_class` is `LlamaTokenizer` get that class's way of splitting text, which old files hold
-/// otherwise. `tokenizer.json` alone decides which special tokens an encoding is framed with (`add_bos_token` of
-/// `tokenizer_config.json` is not looked at), its truncation and padding are off, and special tokens that only
-/// `tokenizer_config.json` names join the vocabulary.
+/// As there, a `tokenizer_class` that brings its own way of splitting text (`LlamaTokenizer`, `Qwen2Tokenizer`, ...) takes the
+/// vocabulary alone from the file. Otherwise `tokenizer.json` decides which special tokens an encoding is framed with
+/// (`add_bos_token` of `tokenizer_config.json` is not looked at), its truncation and padding are off, and special tokens that
+/// only `tokenizer_config.json` names join the vocabulary.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     pub(crate) inner: tokenizers::Tokenizer,
     special: SpecialTokens,
-    origin: String,
+    pub(super) origin: String,
     /// Of the bytes that it was made of.
     digest: u64,
+    /// A token that text must not hold (`<FILL_ME>` of Code Llama).
+    refused: Option<String>,
 }
 
 impl Tokenizer {
     /// Reads `tokenizer.json` and, where there is one, `tokenizer_config.json` of a model directory.
     ///
     /// # Errors
-    /// [`LlamaError::Io`] or [`LlamaError::Tokenizer`] with the file at fault.
+    /// [`LlamaError::Io`] or [`LlamaError::Tokenizer`] with the file at fault, [`LlamaError::TokenizerClass`].
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self> {
         let path = dir.as_ref().join("tokenizer.json");
         if !path.exists() && dir.as_ref().join("tokenizer.model").exists() {
@@ -50,57 +51,60 @@ impl Tokenizer {
             return Err(LlamaError::Tokenizer { origin: path.display().to_string(), message: message.into() });
         }
         let tokenizer = std::fs::read(&path).map_err(LlamaError::io(&path))?;
-        let special = SpecialTokens::from_dir(&dir)?;
-        let read = |name: &str| object_in(dir.as_ref(), name);
-        let (config, map) = (read("tokenizer_config.json")?, read("special_tokens_map.json")?);
-        let class = LlamaClass::of(&config, &map, &read("config.json")?);
-        let added = AddedTokens::of(&config, &map, &read("added_tokens.json")?);
-        Self::new(&tokenizer, special, added, class, path.display().to_string())
+        Self::new(&tokenizer, Beside::from_dir(dir.as_ref())?, dir.as_ref(), path.display().to_string())
     }
 
     /// Reads the contents of `tokenizer.json` and `tokenizer_config.json`.
     ///
     /// # Errors
-    /// [`LlamaError::Tokenizer`] or [`LlamaError::Json`].
+    /// [`LlamaError::Tokenizer`], [`LlamaError::TokenizerClass`] or [`LlamaError::Json`].
     pub fn from_bytes(tokenizer_json: &[u8], tokenizer_config_json: Option<&[u8]>) -> Result<Self> {
-        let path = Path::new("tokenizer_config.json");
-        let none = Map::new();
-        let (special, added, class) = match tokenizer_config_json {
-            Some(json) => {
-                let config = serde_json::from_slice(json).map_err(LlamaError::json(path))?;
-                let added = AddedTokens::of(&config, &none, &none);
-                (SpecialTokens::from_json(json, path)?, added, LlamaClass::of(&config, &none, &none))
-            }
+        let config = match tokenizer_config_json {
+            Some(json) => serde_json::from_slice(json).map_err(LlamaError::json("tokenizer_config.json"))?,
             None => Default::default(),
         };
-        Self::new(tokenizer_json, special, added, class, "tokenizer.json".into())
+        let beside = Beside { config, ..Beside::default() };
+        Self::new(tokenizer_json, beside, Path::new(""), "tokenizer.json".into())
     }
 
-    fn new(
-        tokenizer_json: &[u8],
-        mut special: SpecialTokens,
-        tokens: AddedTokens,
-        class: Option<LlamaClass>,
-        origin: String,
-    ) -> Result<Self> {
-        let failed = |error: tokenizers::Error| LlamaError::Tokenizer {
+    /// `dir` is where the files lie, and `origin` names `tokenizer.json`.
+    fn new(tokenizer_json: &[u8], mut beside: Beside, dir: &Path, origin: String) -> Result<Self> {
+        let unusable = |message: String| LlamaError::Tokenizer {
             origin: origin.clone(),
-            message: format!("not a usable tokenizer: {error}"),
+            message: format!("not a usable tokenizer: {message}"),
         };
+        let failed = |error: tokenizers::Error| unusable(error.to_string());
         // The tokenizers crate panics where the text of its decoder is no JSON.
         whole_json::check(tokenizer_json).map_err(|error| failed(error.into()))?;
-        let rewritten = class.and_then(|class| class.rewrite(tokenizer_json, &mut special));
-        let tokenizer_json = rewritten.as_deref().unwrap_or(tokenizer_json);
+        let class = Class::of(&beside, tokenizer_json).map_err(|class| LlamaError::TokenizerClass {
+            path: dir.join("tokenizer_config.json"),
+            class,
+            supported: Class::names(),
+        })?;
+        if let Some(class) = &class {
+            beside.config.extend(class.defaults(&beside));
+        }
+        let special = SpecialTokens::of(&beside.config, &beside.map, dir)?;
+        let rewritten = class.as_ref().map(|class| class.rewrite(tokenizer_json, &special)).transpose();
+        let rewritten = rewritten.map_err(unusable)?;
+        let (tokenizer_json, of_file) =
+            rewritten.as_ref().map_or((tokenizer_json, &[][..]), |new| (new.json.as_slice(), new.added.as_slice()));
         let mut inner = tokenizers::Tokenizer::from_bytes(tokenizer_json).map_err(failed)?;
         inner.with_truncation(None).map_err(failed)?;
         inner.with_padding(None);
-        tokens.add_to(&mut inner, &special).map_err(failed)?;
+        let plain = class.as_ref().map_or(PlainFlags::No, Class::plain_flags);
+        AddedTokens::of(&beside, of_file, plain).add_to(&mut inner).map_err(failed)?;
+        if let Some(class) = &class {
+            class.frame(&mut inner, &special).map_err(unusable)?;
+        }
+        let refused = class.and_then(|class| class.refused(&beside.config));
         let mut digest = DefaultHasher::new();
         tokenizer_json.hash(&mut digest);
         let mut tokens: Vec<_> = inner.get_added_tokens_decoder().into_iter().collect();
         tokens.sort_by_key(|(id, _)| *id);
-        format!("{tokens:?} {}", inner.get_encode_special_tokens()).hash(&mut digest);
-        Ok(Self { inner, special, origin, digest: digest.finish() })
+        let framed = serde_json::to_string(&inner.get_post_processor()).unwrap_or_default();
+        format!("{tokens:?} {} {framed}", inner.get_encode_special_tokens()).hash(&mut digest);
+        Ok(Self { inner, special, origin, digest: digest.finish(), refused })
     }
 
     /// Adds what the tokens of a text depend on.
@@ -116,18 +120,33 @@ impl Tokenizer {
     /// # Errors
     /// [`LlamaError::Tokenizer`], for text that the tokenizer's model cannot represent.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
+        self.check(text)?;
         let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(|error| self.error(error))?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// The tokens of `text` and where they lie in it. Special tokens that stand in the text are recognised.
     pub(super) fn tokens(&self, text: &str) -> Result<Vec<Token>> {
+        self.check(text)?;
         let encoding = self.inner.encode(text, false).map_err(|error| self.error(error))?;
         let token = |(&id, &(start, end)): (&u32, &(usize, usize))| {
             let blank = text.get(start..end).is_some_and(|said| said.trim().is_empty());
             Token { id, place: start..end, blank }
         };
         Ok(encoding.get_ids().iter().zip(encoding.get_offsets()).map(token).collect())
+    }
+
+    /// Refuses text that the tokenizer's class would put in another order.
+    fn check(&self, text: &str) -> Result<()> {
+        match &self.refused {
+            Some(token) if text.contains(token.as_str()) => Err(LlamaError::Tokenizer {
+                origin: self.origin.clone(),
+                message: format!(
+                    "texts to fill in, with {token}, are not supported; write the tokens round the parts yourself"
+                ),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The text of `ids`, without the special tokens if `skip_special_tokens`. Ids outside the vocabulary are
@@ -137,33 +156,6 @@ impl Tokenizer {
     /// [`LlamaError::Tokenizer`], where the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
         self.inner.decode(ids, skip_special_tokens).map_err(|error| self.error(error))
-    }
-
-    /// How many tokens there are, added ones included (`len(tokenizer)` of transformers). A model's `vocab_size` is
-    /// often a little more, rounded up.
-    pub fn vocab_size(&self) -> usize {
-        self.inner.get_vocab_size(true)
-    }
-
-    /// The id of a token by its text.
-    pub fn token_to_id(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
-    }
-
-    /// The bytes of a token, which may be a part of a character; `None` for an id outside of the vocabulary.
-    pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
-        let token = self.inner.id_to_token(id)?;
-        let text = self.decode(&[id], false).ok()?;
-        if !text.contains(char::REPLACEMENT_CHARACTER) {
-            return Some(text.into_bytes());
-        }
-        // Vocabularies of bytes write each as a character, or as its number (`<0xE2>`).
-        let hex = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
-        if let Some(byte) = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            return Some(vec![byte]);
-        }
-        let bytes: Option<Vec<u8>> = token.chars().map(byte_of).collect();
-        Some(bytes.unwrap_or_else(|| text.into_bytes()))
     }
 
     /// The special tokens that `tokenizer_config.json` names.
@@ -203,52 +195,8 @@ impl Tokenizer {
         self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
     }
 
-    /// A warning where this tokenizer has tokens that a model with `model_vocab_size` embeddings has none for: only text that
-    /// uses them cannot be computed, which is found out row by row.
-    pub fn beyond(&self, model_vocab_size: usize) -> Option<String> {
-        let mut beyond: Vec<(u32, String)> = self
-            .inner
-            .get_vocab(true)
-            .into_iter()
-            .map(|(token, id)| (id, token))
-            .filter(|(id, _)| *id as usize >= model_vocab_size)
-            .collect();
-        beyond.sort();
-        let (id, token) = beyond.last()?;
-        Some(format!(
-            "{} tokens of {} are beyond the model's {model_vocab_size} embeddings, up to {token:?} (id {id}): text that uses \
-             one of them is refused",
-            beyond.len(),
-            self.origin
-        ))
-    }
-
-    /// The token of an id.
-    pub fn id_to_token(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
-    }
-
     pub(crate) fn error(&self, error: tokenizers::Error) -> LlamaError {
         LlamaError::Tokenizer { origin: self.origin.clone(), message: error.to_string() }
-    }
-}
-
-/// The object in a file of a directory; an empty one where there is no such file.
-fn object_in(dir: &Path, name: &str) -> Result<Map<String, Value>> {
-    let path = dir.join(name);
-    match std::fs::read(&path) {
-        Ok(json) => serde_json::from_slice(&json).map_err(LlamaError::json(path)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Map::new()),
-        Err(error) => Err(LlamaError::io(path)(error)),
-    }
-}
-
-/// The byte that GPT-2's alphabet writes as `c`: printable bytes stand for themselves, the others for characters from 256 on.
-fn byte_of(c: char) -> Option<u8> {
-    let printable = |byte: &u8| matches!(byte, 33..=126 | 161..=172 | 174..=255);
-    match u8::try_from(u32::from(c)) {
-        Ok(byte) => printable(&byte).then_some(byte),
-        Err(_) => (0..=255).filter(|byte| !printable(byte)).nth((u32::from(c) - 256) as usize),
     }
 }
 
@@ -256,7 +204,7 @@ fn byte_of(c: char) -> Option<u8> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

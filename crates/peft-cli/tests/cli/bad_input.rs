@@ -147,6 +147,39 @@ fn a_chat_template_may_be_missing_but_not_malformed() {
 }
 
 #[test]
+fn a_template_at_fault_is_said_and_not_the_rows() {
+    let place = Place::new();
+    place.copy_model("model");
+    let line = "train run.toml --set model.path=model --set training.max_steps=1 --set data.train=chat.jsonl";
+    let (user, assistant) =
+        (r#"{"role": "user", "content": "Who?"}"#, r#"{"role": "assistant", "content": "The Queen"}"#);
+    place.write("chat.jsonl", &format!("{{\"messages\": [{user}, {assistant}]}}\n"));
+    let help = "put a template that works into chat_template.jinja beside the model's tokenizer";
+    place.write("model/chat_template.jinja", "{{ messages | xmlattr }}");
+    place.run(line).fails_with(&["line 1", "filter xmlattr is unknown", help]);
+
+    place.write("model/chat_template.jinja", "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}");
+    place.run(line).fails_with(&[
+        r#"writes "assistant: " before what the assistant says"#,
+        "add_generation_prompt",
+        help,
+    ]);
+    place.ok(&format!("{line} --set data.assistant_only_loss=false"));
+    place.write("chat.jsonl", &format!("{{\"prompt\": [{user}], \"completion\": [{assistant}]}}\n"));
+    let said = place.ok(&format!("{line} --overwrite"));
+    assert!(said.err.contains("it is learned as part of the completion, as in TRL"), "{}", said.err);
+}
+
+#[test]
+fn a_tokenizer_of_a_class_that_is_not_supported_is_refused_by_name() {
+    let place = Place::new();
+    place.copy_model("model");
+    place.write("model/tokenizer_config.json", r#"{"tokenizer_class": "BertTokenizerFast"}"#);
+    let line = "train run.toml --set model.path=model --set training.max_steps=1";
+    place.run(line).fails_with(&["tokenizer_config.json", "BertTokenizer", "PreTrainedTokenizerFast"]);
+}
+
+#[test]
 fn a_warm_up_longer_than_the_run_is_refused_whatever_sets_its_length() {
     let place = Place::new();
     let line = "train run.toml --set training.warmup_steps=13";

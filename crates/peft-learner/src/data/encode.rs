@@ -25,6 +25,11 @@ pub trait TextEncoder: Sync {
     /// A chat through the model's template, of which the assistant's turns are learned.
     fn encode_chat(&self, chat: &Conversation) -> Result<Encoded, EncodeError>;
 
+    /// A conversation, all of it learned.
+    fn encode_whole_chat(&self, chat: &Conversation) -> Result<Encoded, EncodeError> {
+        self.encode_chat(chat)
+    }
+
     /// A chat through the model's template, of which all that follows the prompt is learned.
     fn encode_chat_completion(&self, prompt: &Conversation, completion: &[Message]) -> Result<Encoded, EncodeError>;
 
@@ -76,6 +81,9 @@ pub struct EncodeReport {
     pub border_moved: usize,
     /// Rows that begin with two beginning-of-text tokens.
     pub doubled_bos: usize,
+    /// What the template writes before the words of the assistant in some row, where it is learned as part of the completion.
+    #[serde(default)]
+    pub learned_header: Option<String>,
     /// Rows in which a token that ends a text is learned.
     pub teaching_stop: usize,
     /// Rows whose tool calls have arguments as JSON text, which the template puts into quotes.
@@ -134,6 +142,13 @@ impl EncodeReport {
                 self.border_moved
             ));
         }
+        if let Some(header) = &self.learned_header {
+            warnings.push(format!(
+                "the chat template writes {header:?} before what the assistant says, and has no generation prompt: it is learned as \
+                 part of the completion, as in TRL, and the model has to write it itself. Let the template write it under \
+                 {{% if add_generation_prompt %}} at its end"
+            ));
+        }
         if self.quoted_arguments > 0 {
             warnings.push(format!(
                 "in {} rows the arguments of a tool call are JSON text, which the chat template writes in quotes (as in \
@@ -153,6 +168,7 @@ impl EncodeReport {
         self.target_tokens += other.target_tokens;
         self.border_moved += other.border_moved;
         self.doubled_bos += other.doubled_bos;
+        self.learned_header = self.learned_header.take().or_else(|| other.learned_header.clone());
         self.teaching_stop += other.teaching_stop;
         self.quoted_arguments += other.quoted_arguments;
         self.not_kept = self.not_kept.take().or_else(|| other.not_kept.clone());
@@ -218,7 +234,8 @@ impl Encoding<'_> {
                 let labels = labels.clone().unwrap_or_else(|| input_ids.iter().map(|&id| id as i32).collect());
                 return Ok(Example { input_ids: input_ids.clone(), labels });
             }
-            Row::Messages(chat) => (encoder()?.encode_chat(chat)?, !self.rows.assistant_only_loss),
+            Row::Messages(chat) if self.rows.assistant_only_loss => (encoder()?.encode_chat(chat)?, false),
+            Row::Messages(chat) => (encoder()?.encode_whole_chat(chat)?, true),
             Row::ChatCompletion { prompt, completion } => {
                 (encoder()?.encode_chat_completion(prompt, completion)?, !self.rows.completion_only_loss)
             }
@@ -236,7 +253,8 @@ impl Encoding<'_> {
                 (encoded, !self.rows.completion_only_loss)
             }
         };
-        let Encoded { ids, targets, border_moved, doubled_bos } = encoded;
+        let Encoded { ids, targets, border_moved, doubled_bos, learned_header } = encoded;
+        report.learned_header = learned_header.filter(|_| !all);
         (report.border_moved, report.doubled_bos) = (usize::from(border_moved && !all), usize::from(doubled_bos));
         let learned = |at: usize| all || targets.get(at) == Some(&true);
         let label = |(at, &id): (usize, &u32)| if learned(at) { id as i32 } else { IGNORE_INDEX };

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use burn::data::dataset::Dataset;
 use indicatif::{ProgressBar, ProgressStyle};
+use llama_burn::LlamaError;
 use rayon::prelude::*;
 
 use super::encode::{Encoding, Outcome, problem_at};
 use super::files::DataFile;
 use super::rows::RowReader;
 use super::tokens::TokenWriter;
-use super::{EncodeReport, RawRow};
+use super::{EncodeError, EncodeReport, RawRow};
 use crate::error::{LearnerError, Problems, Result};
 
 /// Rows from which encoding shows a bar.
@@ -37,11 +38,14 @@ impl EncodeFile<'_> {
         while first < rows {
             let range = file.block(first);
             let block = file.read(&range)?;
-            let encoded: Vec<Result<Outcome, String>> =
+            let encoded: Vec<Result<Outcome, EncodeError>> =
                 range.clone().into_par_iter().map(|index| self.encode(file.parse(index, &block)?)).collect();
             for (index, outcome) in range.clone().zip(encoded) {
                 match outcome {
-                    Err(problem) => problem_at(&mut problems, || file.place(index), &problem),
+                    Err(problem) => match is_of_template(&problem) {
+                        true => problems.push_of_template(format!("{}: {problem}", file.place(index))),
+                        false => problem_at(&mut problems, || file.place(index), &problem.to_string()),
+                    },
                     Ok(Outcome { example, report: of_row }) => {
                         report.add(&of_row);
                         match example {
@@ -73,9 +77,14 @@ impl EncodeFile<'_> {
         Ok(report)
     }
 
-    fn encode(&self, row: RawRow) -> Result<Outcome, String> {
-        self.encoding.encode(self.reader.read(row)?).map_err(|error| error.to_string())
+    fn encode(&self, row: RawRow) -> Result<Outcome, EncodeError> {
+        self.encoding.encode(self.reader.read(row)?)
     }
+}
+
+/// Whether the chat template is at fault, whatever the row.
+fn is_of_template(problem: &EncodeError) -> bool {
+    matches!(problem.downcast_ref(), Some(LlamaError::Template(error)) if error.is_of_template())
 }
 
 /// Shown where there is a terminal and much to do.

@@ -75,6 +75,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::text::Text;
     use crate::text::message::Message;
 
     const SMOLLM2: &str = include_str!("../../../tests/fixtures/templates/smollm2.jinja");
@@ -202,6 +203,36 @@ mod tests {
         assert_eq!(said(&inside_set, talk(&chat)), "warm<|im_end|>sunny<|im_end|>");
         let inside_macro = format!("{{% macro all() %}}{source}{{% endmacro %}}BEGIN {{{{ all() }}}}");
         assert_eq!(said(&inside_macro, talk(&chat)), "warm<|im_end|>sunny<|im_end|>");
+    }
+
+    #[test]
+    fn a_header_that_no_generation_prompt_gives_is_not_learned_silently() {
+        let (without, _) = CHATML.split_once("{% if add_generation_prompt %}").unwrap();
+        let chat = [("user", "hi"), ("assistant", "warm"), ("user", "and?"), ("assistant", "sunny")];
+        let collected = format!("{{% set text %}}{without}{{% endset %}}{{{{ text }}}}");
+        for source in [without, collected.as_str()] {
+            let error = encode(&template(source), talk(&chat)).unwrap_err().to_string();
+            assert!(
+                error.contains(r#"the template writes "<|im_start|>assistant\n" before what the assistant says"#),
+                "{error}"
+            );
+            assert!(error.contains("add_generation_prompt"), "{error}");
+        }
+        let said_by = "{{ bos_token if loop.first }}{{ '[INST] ' + m.content + ' [/INST]' if m.role == 'user' else ' ' + m.content + '<|im_end|>' }}";
+        let llama2 = format!("{{% for m in messages %}}{said_by}{{% endfor %}}");
+        assert_eq!(said(&llama2, talk(&chat)), " warm<|im_end|> sunny<|im_end|>");
+        assert_eq!(said(&llama2, talk(&chat[1..])), "<|begin_of_text|> warm<|im_end|> sunny<|im_end|>");
+        let text = |source: &str| Text {
+            tokenizer: tokenizer(),
+            template: Some(template(source)),
+            stop: StopTokens::default(),
+        };
+        let completion =
+            |source: &str| text(source).encode_chat_completion(&talk(&chat[..1]).into(), &talk(&chat[1..2])).unwrap();
+        assert_eq!(completion(without).learned_header.as_deref(), Some("<|im_start|>assistant\n"));
+        assert_eq!([CHATML, &llama2].map(|source| completion(source).learned_header), [None, None]);
+        let whole = text(without).encode_whole_chat(&talk(&chat).into()).unwrap();
+        assert!(whole.targets.iter().all(|learned| *learned) && whole.learned_header.is_none());
     }
 
     #[test]

@@ -4,8 +4,10 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value};
 
-use super::python::{Dump, print};
+use super::percent::{self, PERCENT};
+use super::python::{Dump, print, printed};
 use super::render::{GENERATION, NEXT};
+use super::{escape, globals, methods, numbers, operator, text};
 
 /// Marks the errors that a template raises itself.
 #[derive(Debug, thiserror::Error)]
@@ -17,9 +19,31 @@ pub(super) struct Raised;
 pub(super) fn jinja() -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(methods::call);
     environment.set_formatter(print);
     environment.add_filter("tojson", tojson);
+    for name in ["e", "escape"] {
+        environment.add_filter(name, escape::escape);
+    }
+    environment.add_filter("forceescape", escape::force_escape);
+    environment.add_filter("urlencode", escape::urlencode);
+    environment.add_filter("title", text::title_filter);
+    environment.add_filter("capitalize", |value: &Value| text::capitalized(&printed(value)));
+    environment.add_filter("center", text::center);
+    environment.add_filter("indent", text::indent);
+    environment.add_filter("truncate", text::truncate);
+    environment.add_filter("wordcount", text::wordcount);
+    environment.add_filter("wordwrap", text::wordwrap);
+    environment
+        .add_filter("string", |value: &Value| if value.is_safe() { value.clone() } else { printed(value).into() });
+    environment.add_filter("pprint", text::pprint);
+    environment.add_filter("int", numbers::int);
+    environment.add_filter("float", numbers::float);
+    environment.add_filter("format", percent::format_filter);
+    environment.add_filter(PERCENT, percent::percent);
+    environment.add_function("cycler", globals::cycler);
+    environment.add_function("joiner", globals::joiner);
+    environment.add_function("namespace", globals::namespace);
     environment.add_test("iterable", |value: &Value| {
         !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number) && value.try_iter().is_ok()
     });
@@ -65,7 +89,7 @@ fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
 /// A template's source as minijinja takes it, and whether it marks what is generated.
 ///
 /// Lines end in `\n`, as Jinja makes them. `{% generation %}` becomes a call block, which treats white space and variables alike.
-/// `loop.nextitem` becomes a call that leaves the loop where it is ([`NEXT`]).
+/// `loop.nextitem` becomes a call that leaves the loop where it is ([`NEXT`]), and `'...' % value` a filter.
 pub(super) fn adapted(source: &str) -> (String, bool) {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut result = String::with_capacity(source.len());
@@ -76,7 +100,11 @@ pub(super) fn adapted(source: &str) -> (String, bool) {
             "{#" => "#}",
             _ => "}}",
         };
-        let Some(length) = rest[start..].find(close) else { break };
+        let length = match close {
+            "#}" => rest[start..].find(close),
+            _ => operator::tag_length(&rest[start..], close),
+        };
+        let Some(length) = length else { break };
         let tag = &rest[start..start + length];
         let name = tag.trim_start_matches("{%").trim_matches(['-', '+', ' ', '\t', '\n', '\r']);
         result.push_str(&rest[..start]);
@@ -91,7 +119,7 @@ pub(super) fn adapted(source: &str) -> (String, bool) {
             }
             ("#}", _) => result.push_str(tag),
             (_, name) => {
-                let tag = tag.replace("loop.nextitem", &format!("{NEXT}(loop)"));
+                let tag = operator::formatting(&tag.replace("loop.nextitem", &format!("{NEXT}(loop)")));
                 let set = Some(tag.as_str()).filter(|_| inside && name.starts_with("set "));
                 result.push_str(&set.and_then(reading_namespace).unwrap_or(tag));
             }

@@ -2,11 +2,21 @@
 
 mod encode;
 mod environment;
+mod escape;
 mod files;
+mod globals;
+mod header;
+#[cfg(test)]
+mod jinja_tests;
+mod methods;
+mod numbers;
+mod operator;
+mod percent;
 mod python;
 mod render;
 #[cfg(test)]
 mod tests;
+mod text;
 mod turns;
 
 use std::collections::BTreeMap;
@@ -15,7 +25,7 @@ use std::hash::{Hash, Hasher};
 use std::path::Path;
 
 use minijinja::value::Serde;
-use minijinja::{Environment, Value};
+use minijinja::{Environment, ErrorKind, Value};
 use serde::Serialize;
 use serde_json::Map;
 
@@ -26,6 +36,9 @@ use crate::error::{Result, TemplateError};
 use crate::text::message::Conversation;
 use crate::text::special::SpecialTokens;
 
+/// What minijinja says of functions, filters, tests and methods that it does not have.
+const UNKNOWN: [ErrorKind; 4] =
+    [ErrorKind::UnknownFilter, ErrorKind::UnknownFunction, ErrorKind::UnknownMethod, ErrorKind::UnknownTest];
 /// The template that is taken for conversations with tools, where a model has one of this name.
 const TOOL_USE: &str = "tool_use";
 
@@ -78,7 +91,7 @@ impl ChatTemplate {
     fn named(sources: &BTreeMap<String, String>, special: &SpecialTokens) -> Result<Self> {
         let mut environment = environment::jinja().map_err(|error| malformed(&error))?;
         for (name, token) in special.iter() {
-            environment.add_global(name, token);
+            environment.add_global(name.to_owned(), token);
         }
         let mut marks = BTreeMap::new();
         for (name, source) in sources {
@@ -127,7 +140,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`TemplateError::Refused`] where the template refuses the conversation (`raise_exception`), [`TemplateError::Failed`] where it
-    /// fails, [`TemplateError::NoMessages`].
+    /// fails, [`TemplateError::Unsupported`] where it uses what is not supported, [`TemplateError::NoMessages`].
     pub fn render(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String> {
         Ok(self.rendered(conversation, add_generation_prompt)?.text)
     }
@@ -196,8 +209,14 @@ fn malformed(error: &minijinja::Error) -> TemplateError {
 
 fn failed(error: &minijinja::Error) -> TemplateError {
     let message = words(error);
-    match causes(error).any(|cause| cause.is::<Raised>()) {
-        true => TemplateError::Refused { message },
+    let raised = causes(error).any(|cause| cause.is::<Raised>());
+    let unknown = |error: &(dyn Error + 'static)| {
+        let kind = error.downcast_ref::<minijinja::Error>().map(minijinja::Error::kind);
+        kind.is_some_and(|kind| UNKNOWN.contains(&kind))
+    };
+    match UNKNOWN.contains(&error.kind()) || causes(error).any(unknown) {
+        _ if raised => TemplateError::Refused { message },
+        true => TemplateError::Unsupported { message },
         false => TemplateError::Failed { message },
     }
 }

@@ -2,12 +2,17 @@
 
 use std::fmt::Write;
 
-use minijinja::value::ValueKind;
-use minijinja::{Error, Output, State, Value};
+use minijinja::value::{Tuple, ValueKind};
+use minijinja::{AutoEscape, Error, Output, State, Value};
 use serde_json::Value as Json;
+
+use super::escape::force_escape;
 
 /// The text that `{{ value }}` prints: `str(value)`.
 pub(super) fn print(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+    if *state.auto_escape() != AutoEscape::None && !value.is_safe() {
+        return out.write_str(&printed(&force_escape(value))).map_err(Error::from);
+    }
     match value.kind() {
         ValueKind::None | ValueKind::Bool | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => {
             out.write_str(&repr(value)).map_err(Error::from)
@@ -20,15 +25,31 @@ pub(super) fn print(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Val
     }
 }
 
+/// `str(value)`.
+pub(super) fn printed(value: &Value) -> String {
+    match value.kind() {
+        ValueKind::String => value.as_str().unwrap_or_default().to_owned(),
+        ValueKind::Undefined => String::new(),
+        _ => repr(value),
+    }
+}
+
 /// `repr(value)`.
-fn repr(value: &Value) -> String {
+pub(super) fn repr(value: &Value) -> String {
     let all = |values: Vec<String>, open: &str, close: &str| format!("{open}{}{close}", values.join(", "));
     match value.kind() {
         ValueKind::None => "None".into(),
         ValueKind::Bool => (if value.is_true() { "True" } else { "False" }).into(),
+        ValueKind::String if value.is_safe() => format!("Markup({})", quoted(value.as_str().unwrap_or_default())),
         ValueKind::String => quoted(value.as_str().unwrap_or_default()),
+        ValueKind::Undefined => "Undefined".into(),
         ValueKind::Number if !value.is_integer() => {
             f64::try_from(value.clone()).map_or_else(|_| value.to_string(), float)
+        }
+        ValueKind::Seq if value.downcast_object_ref::<Tuple>().is_some() => {
+            let items: Vec<String> = value.try_iter().into_iter().flatten().map(|item| repr(&item)).collect();
+            let close = if items.len() == 1 { ",)" } else { ")" };
+            all(items, "(", close)
         }
         ValueKind::Seq | ValueKind::Iterable => {
             all(value.try_iter().into_iter().flatten().map(|item| repr(&item)).collect(), "[", "]")
@@ -52,14 +73,29 @@ fn quoted(text: &str) -> String {
             '\t' => result.push_str("\\t"),
             '\\' => result.push_str("\\\\"),
             same if same == quote => result.extend(['\\', quote]),
-            control if (control as u32) < 0x20 || control as u32 == 0x7f => {
-                let _ = write!(result, "\\x{:02x}", control as u32);
+            hidden if !is_printable(hidden) => {
+                let _ = match hidden as u32 {
+                    code @ ..=0xff => write!(result, "\\x{code:02x}"),
+                    code @ ..=0xffff => write!(result, "\\u{code:04x}"),
+                    code => write!(result, "\\U{code:08x}"),
+                };
             }
             other => result.push(other),
         }
     }
     result.push(quote);
     result
+}
+
+/// `str.isprintable()` of one character: neither white space, but for the space, nor without a shape.
+pub(super) fn is_printable(c: char) -> bool {
+    // Rust writes the same characters as they are, but for quotes, and for accents that begin a text.
+    matches!(c, '\\' | '"') || !format!("{:?}", String::from_iter(['a', c])).contains('\\')
+}
+
+/// `str.isspace()` of one character.
+pub(super) fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
 
 /// The shortest decimal that is this number, with an exponent where Python has one.
@@ -156,7 +192,7 @@ impl Dump {
             return out.push_str(&json);
         }
         for character in json.chars() {
-            if character.is_ascii() {
+            if character.is_ascii() && character != '\x7f' {
                 out.push(character);
             } else {
                 let mut units = [0; 2];

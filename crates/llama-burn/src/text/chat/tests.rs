@@ -1,6 +1,6 @@
 //! Templates against what transformers makes of them.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use serde_json::{Value as Json, json};
 
@@ -17,7 +17,7 @@ fn template(name: &str) -> ChatTemplate {
         "llama-3.2" => include_str!("../../../tests/fixtures/templates/llama-3.2.jinja"),
         _ => include_str!("../../../tests/fixtures/templates/python.jinja"),
     };
-    let special = SpecialTokens::from_json(CONFIG, Path::new("tokenizer_config.json")).unwrap();
+    let special = SpecialTokens::of(&serde_json::from_slice(CONFIG).unwrap(), &Map::new(), Path::new("")).unwrap();
     ChatTemplate::new(source, &special).unwrap()
 }
 
@@ -122,4 +122,28 @@ fn a_missing_or_malformed_template_is_an_error() {
     assert!(error().starts_with("chat template: syntax error: "), "{}", error());
     assert!(error().contains("default:2"), "{}", error());
     assert!(ChatTemplate::find(dir.path()).is_err());
+}
+
+#[test]
+fn what_is_not_supported_is_named_and_the_template_at_fault() {
+    let error = |source: &str| {
+        let template = ChatTemplate::new(source, &SpecialTokens::default()).unwrap();
+        let error = template.render(&Conversation::new([Message::new("user", "x")]), false).unwrap_err();
+        let crate::LlamaError::Template(error) = error else { panic!("{error}") };
+        error
+    };
+    for (source, name) in [
+        ("{{ messages | xmlattr }}", "xmlattr"),
+        ("{{ messages | pprint }}", "pprint"),
+        ("{{ 'a'.encode() }}", ".encode()"),
+        ("{{ lipsum() }}", "lipsum"),
+        ("{{ 'a' is odd_test }}", "odd_test"),
+    ] {
+        let error = error(source);
+        assert!(error.is_of_template(), "{error}");
+        assert!(error.to_string().contains(name) && error.to_string().contains("the template is at fault"), "{error}");
+    }
+    assert!(!error("{{ raise_exception('no') }}").is_of_template());
+    let error = error("{{ messages.append(1) }}");
+    assert!(error.to_string().contains("changes a value"), "{error}");
 }

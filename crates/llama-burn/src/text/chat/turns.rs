@@ -68,6 +68,7 @@ impl Turns<'_> {
             let before = at.checked_sub(1).map_or("", |before| self.conversation.messages[before].role());
             if !headers.contains_key(before) {
                 headers.insert(before, self.generation_prompt(at)?);
+                self.check_header(&headers[before], at)?;
             }
             let header = &headers[before];
             let start = self.after_header(header, place.start..end, tokens)?;
@@ -122,6 +123,12 @@ impl Turns<'_> {
         Ok(added.to_string())
     }
 
+    /// Refuses a template without a generation prompt, `header`, that writes one all the same: it would be learned.
+    fn check_header(&self, header: &str, at: usize) -> Result<()> {
+        let written = if header.is_empty() { self.template.header_without_prompt(&self.part(at)) } else { None };
+        written.map_or(Ok(()), |header| Err(TemplateError::Header { header }.into()))
+    }
+
     /// Where the turn at `place` begins behind its header. Of a generation prompt that the turn does not begin with (one
     /// that opens `<think>`), only the tokens count that both begin with.
     fn after_header(&self, header: &str, place: Range<usize>, tokens: &[Token]) -> Result<usize> {
@@ -166,7 +173,10 @@ impl Turns<'_> {
                         None => return fail("with the generation prompt", &header),
                     },
                 },
-                _ => self.template.render(&self.part(at), true)?,
+                _ => {
+                    self.check_header(&self.generation_prompt(at)?, at)?;
+                    self.template.render(&self.part(at), true)?
+                }
             };
             if !whole.starts_with(&before) {
                 return fail("before it, with the generation prompt,", &before);

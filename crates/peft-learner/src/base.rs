@@ -24,6 +24,15 @@ impl TextEncoder for Text {
         Ok(Text::encode_chat(self, chat)?)
     }
 
+    fn encode_whole_chat(&self, chat: &Conversation) -> Result<Encoded, EncodeError> {
+        // Without a template: the error that says so.
+        let Some(template) = &self.template else { return Ok(Text::encode_chat(self, chat)?) };
+        let ids = self.tokenizer.encode(&template.render(chat, false)?, false)?;
+        let bos = self.tokenizer.bos_token_id();
+        let doubled_bos = bos.is_some() && ids.first().copied() == bos && ids.get(1).copied() == bos;
+        Ok(Encoded { targets: vec![true; ids.len()], ids, border_moved: false, doubled_bos })
+    }
+
     fn encode_chat_completion(&self, prompt: &Conversation, completion: &[Message]) -> Result<Encoded, EncodeError> {
         Ok(Text::encode_chat_completion(self, prompt, completion)?)
     }

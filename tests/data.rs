@@ -4,6 +4,9 @@
 #![allow(clippy::result_large_err)] // of tests, which fail at the first
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "data/tables.rs"]
+mod tables;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -7,6 +7,8 @@ mod adalora;
 mod adapted_model;
 #[path = "training/builder.rs"]
 mod builder;
+#[path = "training/contradictions.rs"]
+mod contradictions;
 #[path = "training/loraplus.rs"]
 mod loraplus;
 #[path = "training/own_model.rs"]
@@ -104,7 +106,7 @@ fn finetune(model: Llama, stream: Stream, options: &Options) -> Finetune<Llama> 
     Finetune::new(model, "default", options.training.clone())
         .stream(stream)
         .valid(examples())
-        .seed(11)
+        .seed(5)
         .existing(existing)
 }
 

@@ -60,10 +60,9 @@ fn combinations_are_pefts(#[case] name: &str, #[case] combination: Combination) 
     assert_close("merged", &logits(&model), &oracle[&format!("logits_{name}")], 1e-5);
 }
 
-/// PEFT's combination of DoRA adapters leaves out the magnitudes.
 #[rstest]
 fn an_adapter_with_weight_one_is_itself(
-    #[values("lora", "rslora", "dora", "vera", "adalora", "ia3", "loha", "x_lora_emb", "x_dora_emb")] name: &str,
+    #[values("lora", "rslora", "vera", "adalora", "ia3", "loha", "x_lora_emb")] name: &str,
     #[values(Combination::Linear, Combination::Cat)] combination: Combination,
 ) {
     if name == "ia3" && combination == Combination::Cat {
@@ -82,18 +81,27 @@ fn an_adapter_with_weight_one_is_itself(
     assert_eq!(logits(&loaded), logits(&model));
 }
 
-#[test]
-fn dora_combinations_move_the_norms_as_far_as_their_weights() {
+/// `combined_dora.safetensors`: PEFT 0.21.2's, which leaves out what the adapters have learned of norms.
+#[rstest]
+fn dora_combinations_are_pefts(
+    #[values(("dora", "adapter_final"), ("x_dora_emb", "adapter"))] which: (&str, &str),
+    #[values(("linear", Combination::Linear), ("cat", Combination::Cat), ("svd", Combination::Svd), ("ties", Combination::Ties))]
+    kind: (&str, Combination),
+) {
+    let expected = tensors(&golden("../combined_dora.safetensors"));
     let mut model = base("base");
-    model.load_adapter(golden("dora/adapter"), "a", false).unwrap();
-    model.load_adapter(golden("dora/adapter_final"), "b", false).unwrap();
-    add_weighted_adapter(&mut model, "none", &[("a", 0.0), ("b", 0.0)], Weighting::new(Combination::Cat)).unwrap();
-    model.set_adapter(&["none"]).unwrap();
-    assert_close("weights of zero give the base", &logits(&model), &logits(&base("base")), 1e-5);
-    add_weighted_adapter(&mut model, "b_only", &[("a", 0.0), ("b", 1.0)], Weighting::new(Combination::Cat)).unwrap();
-    model.set_adapter(&["b_only"]).unwrap();
-    let expected = tensors(&golden("dora/final_forward.safetensors"));
-    assert_close("the other has weight zero", &logits(&model), &expected["logits"], 1e-5);
+    model.load_adapter(golden(which.0).join("adapter"), "a", false).unwrap();
+    model.load_adapter(golden(which.0).join(which.1), "b", false).unwrap();
+    let weighting = Weighting { svd_rank: Some(4), density: Some(0.5), ..Weighting::new(kind.1) };
+    add_weighted_adapter(&mut model, "new", &[("a", 0.7), ("b", 0.4)], weighting).unwrap();
+    model.set_adapter(&["new"]).unwrap();
+    let name = if which.0 == "dora" { "dora" } else { "embedding" };
+    assert_close(name, &logits(&model), &expected[&format!("{name}_{}", kind.0)], 1e-5);
+    let dir = tempfile::tempdir().unwrap();
+    model.save_adapter("new", dir.path()).unwrap();
+    let saved = tensors(&dir.path().join("adapter_model.safetensors"));
+    let norms = &saved["base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector"];
+    assert_close("norms", norms, &expected["m_base"], 1e-6);
 }
 
 #[test]
@@ -113,12 +121,13 @@ fn methods_with_low_rank_updates_combine_with_each_other() {
 #[rstest]
 #[case(&[("lora", 1.0), ("ia3", 1.0)], Combination::Linear, "IA3 adapters can be combined with each other only")]
 #[case(&[("lora", 1.0), ("dora", 1.0)], Combination::Cat, "DoRA adapters can be combined with each other only")]
+#[case(&[("dora", 1.0), ("lora", 1.0)], Combination::Cat, "make LoRA of them first (`peft convert --to lora`)")]
 #[case(&[("ia3", 1.0)], Combination::Svd, "IA3 adapters combine by Linear")]
 #[case(&[("lora", 1.0), ("vera", 1.0)], Combination::Linear, "ranks differ")]
 #[case(&[("lora", 1.0)], Combination::Ties, "needs a density")]
 #[case(&[("lora", f64::NAN)], Combination::Linear, "weight of `lora` is NaN")]
 #[case(&[("lora", 1.0), ("absent", 1.0)], Combination::Linear, "no adapter is named `absent`")]
-#[case(&[("x_lora_mts", 1.0)], Combination::Linear, "weight of its own for lm_head")]
+#[case(&[("x_lora_mts", 1.0)], Combination::Linear, "weight of its own for lm_head, which would be lost; merge it into the base")]
 #[case(&[("x_lora_tokens", 1.0)], Combination::Linear, "rows of its own for model.embed_tokens")]
 #[case(&[], Combination::Linear, "none is named")]
 fn what_cannot_be_combined_is_refused_before_anything_changes(
@@ -136,6 +145,24 @@ fn what_cannot_be_combined_is_refused_before_anything_changes(
     assert_eq!((model.adapter_names(), logits(&model)), (names, before));
     let error = add_weighted_adapter(&mut model, "dora", &[("lora", 1.0)], Weighting::new(Combination::Linear));
     assert!(error.unwrap_err().to_string().contains("already attached"));
+}
+
+/// PEFT keeps `lora_bias` and `bias` of the first adapter's configuration, and fills them with zeros and the base's.
+#[rstest]
+#[case(
+    "x_lora_lorabias",
+    "by more than a low-rank update (lora_bias), which would be lost; merge it into the base (`peft merge`)"
+)]
+#[case(
+    "x_lora_biasall",
+    "trains the base's biases, which have no place in a weighted sum; merge it into the base (`peft merge`)"
+)]
+fn what_a_combination_would_lose_is_refused_with_the_way_out(#[case] name: &str, #[case] message: &str) {
+    let mut model = base("base_bias");
+    model.load_adapter(golden(name).join("adapter"), "a", false).unwrap();
+    let error = add_weighted_adapter(&mut model, "new", &[("a", 1.0)], Weighting::new(Combination::Linear));
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains(message), "{error}");
 }
 
 fn converted(name: &str, folder: &str, rank: Option<usize>) -> (TensorData, TensorData, f64) {

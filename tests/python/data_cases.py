@@ -90,6 +90,8 @@ overlay("gentag_parts", "{{ bos_token }}{% for m in messages %}{% if m['role'] =
         "{% endgeneration %}{{ ' NOTE ' }}{% generation %}{{ '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}{% else %}" + SAID + "{% endif %}{% endfor %}")
 overlay("gentag_last", "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' and loop.last %}{{ '<|im_start|>assistant\\n' }}{% generation %}"
         "{{ m['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}{% else %}" + SAID + "{% endif %}{% endfor %}")
+# The last turn is written otherwise than the same one inside, and nothing tells where a turn begins.
+overlay("untold", "{% set text %}{% for m in messages %}{{ m.role }}{{ m.content }}{% if loop.last %}.{% endif %}{% endfor %}{% endset %}{{ text }}")
 # What ends a text is named in special_tokens_map.json as an object, in tokenizer_config.json as one, and by the tokenizer itself.
 EOS = {"content": "<eos>", "lstrip": False, "rstrip": False, "single_word": False, "normalized": False, "special": True}
 world_tokenizer = json.load(open(os.path.join(world, "tokenizer.json")))
@@ -223,6 +225,8 @@ for overlay_name in ("marked", "llama3"):
 for overlay_name in LLAMA_CLASS:
     trl(f"messages_{overlay_name}", overlay_name, [{"messages": SHORT}, {"messages": LONG}], assistant_only_loss=True)
 trl("messages_whole", "marked", [{"messages": LONG}], {"assistant_only_loss": False})
+# A template whose turns cannot be told apart: all of the chat is learned all the same.
+trl("messages_untold", "untold", [{"messages": SHORT}, {"messages": LONG}], {"assistant_only_loss": False})
 trl("from_value", "marked", [{"conversations": [{"from": m["role"], "value": m["content"]} for m in LONG]}], {"assistant_only_loss": False})
 TOOL = {"type": "function", "function": {"name": "find", "description": "Finds a person.", "parameters": {"type": "object", "properties": {"who": {"type": "string"}}}}}
 CALL = [{"role": "user", "content": "Where is Emil?"},
@@ -278,6 +282,18 @@ chats("system_columns", "marked", [{"messages": SHORT, "system": "Be brief."}, {
 chats("text_key", "marked", [{"items": [{"role": "user", "text": "hi"}, {"role": "assistant", "text": "one"}]}], [(SHORT, (), {})],
       {"columns": {"messages": "items", "content": "text"}})
 chats("nulls", "marked", [{"messages": [{**m, "name": None, "tool_calls": [], "tool_call_id": None} for m in LONG], "tools": [], "prompt": None}], [(LONG, (), {})])
+# Columns that only some rows have: one format, and what is absent is nothing.
+chats("some_columns", "tools", [{"messages": SHORT}, {"messages": LONG, "tools": [TOOL]}, {"messages": SHORT, "tools": None, "prompt": None, "text": None},
+                                {"messages": SHORT, "system": "Be brief."}],
+      [(SHORT, (), {}), (LONG, (), {"tools": [TOOL]}), (SHORT, (), {}), (system + SHORT, (), {})])
+chats("sharegpt_some_columns", "tools", [{"conversations": share}, {"conversations": share, "system": "Be brief.", "tools": None},
+                                         {"conversations": share, "tools": json.dumps([TOOL["function"]])}, {"conversations": share, "system": ""}],
+      [(LONG, (), {}), (system + LONG, (), {}), (LONG, (), {"tools": [TOOL]}), (LONG, (), {})])
+chats("alpaca_some_columns", "tools", [{"instruction": "a", "input": "b", "output": "c"}, {"instruction": "hi", "output": "one", "system": None},
+                                       {"instruction": "and more", "output": " two ", "history": [["hi", "one"]]},
+                                       {"instruction": "hi", "input": "", "output": "one", "system": "Be brief."},
+                                       {"instruction": "hi", "output": "one", "tools": json.dumps([TOOL])}],
+      [(turns("a\nb", "c"), (), {}), (SHORT, (), {}), (LONG, (), {}), (system + SHORT, (), {}), (SHORT, (), {"tools": [TOOL]})])
 chats("assistant_first", "marked", [{"messages": turns("hello", "hi", "one", first="assistant")}], [(turns("hello", "hi", "one", first="assistant"), (), {})])
 
 
@@ -368,7 +384,8 @@ def formats(name):
     Dataset.from_list(rows).to_json(f"{name}.datasets.jsonl.gz", compression="gzip")
     json.dump({"version": "1.0", "data": rows}, open(f"{name}.wrapped.json", "w"), indent=2)
     found = sorted(file for file in os.listdir(".") if file.startswith(name + ".") and file != f"{name}.jsonl")
-    if all(isinstance(value, str) for row in rows for value in row.values()):
+    # An empty cell is read as nothing (csv_cases.py).
+    if all(isinstance(value, str) and value for row in rows for value in row.values()):
         pandas.DataFrame(rows).to_csv(f"{name}.csv", index=False)
         pandas.DataFrame(rows).to_csv(f"{name}.tsv.zst", index=False, sep="\t", compression="zstd") if "zstandard" in sys.modules else None
         found.append(f"{name}.csv")

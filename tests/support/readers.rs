@@ -104,7 +104,7 @@ pub const READERS: &[Reader] = &[
         ],
         read: rows,
     },
-    Reader { name: "csv", seeds: &["data/text_world.csv", "data/pairs_world.csv"], read: csv },
+    Reader { name: "csv", seeds: &["data/text_world.csv", "csv/cells.csv"], read: csv },
     Reader { name: "run_config", seeds: &["../../examples/movie-sentiment.toml"], read: run_config },
     Reader { name: "trainer_state", seeds: &["trainer_state.json"], read: trainer_state },
     Reader { name: "metrics", seeds: &["metrics.jsonl"], read: metrics },

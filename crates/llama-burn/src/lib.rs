@@ -21,7 +21,9 @@ pub use config::{
     RopeScaling,
 };
 pub use error::{HubCause, LlamaError, PromptError, Result, SamplingError, TemplateError};
-pub use generate::{Finish, Generate, GenerateOptions, Piece, Sampler, SamplingConfig, TextDecoder, TokenLogprob};
+pub use generate::{
+    Finish, Generate, GenerateOptions, GenerationDefaults, Piece, Sampler, SamplingConfig, TextDecoder, TokenLogprob,
+};
 pub use gguf::{GgufType, save_lora_gguf, unpack_gguf};
 pub use merge::{MergeReport, merge_into, merge_into_gguf};
 pub use model::{

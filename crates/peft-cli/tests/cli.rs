@@ -22,6 +22,9 @@ mod convert;
 #[path = "cli/extract.rs"]
 mod extract;
 
+#[path = "cli/generation.rs"]
+mod generation;
+
 #[path = "cli/other_files.rs"]
 mod other_files;
 

@@ -104,6 +104,8 @@ impl ConfiguredRun {
             Some(Valid::Share(share)) => (train.set_apart(*share, config.seed)?, None),
             Some(Valid::Sources(sources)) => {
                 let valid = prepare(sources, Part::Valid)?;
+                let two_kinds = train.report.two_kinds_of_instructions(&valid.report);
+                warnings.extend(two_kinds.filter(|said| !warnings.contains(said)).into_iter().collect::<Vec<_>>());
                 (valid.examples, Some(valid.report))
             }
         };

@@ -1,5 +1,6 @@
 //! Text generation with a key-value cache, for a batch of prompts at once.
 
+mod defaults;
 mod logprobs;
 mod options;
 mod sampling;
@@ -15,6 +16,7 @@ use peft_burn::PeftModel;
 use crate::error::{LlamaError, PromptError, Result, SamplingError};
 use crate::model::{AttentionMask, CausalModel, Input};
 use crate::text::Tokenizer;
+pub use defaults::GenerationDefaults;
 pub use logprobs::TokenLogprob;
 pub use options::GenerateOptions;
 pub use sampling::Sampler;

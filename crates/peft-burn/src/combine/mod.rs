@@ -24,7 +24,7 @@ use crate::config::{Bias, TargetModules};
 use crate::error::{NotCombined, Result};
 use crate::layers::layer::LayerRef;
 use crate::low_rank::LowRank;
-use crate::methods::{Change, LoraConfig, Magnitude};
+use crate::methods::{Change, LoraConfig};
 use crate::model::PeftModel;
 use crate::random::TensorRng;
 use kinds::{own_weight, refuse};
@@ -35,14 +35,15 @@ use task_arithmetic::{Pruning, Rule, combine};
 struct Part {
     weight: f64,
     update: LowRank,
-    /// DoRA's m and the row norms of the base weight.
-    magnitude: Option<[Tensor<1>; 2]>,
+    /// DoRA: the row norms of the base weight.
+    norms: Option<Tensor<1>>,
 }
 
 /// Adds the adapter `name`, made of `adapters` with a weight each. It is not activated.
 ///
-/// LoRA, VeRA and AdaLoRA adapters, in any mixture, give a LoRA adapter. DoRA adapters give a DoRA adapter whose norms
-/// are those of the base plus the weighted sum of what each has learned; IA3 adapters give an IA3 adapter, linearly.
+/// LoRA, VeRA and AdaLoRA adapters, in any mixture, give a LoRA adapter; IA3 adapters give an IA3 adapter, linearly. DoRA
+/// adapters give a DoRA adapter of their updates whose norms are those of the base, as in PEFT: what they have learned of norms
+/// is left out. [`convert_to_lora`] first makes LoRA of them with all that they change.
 ///
 /// # Errors
 /// Unknown names, a name that is taken, methods that do not go together, ranks that a combination cannot mix, a density
@@ -100,7 +101,7 @@ pub fn add_weighted_adapter<M: PeftModel>(
             Some((rule, true)) => whole(rule, &parts, pruning, r, &mut TensorRng::new(weighting.seed, &path)),
             Some((rule, false)) => apart(rule, &parts, pruning, &mut TensorRng::new(weighting.seed, &path)),
         };
-        let magnitude = combined_magnitude(&parts);
+        let magnitude = parts.into_iter().find_map(|part| part.norms);
         new.insert(path, NewLayer { update: update.at_rank(r), magnitude, bias: None });
     }
     let config = LoraConfig {
@@ -148,8 +149,8 @@ fn parts<M: PeftModel>(model: &M, name: &str, weight: f64) -> Result<Vec<(String
         let Some(update) = update else {
             return Err(refuse(NotCombined::BeyondLowRank { adapter: name.to_owned(), path }));
         };
-        let norms = |m: &Magnitude| [m.magnitude().val(), m.base_norms(&base)].map(|t| t.detach().inner());
-        all.push((path, Part { weight, update, magnitude: magnitude.map(norms) }));
+        let norms = magnitude.map(|magnitude| magnitude.base_norms(&base).detach().inner());
+        all.push((path, Part { weight, update, norms }));
     }
     Ok(all)
 }
@@ -191,11 +192,4 @@ fn merge(
     let (shape, device) = (tensors[0].1.dims(), tensors[0].1.device());
     let values: Vec<_> = tensors.into_iter().map(|(w, t)| (w, t.into_data().iter::<f32>().collect())).collect();
     Tensor::from_data(TensorData::new(combine(rule, &values, pruning, rng), shape), (&device, DType::F32))
-}
-
-/// ‖W‖ + Σ w·(m − ‖W‖): with one adapter of weight 1, its own m.
-fn combined_magnitude(parts: &[Part]) -> Option<Tensor<1>> {
-    let [_, base] = parts.iter().find_map(|p| p.magnitude.clone())?;
-    let learned = parts.iter().filter_map(|p| Some((p.weight, p.magnitude.clone()?)));
-    Some(learned.fold(base, |sum, (weight, [m, base])| sum + (m - base).mul_scalar(weight)))
 }

@@ -1,5 +1,8 @@
 //! The causes of [`Unsupported::Combining`](super::Unsupported::Combining).
 
+/// For adapters with more than updates.
+const WAY_OUT: &str = "merge it into the base (`peft merge`) and take that as the model of the others";
+
 /// Why adapters cannot be combined.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -25,7 +28,10 @@ pub enum NotCombined {
         kind: String,
     },
     /// Methods that combine only among themselves.
-    #[error("{} adapters can be combined with each other only", methods.join(" and "))]
+    #[error(
+        "{} adapters can be combined with each other only; make LoRA of them first (`peft convert --to lora`)",
+        methods.join(" and ")
+    )]
     Methods {
         /// The methods.
         methods: Vec<String>,
@@ -40,13 +46,13 @@ pub enum NotCombined {
     #[error("svd_rank = 0: a rank is 1 or more")]
     ZeroRank,
     /// An adapter that trains biases of the base.
-    #[error("`{adapter}` trains the base's biases")]
+    #[error("`{adapter}` trains the base's biases, which have no place in a weighted sum; {}", WAY_OUT)]
     Biases {
         /// The adapter.
         adapter: String,
     },
     /// An adapter with a weight, or rows, of its own for a layer.
-    #[error("`{adapter}` has {what} of its own for {path}")]
+    #[error("`{adapter}` has {what} of its own for {path}, which would be lost; {}", WAY_OUT)]
     OwnWeight {
         /// The adapter.
         adapter: String,
@@ -56,7 +62,7 @@ pub enum NotCombined {
         path: String,
     },
     /// A change beyond an update of low rank.
-    #[error("`{adapter}` changes {path} by more than a low-rank update (lora_bias)")]
+    #[error("`{adapter}` changes {path} by more than a low-rank update (lora_bias), which would be lost; {}", WAY_OUT)]
     BeyondLowRank {
         /// The adapter.
         adapter: String,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use llama_burn::{Llama, LoadOptions, hub};
-use peft_burn::{AdapterFiles, Combination, MajoritySign, PeftModel, Weighting, add_weighted_adapter};
+use peft_burn::{AdapterFiles, Combination, MajoritySign, PeftConfig, PeftModel, Weighting, add_weighted_adapter};
 use serde::Serialize;
 
 use super::convert::check_free;
@@ -19,10 +19,14 @@ Example: one adapter of two, at 70% and 30%
 /// The name of the combination on the model; those of the adapters are `a0`, `a1`, ...
 const NEW: &str = "combined";
 
+/// What DoRA adapters lose.
+const NORMS: &str = "what DoRA has learned of norms (lora_magnitude_vector) is left out, as in PEFT: the new adapter has the base's; \
+                     `peft convert --to lora --rank R` makes LoRA of each adapter first, with all that it changes";
+
 /// Make one adapter of several, each with a weight
 ///
 /// PEFT's `add_weighted_adapter`. LoRA, VeRA and AdaLoRA adapters, in any mixture, give a LoRA adapter; DoRA adapters give a
-/// DoRA adapter, and IA3 adapters an IA3 adapter (linear only).
+/// DoRA adapter of their updates, with the base's norms, and IA3 adapters an IA3 adapter (linear only).
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Combine {
@@ -161,6 +165,11 @@ impl Combine {
         };
         let parts: Vec<(&str, f64)> = parts.iter().map(|(name, weight)| (name.as_str(), *weight)).collect();
         add_weighted_adapter(&mut model, NEW, &parts, weighting)?;
+        if matches!(model.adapter_config(NEW)?, PeftConfig::Lora(lora) if lora.use_dora) {
+            let left_out = NORMS.to_owned();
+            output::warn(&left_out);
+            warnings.push(left_out);
+        }
         model.save_adapter(NEW, &self.output)?;
         let done = Combined {
             peft_type: model.adapter_config(NEW)?.peft_type(),

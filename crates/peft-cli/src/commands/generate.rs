@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use clap::Args;
 use llama_burn::{
-    CausalModel as _, Conversation, Finish, Generate as _, GenerateOptions, Message, SamplingConfig, TextDecoder,
-    TokenLogprob,
+    CausalModel as _, Conversation, Finish, Generate as _, GenerateOptions, GenerationDefaults, Message,
+    SamplingConfig, TextDecoder, TokenLogprob,
 };
 use peft_learner::base::{Base, Text};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::choice::ChoiceArgs;
 use crate::failure::{Failure, Result};
 use crate::model_args::{ModelArgs, object};
 use crate::output;
@@ -26,7 +27,8 @@ const DEFAULT_TOKENS: usize = 128;
 
 /// Continue a text, or answer a message
 ///
-/// Text appears as it is generated. The most likely token is taken each time, unless --temperature is above 0.
+/// Text appears as it is generated. The most likely token is taken each time, unless --temperature is above 0 or the model's
+/// generation_config.json has do_sample = true. What the options leave open is that file's, as in Transformers.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Generate {
@@ -44,21 +46,8 @@ pub struct Generate {
     /// At most so many tokens; without it 128, or as many as the model's context has room for
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<usize>,
-    /// Divides the logits: higher is more surprising, 0 takes the most likely token
-    #[arg(long, default_value_t = 0.0, value_name = "T")]
-    temperature: f32,
-    /// Choose among the fewest tokens whose probabilities reach P
-    #[arg(long, default_value_t = 1.0, value_name = "P")]
-    top_p: f32,
-    /// Choose among the K most likely tokens; 0 is all
-    #[arg(long, default_value_t = 0, value_name = "K")]
-    top_k: usize,
-    /// Above 1, tokens of the text so far become less likely
-    #[arg(long, default_value_t = 1.0, value_name = "X")]
-    repetition_penalty: f32,
-    /// Leave out tokens that are less than P times as likely as the most likely one
-    #[arg(long, default_value_t = 0.0, value_name = "P")]
-    min_p: f32,
+    #[command(flatten)]
+    choice: ChoiceArgs,
     /// Taken from a token's logit for each time that it was generated
     #[arg(long, default_value_t = 0.0, value_name = "X", allow_negative_numbers = true)]
     frequency_penalty: f32,
@@ -153,8 +142,10 @@ impl Generate {
         let prompt = self.encode(&base, text)?;
         check_vocabulary(&prompt, &base, text)?;
         let context = base.model.config().max_position_embeddings;
-        let room = context.saturating_sub(prompt.len()).clamp(1, DEFAULT_TOKENS);
-        let max_new_tokens = self.max_new_tokens.unwrap_or(room);
+        let defaults = self.defaults(&base)?;
+        let most = defaults.max_length.map_or(usize::MAX, |length| length.saturating_sub(prompt.len()));
+        let room = context.saturating_sub(prompt.len()).min(most).clamp(1, DEFAULT_TOKENS);
+        let max_new_tokens = self.max_new_tokens.or(defaults.max_new_tokens).unwrap_or(room);
         if prompt.len() + max_new_tokens > context {
             output::warn(format_args!(
                 "{} prompt tokens and up to {max_new_tokens} new ones are more than the {context} the model is made for",
@@ -164,18 +155,14 @@ impl Generate {
         let options = GenerateOptions {
             max_new_tokens,
             sampling: SamplingConfig {
-                temperature: self.temperature,
-                top_k: self.top_k,
-                top_p: self.top_p,
-                repetition_penalty: self.repetition_penalty,
-                min_p: self.min_p,
                 frequency_penalty: self.frequency_penalty,
                 presence_penalty: self.presence_penalty,
                 logit_bias: self.logit_bias.iter().copied().collect(),
                 seed: self.seed,
+                ..self.choice.over(&defaults)
             },
             stop: base.eos_ids(),
-            stop_strings: self.stop.clone(),
+            stop_strings: if self.stop.is_empty() { defaults.stop_strings } else { self.stop.clone() },
             logprobs: self.logprobs,
         };
         let started = Instant::now();
@@ -212,6 +199,22 @@ impl Generate {
             seconds,
             tokens_per_second: tokens.len() as f64 / seconds.max(1e-9),
         })
+    }
+
+    /// What generation_config.json says, which is told of where it changes the text.
+    fn defaults(&self, base: &Base) -> Result<GenerationDefaults> {
+        let defaults = GenerationDefaults::from_dir(&base.dir)?;
+        let honoured = defaults.honoured();
+        if !honoured.is_empty() {
+            output::note(format_args!("generation_config.json: {}; options come before it", honoured.join(", ")));
+        }
+        if !defaults.not_honoured.is_empty() {
+            output::warn(format_args!(
+                "generation_config.json has {}, which this program does not do: the text is as without",
+                defaults.not_honoured.join(", ")
+            ));
+        }
+        Ok(defaults)
     }
 
     fn encode(&self, base: &Base, text: &Text) -> Result<Vec<u32>> {

@@ -3,6 +3,7 @@
 mod bench;
 #[cfg(feature = "serve")]
 mod bench_serve;
+mod choice;
 mod combine;
 mod convert;
 mod devices;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use llama_burn::GenerationDefaults;
 use peft_learner::base::Base;
 use peft_serve::http::{self, HttpConfig};
 use peft_serve::{Engine, EngineConfig, ServeError, Served, Store, StoreConfig};
@@ -85,6 +86,15 @@ impl Serve {
             ));
         }
         let base = Base::load(&self.model, self.dtype.options()?, &self.device.open()?)?;
+        let defaults = GenerationDefaults::from_dir(&base.dir)?;
+        let of_file = [defaults.honoured(), defaults.not_honoured].concat();
+        if !of_file.is_empty() {
+            output::warn(format_args!(
+                "generation_config.json has {}: requests that leave these open have OpenAI's defaults, not the file's (as \
+                 vLLM's `--generation-config vllm`)",
+                of_file.join(", ")
+            ));
+        }
         let folder_name = base.dir.file_name().map(|name| name.to_string_lossy().into_owned());
         let given = (!self.model.contains("..") && !self.model.starts_with(['/', '.'])).then(|| self.model.clone());
         let is_dir = std::path::Path::new(&self.model).is_dir();

@@ -329,3 +329,19 @@ fn adapters_are_combined_and_mistakes_are_told_before_anything_is_loaded() {
     assert!(said.code == 2 && said.err.contains("is not DIR=WEIGHT"), "{}", said.err);
     assert!(!place.path("out").exists());
 }
+
+#[test]
+fn dora_adapters_are_combined_as_by_peft_and_with_others_as_the_error_says() {
+    let place = Place::new();
+    let base = cases().join("base");
+    let (dora, plain) = (cases().join("dora"), cases().join("plain"));
+    let (base, dora, plain) = (base.display(), dora.display(), plain.display());
+    let said = place.ok(&format!("combine --model {base} {dora}=0.7 {dora}=0.3 --output both --json"));
+    let warning = "what DoRA has learned of norms (lora_magnitude_vector) is left out, as in PEFT";
+    assert!(said.err.contains(warning), "{}", said.err);
+    assert!(said.json()["warnings"].to_string().contains(warning));
+    let mixed = |dora: &str| format!("combine --model {base} {plain}=1 {dora}=1 --method cat --output mixed");
+    place.run(&mixed(&dora.to_string())).fails_with(&["DoRA adapters can be combined", "`peft convert --to lora`"]);
+    place.ok(&format!("convert --to lora {dora} --model {base} --rank 8 --output lora"));
+    place.ok(&mixed("lora"));
+}

@@ -56,6 +56,12 @@ fn what_cannot_be_served_is_said() {
     helps(&place.run(&format!("serve --model {model} --host 256.0.0.1 --port 0")), "256.0.0.1", &[help]);
     let batch = place.run(&format!("serve --model {model} --port 0 --max-batch 0"));
     helps(&batch, "--max-batch and --max-prefill", &["leave them out for the usual sizes"]);
+    place.copy_model("own");
+    place.write("own/generation_config.json", r#"{"do_sample": true, "temperature": 0.6, "no_repeat_ngram_size": 2}"#);
+    let said = place.run("serve --model own --host 256.0.0.1 --port 0");
+    let warning =
+        "generation_config.json has temperature = 0.6, top_k = 50, no_repeat_ngram_size = 2: requests that leave";
+    assert!(said.err.contains(warning), "{}", said.err);
     // Both followed: it listens.
     let args = ["serve", "--model", &model, "--host", "127.0.0.1", "--port", "0"];
     let mut child = place.command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();

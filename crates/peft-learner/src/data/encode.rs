@@ -1,12 +1,10 @@
 //! Rows to token ids and labels.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use std::path::Path;
 
 use llama_burn::{Conversation, Encoded, Message};
-use serde::{Deserialize, Serialize};
 
+use super::encode_report::EncodeReport;
 use super::rows::{Parsed, Row, RowOptions};
 use super::{Example, IGNORE_INDEX};
 use crate::error::Problems;
@@ -25,9 +23,11 @@ pub trait TextEncoder: Sync {
     /// A chat through the model's template, of which the assistant's turns are learned.
     fn encode_chat(&self, chat: &Conversation) -> Result<Encoded, EncodeError>;
 
-    /// A conversation, all of it learned.
+    /// A chat through the model's template, all of it learned. Turns need not be told apart for that.
     fn encode_whole_chat(&self, chat: &Conversation) -> Result<Encoded, EncodeError> {
-        self.encode_chat(chat)
+        let mut encoded = self.encode_chat(chat)?;
+        encoded.targets.fill(true);
+        Ok(encoded)
     }
 
     /// A chat through the model's template, of which all that follows the prompt is learned.
@@ -61,125 +61,6 @@ pub struct EncodeOptions {
     pub vocab_size: usize,
 }
 
-/// Counts of a data set that was encoded.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct EncodeReport {
-    /// Rows of the files.
-    pub rows: usize,
-    /// Rows cut to `max_length`.
-    pub truncated: usize,
-    /// Rows left out because nothing in them is learned, or nothing after the cut.
-    pub dropped_without_target: usize,
-    /// Tokens of the rows that are left.
-    pub tokens: usize,
-    /// How many of them are learned.
-    pub target_tokens: usize,
-    /// Keys that nothing reads, those of messages as `messages[].key`, and in how many rows.
-    pub ignored_keys: BTreeMap<String, usize>,
-    /// Rows in which a token reaches from the prompt into the completion, and is learned as a whole.
-    pub border_moved: usize,
-    /// Rows that begin with two beginning-of-text tokens.
-    pub doubled_bos: usize,
-    /// What the template writes before the words of the assistant in some row, where it is learned as part of the completion.
-    #[serde(default)]
-    pub learned_header: Option<String>,
-    /// Rows in which a token that ends a text is learned.
-    pub teaching_stop: usize,
-    /// Rows whose tool calls have arguments as JSON text, which the template puts into quotes.
-    pub quoted_arguments: usize,
-    /// Renamed columns that some row has.
-    pub renamed: BTreeSet<String>,
-    /// Why the tokens are not kept, though they should be.
-    #[serde(skip)]
-    pub not_kept: Option<String>,
-}
-
-impl EncodeReport {
-    /// A line about `file` in words.
-    pub fn describe(&self, file: impl AsRef<Path>) -> String {
-        let Self { rows, truncated, dropped_without_target, tokens, target_tokens, ignored_keys, .. } = self;
-        let file = file.as_ref().display();
-        let mut text = format!("{file}: {rows} rows, {tokens} tokens, {target_tokens} of them targets");
-        if *truncated > 0 {
-            text += &format!("; {truncated} rows were longer than max_length and cut");
-        }
-        if *dropped_without_target > 0 {
-            text += &format!("; {dropped_without_target} rows without a target were left out");
-        }
-        if !ignored_keys.is_empty() {
-            let keys: Vec<_> = ignored_keys.iter().map(|(key, rows)| format!("{key} (in {rows} rows)")).collect();
-            text += &format!("; not used: {}", keys.join(", "));
-        }
-        text
-    }
-
-    /// Notes for the user about rows to train on.
-    pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if let Some(reason) = &self.not_kept {
-            warnings.push(format!(
-                "tokens are not kept for the next start: {reason}; set data.cache to a folder that can be written to, or to false"
-            ));
-        }
-        if self.teaching_stop == 0 {
-            warnings.push(
-                "no row teaches a token that ends a text, so that the model may not learn to stop; let rows end with one \
-                 (`eos_token` of tokenizer_config.json), or raise max_length where they were cut"
-                    .to_string(),
-            );
-        }
-        if self.doubled_bos > 0 {
-            warnings.push(format!(
-                "{} rows begin with two beginning-of-text tokens: the tokenizer adds one by itself; take it out of the rows",
-                self.doubled_bos
-            ));
-        }
-        if self.border_moved > 0 {
-            warnings.push(format!(
-                "in {} rows the tokens of prompt and completion together do not begin with those of the prompt; what follows \
-                 the common beginning is learned, as in TRL. Let the prompt end between two tokens, such as before a space",
-                self.border_moved
-            ));
-        }
-        if let Some(header) = &self.learned_header {
-            warnings.push(format!(
-                "the chat template writes {header:?} before what the assistant says, and has no generation prompt: it is learned as \
-                 part of the completion, as in TRL, and the model has to write it itself. Let the template write it under \
-                 {{% if add_generation_prompt %}} at its end"
-            ));
-        }
-        if self.quoted_arguments > 0 {
-            warnings.push(format!(
-                "in {} rows the arguments of a tool call are JSON text, which the chat template writes in quotes (as in \
-                 Transformers); give them as an object",
-                self.quoted_arguments
-            ));
-        }
-        warnings
-    }
-
-    /// Adds what another file came to.
-    pub(super) fn add(&mut self, other: &Self) {
-        self.rows += other.rows;
-        self.truncated += other.truncated;
-        self.dropped_without_target += other.dropped_without_target;
-        self.tokens += other.tokens;
-        self.target_tokens += other.target_tokens;
-        self.border_moved += other.border_moved;
-        self.doubled_bos += other.doubled_bos;
-        self.learned_header = self.learned_header.take().or_else(|| other.learned_header.clone());
-        self.teaching_stop += other.teaching_stop;
-        self.quoted_arguments += other.quoted_arguments;
-        self.not_kept = self.not_kept.take().or_else(|| other.not_kept.clone());
-        self.renamed
-            .extend(other.renamed.iter().filter(|name| !self.renamed.contains(*name)).cloned().collect::<Vec<_>>());
-        for (key, rows) in &other.ignored_keys {
-            *self.ignored_keys.entry(key.clone()).or_default() += rows;
-        }
-    }
-}
-
 /// An encoder with its options.
 pub(super) struct Encoding<'a> {
     pub encoder: Option<&'a dyn TextEncoder>,
@@ -200,12 +81,14 @@ pub(super) struct Outcome {
 impl Encoding<'_> {
     /// Encodes a row.
     pub fn encode(&self, parsed: Parsed) -> Result<Outcome, EncodeError> {
-        let Parsed { row, unused, quoted_arguments, renamed } = parsed;
+        let Parsed { row, unused, quoted_arguments, renamed, instruction } = parsed;
         let mut report = EncodeReport {
             rows: 1,
             ignored_keys: unused.into_iter().map(|key| (key, 1)).collect(),
             quoted_arguments: usize::from(quoted_arguments),
             renamed,
+            instructions_in_words: usize::from(instruction == Some(false)),
+            instructions_as_chats: usize::from(instruction == Some(true)),
             ..EncodeReport::default()
         };
         let mut example = self.example(&row, &mut report)?;

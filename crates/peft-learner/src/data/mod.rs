@@ -8,12 +8,14 @@
 mod batch;
 mod encode;
 mod encode_file;
+mod encode_report;
 mod eval_batches;
 mod examples;
 mod files;
 mod order;
 mod packing;
 mod prepare;
+mod reader_of;
 mod rows;
 mod seen;
 mod source;
@@ -21,7 +23,8 @@ mod stream;
 mod tokens;
 
 pub use batch::{Batch, Example, IGNORE_INDEX, UNSEEN_INDEX};
-pub use encode::{EncodeError, EncodeOptions, EncodeReport, TextEncoder};
+pub use encode::{EncodeError, EncodeOptions, TextEncoder};
+pub use encode_report::EncodeReport;
 pub use eval_batches::EvalBatches;
 pub use examples::Examples;
 pub use files::{DataFile, Part, RawRow, locate};

@@ -4,16 +4,16 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-use burn::data::dataset::Dataset;
 use serde_json::json;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use super::encode::{Encoding, problem_at};
+use super::encode::Encoding;
 use super::encode_file::EncodeFile;
 use super::examples::Chained;
 use super::files::{DataFile, Part, locate};
 use super::order::{split, weighted};
-use super::rows::{RowOptions, RowReader, RowShape};
+use super::reader_of::reader_of;
+use super::rows::{RowOptions, RowShape};
 use super::seen::{Seen, content};
 use super::source::{DataCache, Source};
 use super::tokens::{TokenFile, TokenWriter};
@@ -45,6 +45,9 @@ pub struct Prepared {
     /// Differs where the examples do.
     pub digest: String,
 }
+
+/// How rows are read, as a number: tokens that were kept under another one are made again.
+const READING: u32 = 2;
 
 impl<'a> Preparation<'a> {
     /// Rows of `input_ids` need no `encoder`.
@@ -198,6 +201,7 @@ impl<'a> Preparation<'a> {
         };
         let meaning = json!([
             env!("CARGO_PKG_VERSION"),
+            READING,
             fingerprint,
             max_length,
             vocab_size,
@@ -214,7 +218,7 @@ impl<'a> Preparation<'a> {
     fn encode(&self, file: &DataFile, kept: Option<PathBuf>, key: u128) -> Result<TokenFile> {
         let words = RwLock::new(HashMap::new());
         let mentions = |word: &str| self.mentions(&words, word);
-        let reader = self.reader(file, &mentions)?;
+        let reader = reader_of(file, &self.rows, &mentions)?;
         if self.encoder.is_none() && reader.shape() != RowShape::InputIds {
             return Err(LearnerError::NoTokenizer {
                 file: file.path().to_path_buf(),
@@ -225,25 +229,6 @@ impl<'a> Preparation<'a> {
         let work = EncodeFile { file, reader, encoding: self.encoding() };
         let report = work.run(&mut writer)?;
         writer.finish(key, &report)
-    }
-
-    /// A reader for the shape of the first row that has one.
-    fn reader<'r>(&'r self, file: &DataFile, mentions: &'r (dyn Fn(&str) -> bool + Sync)) -> Result<RowReader<'r>> {
-        let mut problems = Problems::default();
-        let mut first = 0;
-        while first < file.len() {
-            let range = file.block(first);
-            let block = file.read(&range)?;
-            for index in range.clone() {
-                let reader = |row| RowReader::new(row, file.place(index), &self.rows, mentions);
-                match file.parse(index, &block).and_then(reader) {
-                    Ok(reader) => return Ok(reader),
-                    Err(problem) => problem_at(&mut problems, || file.place(index), &problem),
-                }
-            }
-            first = range.end;
-        }
-        Err(LearnerError::Data { file: file.path().to_path_buf(), problems })
     }
 
     fn mentions(&self, words: &RwLock<HashMap<String, bool>>, word: &str) -> bool {

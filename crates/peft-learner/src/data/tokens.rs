@@ -10,7 +10,7 @@ use burn::data::dataset::{Dataset, DatasetError};
 use memmap2::Mmap;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::encode::EncodeReport;
+use super::encode_report::EncodeReport;
 use super::files::Spool;
 use super::{Example, IGNORE_INDEX};
 use crate::error::{LearnerError, Result};

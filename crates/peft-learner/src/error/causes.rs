@@ -23,6 +23,9 @@ pub enum StreamError {
         /// `batch_size` times `accumulation`, or the largest number where that is beyond all.
         rows: usize,
     },
+    /// Rows that are packed and hold no token.
+    #[error("packing into rows of 0 tokens; give the tokens that a row holds, or leave packing out")]
+    NoRoom,
     /// Rows grouped by length, and packed.
     #[error("packing and group_by_length exclude each other: packed rows are about equally long already")]
     GroupsAndPacking,

@@ -29,7 +29,7 @@ pub type RawRow = Map<String, Value>;
 /// A data file. Its rows stay in the file: in memory is where they lie, 12 bytes each.
 ///
 /// JSON Lines, a JSON list of objects (also one in an object, under `train`, `data`, `rows` or the like), CSV and TSV with a
-/// header line, and Parquet (feature `parquet`); each of them also compressed by gzip or zstd, and text in UTF-8 or UTF-16,
+/// header line (an empty cell and `NA`, `None`, `null` and the like are null, as in pandas), and Parquet (feature `parquet`); each of them also compressed by gzip or zstd, and text in UTF-8 or UTF-16,
 /// with or without a byte-order mark. What is compressed, re-encoded or Parquet is unpacked into a temporary file first.
 #[derive(Debug)]
 pub struct DataFile {

@@ -1,4 +1,4 @@
-//! Rows of CSV and TSV files. Every value is a string.
+//! Rows of CSV and TSV files. Every value is a string, or null.
 
 use std::io::{BufReader, Read};
 
@@ -36,13 +36,21 @@ pub(super) fn open(text: impl Read, at: u64, delimiter: u8) -> Result<(Vec<Strin
     }
 }
 
+/// What a cell holds that says nothing: pandas' `STR_NA_VALUES`, as `datasets` reads it. Quotes round it change nothing.
+const NOTHING: &[&str] = &[
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null",
+];
+
+fn value(cell: &str) -> Value {
+    if NOTHING.contains(&cell) { Value::Null } else { cell.into() }
+}
+
 /// A row from its bytes.
 pub(super) fn row(bytes: &[u8], header: &[String], delimiter: u8) -> Result<Map<String, Value>, String> {
     let mut record = StringRecord::new();
     match reader(bytes, delimiter).read_record(&mut record) {
-        Ok(_) if record.len() == header.len() => {
-            Ok(header.iter().cloned().zip(record.iter().map(Value::from)).collect())
-        }
+        Ok(_) if record.len() == header.len() => Ok(header.iter().cloned().zip(record.iter().map(value)).collect()),
         Ok(_) => Err(format!("has {} values for {} columns", record.len(), header.len())),
         Err(error) => Err(match error.kind() {
             csv::ErrorKind::Utf8 { .. } => "is not UTF-8; save the file as UTF-8".to_string(),
@@ -68,7 +76,7 @@ mod tests {
         assert_eq!(read(0)["prompt"], "a, \"b\"\nc");
         assert_eq!(
             (&read(0)["completion"], &read(1)["prompt"], &read(1)["completion"]),
-            (&"d".into(), &"e".into(), &"".into())
+            (&"d".into(), &"e".into(), &Value::Null)
         );
     }
 

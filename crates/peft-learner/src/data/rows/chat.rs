@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use llama_burn::{Conversation, Message};
 use serde_json::{Map, Value, json};
 
+use super::calls::{calls_of_text, tool_calls};
 use super::keys::is_neutral;
 use super::options::RowOptions;
 use super::shape::{from_text, kind, string};
+use super::weight::weight;
 use crate::data::files::RawRow;
 
 /// ShareGPT's names of roles.
@@ -42,6 +44,8 @@ pub(super) struct Messages<'a> {
     pub mentions: &'a (dyn Fn(&str) -> bool + Sync),
     /// ShareGPT's names.
     pub sharegpt: bool,
+    /// Whether all turns are learned.
+    pub whole: bool,
     /// Keys that nothing reads, as `messages[].key`.
     pub unused: BTreeSet<String>,
     /// Whether arguments of a tool call are JSON text that the template puts into quotes.
@@ -102,7 +106,7 @@ impl Messages<'_> {
         let said = string(&format!("{place}.role"), said)?;
         let role = self.role(place, &said, sharegpt)?;
         let mut out = Map::from_iter([("role".to_string(), Value::from(role.clone()))]);
-        let learned = weight(place, &role, &mut message)?;
+        let learned = weight(place, &role, self.whole, &mut message)?;
         let content = message.remove("content");
         if sharegpt && matches!(said.as_str(), "function_call" | "tool_call") {
             let calls = calls_of_text(place, content.unwrap_or_default())?;
@@ -266,70 +270,4 @@ fn not_read(what: &str, key: &str) -> String {
         "`{what}` is not read by the model's chat template, so that the model would never see it; use a model or \
          chat_template.jinja whose template does, or set ignore = [\"{key}\"] in [data]"
     )
-}
-
-/// Whether a turn is learned: OpenAI's `weight`, axolotl's `train` and `training`.
-fn weight(place: &str, role: &str, message: &mut Map<String, Value>) -> Result<bool, String> {
-    let mut learned = true;
-    for key in ["weight", "train", "training"] {
-        let Some(value) = message.remove(key) else { continue };
-        let says = match &value {
-            Value::Bool(says) => Some(*says),
-            Value::Number(number) if number.as_f64() == Some(0.0) => Some(false),
-            Value::Number(number) if number.as_f64() == Some(1.0) => Some(true),
-            Value::String(text) if text.is_empty() => continue,
-            _ => None,
-        };
-        match says {
-            None => {
-                return Err(format!(
-                    "`{place}.{key}` is {value}; it is 1 or true (learned) or 0 or false (not learned)"
-                ));
-            }
-            Some(true) if key != "weight" && role != "assistant" => {
-                return Err(format!(
-                    "`{place}.{key}` is true for a turn of `{role}`, and only what the assistant says is learned; set it to \
-                     false, or assistant_only_loss = false in [data] to learn all turns"
-                ));
-            }
-            Some(says) => learned &= says,
-        }
-    }
-    Ok(learned || role != "assistant")
-}
-
-/// `tool_calls`, or OpenAI's older `function_call`.
-fn tool_calls(place: &str, message: &mut Map<String, Value>) -> Result<Option<Vec<Value>>, String> {
-    let call = message.remove("function_call").map(from_text);
-    let calls = match (message.remove("tool_calls").map(from_text), call) {
-        (Some(calls), _) if !is_neutral(&calls) => calls,
-        (_, Some(call)) if !is_neutral(&call) => json!([{"type": "function", "function": call}]),
-        _ => return Ok(None),
-    };
-    let Value::Array(calls) = calls else {
-        return Err(format!("`{place}.tool_calls` must be a list, not {}", kind(&calls)));
-    };
-    if let Some(call) = calls.iter().find(|call| !call.is_object()) {
-        return Err(format!("`{place}.tool_calls` holds {}; it takes objects", kind(call)));
-    }
-    Ok(Some(calls))
-}
-
-/// ShareGPT writes a call as JSON text: `{"name": ..., "arguments": ...}`, or several in a list.
-fn calls_of_text(place: &str, content: Value) -> Result<Value, String> {
-    let calls = match from_text(content) {
-        Value::Array(calls) => calls,
-        Value::Object(call) => vec![call.into()],
-        other => {
-            return Err(format!(
-                "`{place}` calls a function and must be JSON: a name and arguments, not {}",
-                kind(&other)
-            ));
-        }
-    };
-    let call = |call: Value| match call {
-        Value::Object(call) if call.contains_key("name") => Ok(json!({"type": "function", "function": call})),
-        _ => Err(format!("`{place}` calls a function without a `name`")),
-    };
-    Ok(calls.into_iter().map(call).collect::<Result<Vec<_>, _>>()?.into())
 }

@@ -40,9 +40,15 @@ pub(super) fn is_neutral(value: &Value) -> bool {
     }
 }
 
+/// Whether the value of a key that would change what is learned does not.
+fn changes_nothing(key: &str, value: &Value) -> bool {
+    // Words of a system may be a number; other keys' are numbers that a table has as text.
+    if key.starts_with("system") { is_neutral(value) } else { is_neutral(&of_cell(value)) }
+}
+
 /// The keys that are left of a row: their names, for they are not used.
 pub(super) fn left(row: RawRow) -> Result<Vec<String>, String> {
-    let changes = |(key, value): &(&String, &Value)| CHANGING.contains(&key.as_str()) && !is_neutral(value);
+    let changes = |(key, value): &(&String, &Value)| CHANGING.contains(&key.as_str()) && !changes_nothing(key, value);
     if let Some((key, value)) = row.iter().find(changes) {
         let medium = ["image", "video", "audio"].iter().find(|medium| key.starts_with(**medium));
         return Err(match medium {
@@ -65,7 +71,7 @@ pub(super) fn left(row: RawRow) -> Result<Vec<String>, String> {
     }
     // Unpaired preferences of TRL and LLaMA-Factory.
     for key in ["label", "kto_tag"] {
-        if let Some(Value::Bool(good)) = row.get(key) {
+        if let Some(Value::Bool(good)) = row.get(key).map(of_cell) {
             return Err(format!(
                 "`{key}` is {good}: rows of preferences, good and bad ones, from which this program does not learn; keep the \
                  rows whose {key} is true, and set ignore = [\"{key}\"] in [data]"
@@ -78,6 +84,19 @@ pub(super) fn left(row: RawRow) -> Result<Vec<String>, String> {
         .map(|(key, _)| key)
         .filter(|key| !SILENT.contains(&key.as_str()))
         .collect())
+}
+
+/// A number or a truth value that a table has as text, as pandas reads it.
+fn of_cell(value: &Value) -> Value {
+    match value.as_str() {
+        Some("True" | "TRUE" | "true") => true.into(),
+        Some("False" | "FALSE" | "false") => false.into(),
+        Some(text) => match text.parse::<f64>() {
+            Ok(number) if number.is_finite() => number.into(),
+            _ => value.clone(),
+        },
+        None => value.clone(),
+    }
 }
 
 fn short(value: &Value) -> String {

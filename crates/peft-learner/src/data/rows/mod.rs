@@ -1,5 +1,6 @@
 //! The shapes that rows of data sets have, and how each is read.
 
+mod calls;
 mod chat;
 mod ids;
 mod keys;
@@ -7,6 +8,7 @@ mod options;
 mod read;
 mod shape;
 mod template;
+mod weight;
 
 pub use self::options::RowOptions;
 pub(crate) use self::read::{Parsed, RowReader};

@@ -22,6 +22,8 @@ pub(crate) struct Parsed {
     pub quoted_arguments: bool,
     /// Renamed columns that the row has.
     pub renamed: BTreeSet<String>,
+    /// Of an instruction, whether it is a chat.
+    pub instruction: Option<bool>,
 }
 
 /// Reads the rows of a file, which are all of one shape.
@@ -30,7 +32,12 @@ pub(crate) struct RowReader<'a> {
     mentions: &'a (dyn Fn(&str) -> bool + Sync),
     shape: RowShape,
     first: String,
+    /// Whether instructions are chats: one row of the file that has a chat's columns makes all of them so.
+    chats: bool,
 }
+
+/// Columns by which LLaMA-Factory makes instructions chats.
+const OF_CHATS: &[&str] = &["system", "history", "tools"];
 
 impl<'a> RowReader<'a> {
     /// For files whose first row, which is at `place`, is `row`. `mentions` says whether the chat template has a word.
@@ -41,7 +48,23 @@ impl<'a> RowReader<'a> {
         mentions: &'a (dyn Fn(&str) -> bool + Sync),
     ) -> Result<Self, String> {
         rename(&mut row, options);
-        Ok(Self { options, mentions, shape: RowShape::of(&row, options)?, first: place })
+        Ok(Self { options, mentions, shape: RowShape::of(&row, options)?, first: place, chats: is_chat(&row) })
+    }
+
+    /// Whether other rows of the file still have a say in how this shape is read.
+    pub fn asks_all(&self) -> bool {
+        self.shape == RowShape::Instruction && !self.chats
+    }
+
+    /// Whether `row` makes instructions chats.
+    pub fn makes_chats(&self, mut row: RawRow) -> bool {
+        rename(&mut row, self.options);
+        is_chat(&row)
+    }
+
+    /// Reads all instructions as chats.
+    pub fn as_chats(self) -> Self {
+        Self { chats: true, ..self }
     }
 
     /// The shape of all rows.
@@ -60,13 +83,15 @@ impl<'a> RowReader<'a> {
             options: self.options,
             mentions: self.mentions,
             sharegpt: shape == RowShape::Conversations,
+            whole: shape != RowShape::PromptCompletion && !self.options.assistant_only_loss,
             unused: BTreeSet::new(),
             quoted_arguments: false,
         };
         let row_of = self.row(&mut row, &mut messages)?;
         let Messages { unused, quoted_arguments, .. } = messages;
         let unused = unused.into_iter().chain(keys::left(row)?).collect();
-        Ok(Parsed { row: row_of, unused, quoted_arguments, renamed })
+        let instruction = (shape == RowShape::Instruction).then_some(self.chats);
+        Ok(Parsed { row: row_of, unused, quoted_arguments, renamed, instruction })
     }
 
     fn row(&self, row: &mut RawRow, messages: &mut Messages<'_>) -> Result<Row, String> {
@@ -80,8 +105,16 @@ impl<'a> RowReader<'a> {
             RowShape::InputIds => ids::read(row, self.options),
             RowShape::Messages | RowShape::Conversations => {
                 let key = if self.shape == RowShape::Messages { "messages" } else { "conversations" };
-                let list = with_system(key, from_text(take(key)), row)?;
-                Ok(Row::Messages(messages.conversation(key, list, row)?))
+                let (list, system) = with_system(from_text(take(key)), row)?;
+                let chat = messages.conversation(key, list, row)?;
+                // Only now are roles known by their usual names.
+                match system.filter(|_| chat.messages.get(1).is_some_and(|turn| turn.role() == "system")) {
+                    None => Ok(Row::Messages(chat)),
+                    Some(name) => Err(format!(
+                        "`{key}` begins with a system's turn, and there is `{name}` too; take one of them out, or set \
+                         ignore = [{name:?}] in [data]"
+                    )),
+                }
             }
             RowShape::PromptCompletion => match (from_text_list(take("prompt")), from_text_list(take("completion"))) {
                 (Value::String(prompt), Value::String(completion)) => Ok(Row::PromptCompletion { prompt, completion }),
@@ -108,7 +141,7 @@ impl<'a> RowReader<'a> {
                     input => Some(string("input", input)?),
                 };
                 let completion = string("output", take("output"))?;
-                if row.contains_key("system") || row.contains_key("history") {
+                if self.chats {
                     return self.llama_factory(row, messages, instruction, input, completion);
                 }
                 Ok(Row::PromptCompletion { prompt: alpaca_prompt(&instruction, input.as_deref()), completion })
@@ -172,8 +205,10 @@ impl<'a> RowReader<'a> {
     }
 }
 
-/// The messages with the system's words at their beginning, which LLaMA-Factory and axolotl have in a column of their own.
-fn with_system(key: &str, mut list: Value, row: &mut RawRow) -> Result<Value, String> {
+/// The messages with the system's words at their beginning, which LLaMA-Factory and axolotl have in a column of their own, and
+/// that column's name where it says something.
+fn with_system(mut list: Value, row: &mut RawRow) -> Result<(Value, Option<&'static str>), String> {
+    let mut found = None;
     for name in ["system", "system_prompt"] {
         let system = match row.remove(name) {
             None | Some(Value::Null) => continue,
@@ -183,18 +218,13 @@ fn with_system(key: &str, mut list: Value, row: &mut RawRow) -> Result<Value, St
         if system.is_empty() {
             continue;
         }
-        if messages
-            .first()
-            .and_then(|first| first.get("role").or(first.get("from")))
-            .is_some_and(|role| role == "system")
-        {
-            return Err(format!(
-                "`{key}` begins with a system's turn, and there is `{name}` too; take one of them out"
-            ));
+        if found.is_some() {
+            return Err("has both `system` and `system_prompt`; set ignore = [\"system_prompt\"] in [data]".to_string());
         }
+        found = Some(name);
         messages.insert(0, serde_json::json!({"role": "system", "content": system}));
     }
-    Ok(list)
+    Ok((list, found))
 }
 
 /// Pieces of a text with what is learned of them.
@@ -221,6 +251,11 @@ fn from_text_list(value: Value) -> Value {
         }
         _ => value,
     }
+}
+
+/// Whether it has a column of chats, be it null: a table has it for all rows.
+fn is_chat(row: &RawRow) -> bool {
+    OF_CHATS.iter().any(|key| row.contains_key(*key))
 }
 
 /// Gives columns the names that they have here, and takes out what is to be ignored. Returns which columns were there.

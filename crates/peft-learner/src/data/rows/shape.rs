@@ -55,8 +55,8 @@ pub enum RowShape {
     Conversations,
     /// `prompt` and `completion`, both texts or both lists of messages.
     PromptCompletion,
-    /// `instruction` and `output`, perhaps with `input`: put into Alpaca's words; with `system` or `history` (LLaMA-Factory's)
-    /// a chat.
+    /// `instruction` and `output`, perhaps with `input`: put into Alpaca's words; where a row of the file has `system`, `history`
+    /// or `tools` (LLaMA-Factory's), all of them are chats.
     Instruction,
     /// `text`; its beginning is not learned where there is a `prompt`.
     Text,
@@ -145,6 +145,17 @@ fn unknown(row: &RawRow, has: &impl Fn(&str) -> bool) -> String {
     let found = if found.is_empty() { "no key".to_string() } else { found.join(", ") };
     if has("prompt") && row.len() == 1 {
         return "has `prompt` alone, which leaves nothing to learn; give each row a `completion`".to_string();
+    }
+    let lacking = |shape: &RowShape| {
+        let keys = shape.keys();
+        let null = keys.iter().find(|key| row.contains_key(**key) && !has(key));
+        null.filter(|_| keys.iter().all(|key| row.contains_key(*key)))
+    };
+    if let Some(key) = RowShape::KNOWN.iter().find_map(lacking) {
+        return format!(
+            "has nothing in `{key}`: it is null, as is an empty cell of a table, or one with NA, None, null or the like (as in \
+             pandas); take the row out, or write a text that is meant so as JSON Lines"
+        );
     }
     if let ([key], Some(separator)) = (
         row.keys().collect::<Vec<_>>().as_slice(),

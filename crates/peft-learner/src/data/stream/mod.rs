@@ -35,8 +35,8 @@ impl Stream {
     /// with `packing` and `group_by_length` all of them are read once before, for their lengths.
     ///
     /// # Errors
-    /// [`StreamError`] for no examples, empty batches, steps of more than [`MOST_ROWS_A_STEP`] rows, and length groups without
-    /// `shuffle` or with `packing`; what reading the data set reports.
+    /// [`StreamError`] for no examples, empty batches, steps of more than [`MOST_ROWS_A_STEP`] rows, packing into rows without
+    /// room, and length groups without `shuffle` or with `packing`; what reading the data set reports.
     pub fn new(examples: impl Into<Examples>, config: StreamConfig) -> Result<Self> {
         let examples = examples.into();
         let problem = match &config {
@@ -46,6 +46,7 @@ impl Stream {
             config if config.batch_size.saturating_mul(config.accumulation) > MOST_ROWS_A_STEP => {
                 StreamError::TooManyRows { rows: config.batch_size.saturating_mul(config.accumulation) }
             }
+            config if config.packing && config.max_length == 0 => StreamError::NoRoom,
             config if config.group_by_length && config.packing => StreamError::GroupsAndPacking,
             config if config.group_by_length && !config.shuffle => StreamError::GroupsInOrder,
             config => {
@@ -81,6 +82,11 @@ impl Stream {
         let mut batches: Vec<Batch> = (0..self.config.accumulation).map(micro).collect::<Result<_>>()?;
         share_step_targets(&mut batches);
         Ok(batches)
+    }
+
+    /// How it makes them.
+    pub fn config(&self) -> &StreamConfig {
+        &self.config
     }
 
     /// Micro-batches of each step.

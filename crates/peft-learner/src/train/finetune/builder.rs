@@ -29,10 +29,10 @@ pub struct Finetune<M: CausalModel> {
     pub(super) training: TrainingConfig,
     pub(super) train: Option<Train>,
     pub(super) valid: Examples,
-    pub(super) shuffle: bool,
+    pub(super) shuffle: Option<bool>,
     pub(super) packing: Option<usize>,
     pub(super) pad_id: u32,
-    pub(super) seed: u64,
+    pub(super) seed: Option<u64>,
     pub(super) devices: Vec<Device>,
     pub(super) strategy: Option<CustomLearningStrategy<CausalLm<M>>>,
     pub(super) existing: Existing,
@@ -96,10 +96,10 @@ impl<M: CausalModel> Finetune<M> {
             training,
             train: None,
             valid: Examples::default(),
-            shuffle: true,
+            shuffle: None,
             packing: None,
             pad_id: 0,
-            seed: 42,
+            seed: None,
             devices: Vec::new(),
             strategy: None,
             existing: Existing::Refuse,
@@ -120,7 +120,8 @@ impl<M: CausalModel> Finetune<M> {
         self
     }
 
-    /// The batches to train on, instead of rows: order, packing and padding are then the stream's own.
+    /// The batches to train on, instead of rows: order, packing and padding are then the stream's own, and
+    /// [`shuffle`](Self::shuffle), [`packing`](Self::packing) and a [`seed`](Self::seed) that is not the stream's are refused.
     pub fn stream(mut self, stream: Stream) -> Self {
         self.train = Some(Train::Stream(stream));
         self
@@ -134,7 +135,7 @@ impl<M: CausalModel> Finetune<M> {
 
     /// Whether rows come in a new order each epoch, as they do by default, or in their own.
     pub fn shuffle(mut self, shuffle: bool) -> Self {
-        self.shuffle = shuffle;
+        self.shuffle = Some(shuffle);
         self
     }
 
@@ -152,7 +153,7 @@ impl<M: CausalModel> Finetune<M> {
 
     /// Seeds the order of rows and dropout; 42 by default.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
+        self.seed = Some(seed);
         self
     }
 

@@ -42,7 +42,8 @@ impl<M: CausalModel> Finetune<M> {
         notes: &[String],
     ) -> Result<(M, usize, usize, bool)> {
         keep_freed_memory();
-        let Self { model, adapter, training, devices, seed, .. } = self;
+        let seed = self.the_seed();
+        let Self { model, adapter, training, devices, .. } = self;
         let replicas = Replicas::new(devices.len().max(1));
         checkpoints.clear_unfinished();
         let (mut model, mut optim, mut done) = (model.train(), optimizer(&training), 0);

@@ -97,7 +97,7 @@ impl<M: CausalModel> Finetune<M> {
         }
         let state = TrainerState {
             global_step: 0,
-            seed: self.seed,
+            seed: self.the_seed(),
             triplets: None,
             max_steps,
             contents,
@@ -115,19 +115,47 @@ impl<M: CausalModel> Finetune<M> {
                 StreamConfig {
                     batch_size: training.per_device_train_batch_size,
                     accumulation: training.gradient_accumulation_steps.saturating_mul(self.devices.len().max(1)),
-                    shuffle: self.shuffle,
+                    shuffle: self.shuffle.unwrap_or(true),
                     group_by_length: training.group_by_length,
                     packing: self.packing.is_some(),
                     max_length: self.packing.unwrap_or(usize::MAX),
                     pad_id: self.pad_id,
-                    seed: self.seed,
+                    seed: self.the_seed(),
                 },
             );
         }
         match self.train.take() {
-            Some(Train::Stream(stream)) => Ok(stream),
+            Some(Train::Stream(stream)) => {
+                self.check_stream(&stream)?;
+                Ok(stream)
+            }
             _ => Err(StreamError::NoExamples.into()),
         }
+    }
+
+    /// Refuses options of rows that a stream has by itself, and that it has otherwise.
+    fn check_stream(&self, stream: &Stream) -> Result<()> {
+        let (mut problems, config) = (Problems::default(), stream.config());
+        let mut refuse = |wrong: bool, option: &str, of_stream: &str| {
+            if wrong {
+                problems.push(format!("`{option}` beside `stream`, whose rows have an order and a packing already; set {of_stream} of StreamConfig"));
+            }
+        };
+        refuse(self.shuffle.is_some(), "shuffle", "`shuffle`");
+        refuse(self.packing.is_some(), "packing", "`packing` and `max_length`");
+        refuse(self.training.group_by_length && !config.group_by_length, "group_by_length", "`group_by_length`");
+        if let Some(seed) = self.seed.filter(|&seed| config.shuffle && seed != config.seed) {
+            problems.push(format!(
+                "`seed` is {seed}, and the stream's order comes of its own seed, {}; make the two agree",
+                config.seed
+            ));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(LearnerError::Options(problems)) }
+    }
+
+    /// The seed of dropout, and of the order of rows.
+    pub(super) fn the_seed(&self) -> u64 {
+        self.seed.unwrap_or(42)
     }
 
     fn check(&mut self, stream: &Stream, total_steps: usize) -> Result<Found> {
@@ -164,7 +192,7 @@ impl<M: CausalModel> Finetune<M> {
     fn own_settings(&self) -> Result<toml::Table> {
         let problem = |message: String| LearnerError::ConfigSyntax { file: "config.toml".into(), message };
         let training = toml::Table::try_from(&self.training).map_err(|error| problem(error.to_string()))?;
-        let seed = i64::try_from(self.seed).map_err(|error| problem(format!("seed: {error}")))?;
+        let seed = i64::try_from(self.the_seed()).map_err(|error| problem(format!("seed: {error}")))?;
         Ok(toml::Table::from_iter([("seed".to_owned(), seed.into()), ("training".to_owned(), training.into())]))
     }
 }

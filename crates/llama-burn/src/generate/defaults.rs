@@ -1,4 +1,4 @@
-//! What a model's own files say about how its text is made: `generation_config.json`.
+//! A model's own settings of how its text is made: `generation_config.json`.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -40,12 +40,12 @@ const NOT_HONOURED: &[(&str, f64)] = &[
 const NOT_HONOURED_IN_DRAWING: &[(&str, f64)] =
     &[("typical_p", 1.0), ("top_h", 1.0), ("epsilon_cutoff", 0.0), ("eta_cutoff", 0.0)];
 
-/// What `generation_config.json` asks for where nobody asks for anything else; the tokens that end a text are in
+/// The settings of `generation_config.json`, which hold where nobody asks for anything else; the tokens that end a text are in
 /// [`StopTokens`](crate::StopTokens).
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct GenerationDefaults {
-    /// Whether tokens are drawn; otherwise the most likely one is taken, and what shapes the draw counts for nothing.
+    /// Whether tokens are drawn at random; otherwise the most likely one is taken, and what shapes the draw counts for nothing.
     pub do_sample: bool,
     /// Divides the logits.
     pub temperature: Option<f32>,
@@ -63,7 +63,7 @@ pub struct GenerationDefaults {
     pub max_length: Option<usize>,
     /// Strings that end a text.
     pub stop_strings: Vec<String>,
-    /// What would change a text and is not honoured, as `key = value`.
+    /// Settings that would change a text and are not honoured, as `key = value`.
     pub not_honoured: Vec<String>,
 }
 
@@ -111,25 +111,25 @@ impl GenerationDefaults {
         Ok(found)
     }
 
-    /// The temperature, where nobody asks for another: 0 takes the most likely token.
-    pub fn temperature(&self) -> f32 {
-        if self.do_sample { self.temperature.unwrap_or(1.0) } else { 0.0 }
+    /// The temperature that the file draws tokens with; `None` where it takes the most likely one.
+    pub fn sampling_temperature(&self) -> Option<f32> {
+        self.do_sample.then(|| self.temperature.unwrap_or(1.0))
     }
 
-    /// Among how many tokens is chosen, where nobody asks for another number: with `do_sample` 50, as in Transformers, and else all.
+    /// Among how many tokens is drawn, where nobody asks for another number: with `do_sample` 50, as in Transformers, and else all.
     pub fn top_k(&self) -> usize {
         self.top_k.unwrap_or(if self.do_sample { TOP_K } else { 0 })
     }
 
-    /// What is asked for and changes a text, as `key = value`.
-    pub fn honoured(&self) -> Vec<String> {
-        let drawn = |text: String| self.do_sample.then_some(text);
+    /// The settings that change a text, as `key = value`; those that shape a draw only if tokens are `drawn`.
+    pub fn honoured(&self, drawn: bool) -> Vec<String> {
+        let drawn = |text: String| drawn.then_some(text);
+        let top_k = self.top_k();
         let number = |key: &str, value: Option<f32>, neutral: f32| {
             value.filter(|value| *value != neutral).map(|value| format!("{key} = {value}"))
         };
         let parts = [
-            drawn(format!("temperature = {}", self.temperature())),
-            drawn(format!("top_k = {}", self.top_k())),
+            (top_k > 0).then(|| format!("top_k = {top_k}")).and_then(drawn),
             number("top_p", self.top_p, 1.0).and_then(drawn),
             number("min_p", self.min_p, 0.0).and_then(drawn),
             number("repetition_penalty", self.repetition_penalty, 1.0),
@@ -199,13 +199,14 @@ mod tests {
     #[test]
     fn what_shapes_the_draw_counts_where_tokens_are_drawn() {
         let llama3 = read(r#"{"do_sample": true, "temperature": 0.6, "top_p": 0.9, "eos_token_id": [1, 2]}"#).unwrap();
-        assert_eq!((llama3.temperature(), llama3.top_k(), llama3.top_p), (0.6, 50, Some(0.9)));
-        assert_eq!(llama3.honoured(), ["temperature = 0.6", "top_k = 50", "top_p = 0.9"]);
+        assert_eq!((llama3.sampling_temperature(), llama3.top_k(), llama3.top_p), (Some(0.6), 50, Some(0.9)));
+        assert_eq!(llama3.honoured(true), ["top_k = 50", "top_p = 0.9"]);
+        assert!(llama3.honoured(false).is_empty());
         let greedy = read(r#"{"temperature": 0.6, "top_p": 0.9, "typical_p": 0.5}"#).unwrap();
-        assert_eq!((greedy.temperature(), greedy.top_k(), greedy.top_p), (0.0, 0, Some(0.9)));
-        assert!(greedy.honoured().is_empty() && greedy.not_honoured.is_empty());
+        assert_eq!((greedy.sampling_temperature(), greedy.top_k(), greedy.top_p), (None, 0, Some(0.9)));
+        assert!(greedy.honoured(false).is_empty() && greedy.not_honoured.is_empty());
         let none = GenerationDefaults::from_dir("nowhere").unwrap();
-        assert_eq!((none.temperature(), none.honoured().len()), (0.0, 0));
+        assert_eq!((none.sampling_temperature(), none.honoured(true).len()), (None, 0));
     }
 
     #[test]

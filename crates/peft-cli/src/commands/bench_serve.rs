@@ -173,7 +173,9 @@ fn show_load(report: &LoadReport) -> Result {
     ))?;
     output::line(format_args!("{} adapters in memory: {}", report.resident, output::bytes(report.adapter_bytes)))?;
     match report.late_over_early {
-        Some(ratio) => output::line(format_args!("the last 100 tokens took {ratio:.2} of the time of tokens 100 to 200")),
+        Some(ratio) => {
+            output::line(format_args!("the last 100 tokens took {ratio:.2} of the time of tokens 100 to 200"))
+        }
         None => Ok(()),
     }
 }

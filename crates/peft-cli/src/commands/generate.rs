@@ -27,8 +27,8 @@ const DEFAULT_TOKENS: usize = 128;
 
 /// Continue a text, or answer a message
 ///
-/// Text appears as it is generated. The most likely token is taken each time, unless --temperature is above 0 or the model's
-/// generation_config.json has do_sample = true. What the options leave open is that file's, as in Transformers.
+/// Text appears as it is generated. The most likely token is taken each time, unless --temperature is above 0. What the
+/// options leave open is told by the model's generation_config.json, as in Transformers.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Generate {
@@ -204,9 +204,15 @@ impl Generate {
     /// What generation_config.json says, which is told of where it changes the text.
     fn defaults(&self, base: &Base) -> Result<GenerationDefaults> {
         let defaults = GenerationDefaults::from_dir(&base.dir)?;
-        let honoured = defaults.honoured();
+        let honoured = defaults.honoured(self.choice.draws());
         if !honoured.is_empty() {
             output::note(format_args!("generation_config.json: {}; options come before it", honoured.join(", ")));
+        }
+        if let Some(temperature) = defaults.sampling_temperature().filter(|_| !self.choice.is_told()) {
+            output::note(format_args!(
+                "generation_config.json draws tokens at random: --temperature {temperature} does as it says; without that the \
+                 most likely token is taken"
+            ));
         }
         if !defaults.not_honoured.is_empty() {
             output::warn(format_args!(

@@ -87,7 +87,9 @@ impl Serve {
         }
         let base = Base::load(&self.model, self.dtype.options()?, &self.device.open()?)?;
         let defaults = GenerationDefaults::from_dir(&base.dir)?;
-        let of_file = [defaults.honoured(), defaults.not_honoured].concat();
+        let temperature = defaults.sampling_temperature().map(|temperature| format!("temperature = {temperature}"));
+        let honoured = defaults.honoured(temperature.is_some());
+        let of_file: Vec<_> = temperature.into_iter().chain(honoured).chain(defaults.not_honoured).collect();
         if !of_file.is_empty() {
             output::warn(format_args!(
                 "generation_config.json has {}: requests that leave these open have OpenAI's defaults, not the file's (as \

@@ -42,14 +42,16 @@ fn a_models_own_settings_are_honoured_and_options_come_before_them() {
 }
 
 #[test]
-fn a_model_that_draws_does_so_by_the_seed_unless_it_is_asked_not_to() {
+fn a_model_that_draws_does_so_where_it_is_asked_to_and_by_the_seed() {
     let place = with_config(&json!({"do_sample": true, "temperature": 2.0, "top_p": 0.95, "stop_strings": ["zzz"]}));
     let line = |more: &str| place.ok(&format!("generate --model model --prompt Alice --max-new-tokens 16 {more}"));
-    let first = line("--seed 1");
-    assert!(first.err.contains("generation_config.json: temperature = 2, top_k = 50, top_p = 0.95"), "{}", first.err);
-    assert_eq!(first.out, line("--seed 1").out);
-    assert_ne!(first.out, line("--seed 2").out);
-    assert_eq!(line("--temperature 0 --seed 1").out, line("--temperature 0 --seed 2").out);
+    let first = line("--temperature 2 --seed 1");
+    assert!(first.err.contains("generation_config.json: top_k = 50, top_p = 0.95"), "{}", first.err);
+    assert_eq!(first.out, line("--temperature 2 --seed 1").out);
+    assert_ne!(first.out, line("--temperature 2 --seed 2").out);
+    let greedy = line("--seed 1");
+    assert!(greedy.err.contains("--temperature 2 does as it says"), "{}", greedy.err);
+    assert_eq!(greedy.out, line("--temperature 0 --seed 2").out);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::seen::{Seen, content};
 use super::source::{DataCache, Source};
 use super::tokens::{TokenFile, TokenWriter};
 use super::{EncodeOptions, EncodeReport, Examples, TextEncoder};
-use crate::error::{DataFileProblem, LearnerError, Problems, Result};
+use crate::error::{DataFileProblem, LearnerError, Result};
 
 /// How the rows of files become examples.
 ///

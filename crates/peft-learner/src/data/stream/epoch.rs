@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use super::StreamConfig;
+use super::config::StreamConfig;
 use crate::data::order::shuffle;
 use crate::data::packing;
 

@@ -5,9 +5,10 @@ use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value};
 
 use super::percent::{self, PERCENT};
-use super::python::{Dump, print, printed};
+use super::print::print;
+use super::python::{Dump, printed};
 use super::render::{GENERATION, NEXT};
-use super::{escape, globals, methods, numbers, operator, text};
+use super::{escape, globals, letters, methods, numbers, operator, text};
 
 /// Marks the errors that a template raises itself.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +29,7 @@ pub(super) fn jinja() -> Result<Environment<'static>, Error> {
     environment.add_filter("forceescape", escape::force_escape);
     environment.add_filter("urlencode", escape::urlencode);
     environment.add_filter("title", text::title_filter);
-    environment.add_filter("capitalize", |value: &Value| text::capitalized(&printed(value)));
+    environment.add_filter("capitalize", |value: &Value| letters::capitalized(&printed(value)));
     environment.add_filter("center", text::center);
     environment.add_filter("indent", text::indent);
     environment.add_filter("truncate", text::truncate);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use minijinja::value::{Kwargs, Object, ObjectRepr, Rest, from_args};
 use minijinja::{Error, State, Value};
 
-use super::methods::{invalid, unsupported};
+use super::fault::{invalid, unsupported};
 
 /// `cycler(...)`: its values one after the other, again and again.
 #[derive(Debug)]

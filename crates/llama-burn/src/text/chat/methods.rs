@@ -3,8 +3,9 @@
 use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
+use super::fault::{invalid, unsupported};
+use super::letters::{capitalized, lines, padded, title};
 use super::python::{is_printable, is_space};
-use super::text::{capitalized, title};
 
 /// What methods that change a value are called in Python: Transformers' sandbox refuses them too.
 const CHANGING: &[&str] = &[
@@ -62,15 +63,6 @@ fn named(value: &Value) -> &'static str {
         ValueKind::Undefined => "an undefined value",
         _ => "this value",
     }
-}
-
-/// An error of kind "unknown", whose words say that the template uses what is not there.
-pub(super) fn unsupported(what: String) -> Error {
-    Error::new(ErrorKind::UnknownMethod, format!("the template uses {what}, which is not supported"))
-}
-
-pub(super) fn invalid(message: String) -> Error {
-    Error::new(ErrorKind::InvalidOperation, message)
 }
 
 /// `None` for a method that is not here.
@@ -191,12 +183,6 @@ fn missing(text: &str, width: i64) -> Result<usize, Error> {
     Ok(width.saturating_sub(text.chars().count()))
 }
 
-/// `text` with so many `fill`s on its left and right.
-pub(super) fn padded(text: &str, fill: char, left: usize, right: usize) -> String {
-    let run = |count: usize| std::iter::repeat_n(fill, count);
-    run(left).chain(text.chars()).chain(run(right)).collect()
-}
-
 /// `str.split` and `str.rsplit`.
 fn split(text: &str, from_right: bool, args: &[Value]) -> Result<Value, Error> {
     let (by, most, options): (Option<&str>, Option<i64>, Kwargs) = from_args(args)?;
@@ -243,23 +229,6 @@ fn split(text: &str, from_right: bool, args: &[Value]) -> Result<Value, Error> {
     }
     // Text that is left over is trimmed at its other end by `split()` alone when all is split.
     Ok(parts.into_iter().filter(|part| by.is_some() || !part.is_empty()).map(Value::from).collect())
-}
-
-/// The lines of `text`, at every character that Python ends a line with.
-pub(super) fn lines(text: &str, keep_ends: bool) -> Vec<&str> {
-    let ends =
-        |c: char| matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
-    let (mut lines, mut rest) = (Vec::new(), text);
-    while let Some(at) = rest.find(ends) {
-        let length =
-            if rest[at..].starts_with("\r\n") { 2 } else { rest[at..].chars().next().map_or(1, char::len_utf8) };
-        lines.push(&rest[..if keep_ends { at + length } else { at }]);
-        rest = &rest[at + length..];
-    }
-    if !rest.is_empty() {
-        lines.push(rest);
-    }
-    lines
 }
 
 fn expanded(text: &str, size: usize) -> String {

@@ -3,15 +3,18 @@
 mod encode;
 mod environment;
 mod escape;
+mod fault;
 mod files;
 mod globals;
 mod header;
 #[cfg(test)]
 mod jinja_tests;
+mod letters;
 mod methods;
 mod numbers;
 mod operator;
 mod percent;
+mod print;
 mod python;
 mod render;
 #[cfg(test)]

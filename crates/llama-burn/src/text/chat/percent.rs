@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use minijinja::value::{Kwargs, Rest, Tuple, ValueKind};
 use minijinja::{Error, Value};
 
-use super::methods::{invalid, padded};
+use super::fault::invalid;
+use super::letters::padded;
 use super::python::{printed, repr};
 
 /// The name of the filter that `'...' % value` becomes.

@@ -2,28 +2,9 @@
 
 use std::fmt::Write;
 
+use minijinja::Value;
 use minijinja::value::{Tuple, ValueKind};
-use minijinja::{AutoEscape, Error, Output, State, Value};
 use serde_json::Value as Json;
-
-use super::escape::force_escape;
-
-/// The text that `{{ value }}` prints: `str(value)`.
-pub(super) fn print(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
-    if *state.auto_escape() != AutoEscape::None && !value.is_safe() {
-        return out.write_str(&printed(&force_escape(value))).map_err(Error::from);
-    }
-    match value.kind() {
-        ValueKind::None | ValueKind::Bool | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => {
-            out.write_str(&repr(value)).map_err(Error::from)
-        }
-        ValueKind::Number if !value.is_integer() => {
-            let number = f64::try_from(value.clone())?;
-            out.write_str(&float(number)).map_err(Error::from)
-        }
-        _ => minijinja::escape_formatter(out, state, value),
-    }
-}
 
 /// `str(value)`.
 pub(super) fn printed(value: &Value) -> String {
@@ -99,7 +80,7 @@ pub(super) fn is_space(c: char) -> bool {
 }
 
 /// The shortest decimal that is this number, with an exponent where Python has one.
-fn float(number: f64) -> String {
+pub(super) fn float(number: f64) -> String {
     if number.is_nan() || number.is_infinite() {
         return number.to_string().to_lowercase();
     }

@@ -4,16 +4,9 @@ use minijinja::Error;
 use minijinja::Value;
 use minijinja::value::{Kwargs, Rest, ValueKind};
 
-use super::methods::{invalid, lines, padded, unsupported};
+use super::fault::{invalid, unsupported};
+use super::letters::{lines, lower, padded, upper};
 use super::python::{is_space, printed, repr};
-
-/// `str.title()`: the first letter of each run of letters in upper case.
-pub(super) fn title(text: &str) -> String {
-    let mut inside = false;
-    text.chars()
-        .flat_map(|c| if std::mem::replace(&mut inside, c.is_alphabetic()) { lower(c) } else { upper(c) })
-        .collect()
-}
 
 /// Jinja's filter `title`: a word ends at white space, hyphens and brackets alone.
 pub(super) fn title_filter(value: &Value) -> String {
@@ -25,20 +18,6 @@ pub(super) fn title_filter(value: &Value) -> String {
             if std::mem::replace(&mut start, begins) && !begins { upper(c) } else { lower(c) }
         })
         .collect()
-}
-
-/// `str.capitalize()`.
-pub(super) fn capitalized(text: &str) -> String {
-    text.chars().enumerate().flat_map(|(at, c)| if at == 0 { upper(c) } else { lower(c) }).collect()
-}
-
-fn upper(c: char) -> Vec<char> {
-    // The one title case letters that is not its upper case, as `ß` gives `Ss`.
-    if c == 'ß' { vec!['S', 's'] } else { c.to_uppercase().collect() }
-}
-
-fn lower(c: char) -> Vec<char> {
-    c.to_lowercase().collect()
 }
 
 /// Filter `center`.

@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 
 use burn::tensor::Device;
 use llama_burn::{
-    ChatTemplate, Conversation, Input, Llama, LlamaConfig, Message, ModelSummary, Text, Tokenizer, unpack_gguf,
+    ChatTemplate, Conversation, GenerationDefaults, Input, Llama, LlamaConfig, Message, ModelSummary, Text, Tokenizer,
+    unpack_gguf,
 };
 use peft_burn::tensor_file::TensorFile;
 use peft_burn::{AdapterFiles, AdapterSummary, PeftConfig, PeftModel, adalora};
@@ -174,6 +175,7 @@ fn model_modules(model: &Llama) -> Vec<peft_burn::targets::ModuleInfo> {
 fn config(bytes: &[u8], dir: &Path) {
     write(dir, "config.json", bytes);
     write(dir, "generation_config.json", bytes);
+    let _ = GenerationDefaults::from_dir(dir).map(|defaults| defaults.honoured());
     let Ok(config) = LlamaConfig::from_dir(dir) else { return };
     let _ = (config.num_parameters(), config.differences(&config));
     let again = LlamaConfig::from_json(&config.to_hf_json().to_string(), "again").map(|again| again == config);

@@ -64,7 +64,7 @@ pub enum TemplateError {
         "{message}; the template is at fault: put one that does without it into chat_template.jinja beside the tokenizer"
     )]
     Unsupported {
-        /// What it uses, and where.
+        /// The function, filter, test or method, and where it stands.
         message: String,
     },
     /// The template writes something before what the assistant says, and never as a generation prompt.
@@ -74,7 +74,7 @@ pub enum TemplateError {
          with {{% generation %}} and {{% endgeneration %}}, or set data.assistant_only_loss to false, to learn all of the chat"
     )]
     Header {
-        /// What it writes there.
+        /// The words that it writes there.
         header: String,
     },
     /// The template renders the conversation so that the assistant's tokens cannot be found in it.

@@ -33,7 +33,8 @@ pub struct Encoded {
     pub border_moved: bool,
     /// Whether it begins with two beginning-of-text tokens: one from the text and one from the tokenizer.
     pub doubled_bos: bool,
-    /// What the template writes before the words of the assistant, where it is learned with them: it has no generation prompt.
+    /// The header that the template writes before the words of the assistant, where it is learned with them: the template has no
+    /// generation prompt.
     pub learned_header: Option<String>,
 }
 

@@ -19,7 +19,7 @@ Example: one adapter of two, at 70% and 30%
 /// The name of the combination on the model; those of the adapters are `a0`, `a1`, ...
 const NEW: &str = "combined";
 
-/// What DoRA adapters lose.
+/// The warning about the part of DoRA adapters that is lost.
 const NORMS: &str = "what DoRA has learned of norms (lora_magnitude_vector) is left out, as in PEFT: the new adapter has the base's; \
                      `peft convert --to lora --rank R` makes LoRA of each adapter first, with all that it changes";
 

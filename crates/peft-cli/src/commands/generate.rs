@@ -201,7 +201,7 @@ impl Generate {
         })
     }
 
-    /// What generation_config.json says, which is told of where it changes the text.
+    /// The settings of generation_config.json; the user is told of those that change the text.
     fn defaults(&self, base: &Base) -> Result<GenerationDefaults> {
         let defaults = GenerationDefaults::from_dir(&base.dir)?;
         let honoured = defaults.honoured(self.choice.draws());

@@ -1,4 +1,4 @@
-//! What a model's `generation_config.json` says, and the options that come before it.
+//! The settings of a model's `generation_config.json`, and the options that come before them.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};

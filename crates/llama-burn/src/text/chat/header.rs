@@ -3,11 +3,11 @@
 use super::ChatTemplate;
 use crate::text::message::{Conversation, Message};
 
-/// What the assistant says to find out what stands before it.
+/// The words of an assistant that find out what the template writes before them.
 const SAID: &str = "Understood, thanks.";
 
 impl ChatTemplate {
-    /// What a template without `add_generation_prompt` writes before the words of an assistant that goes on with `before`; `None`
+    /// The header that a template without `add_generation_prompt` writes before the words of an assistant that goes on with `before`; `None`
     /// where that is white space or the beginning of a text alone, and where the template refuses such a conversation.
     pub(in crate::text) fn header_without_prompt(&self, before: &Conversation) -> Option<String> {
         // One with it may leave it out, where an answer of a tool lies within the assistant's turn.

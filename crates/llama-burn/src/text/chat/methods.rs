@@ -7,7 +7,7 @@ use super::fault::{invalid, unsupported};
 use super::letters::{capitalized, lines, padded, title};
 use super::python::{is_printable, is_space};
 
-/// What methods that change a value are called in Python: Transformers' sandbox refuses them too.
+/// Names of Python's methods that change a value: Transformers' sandbox refuses them too.
 const CHANGING: &[&str] = &[
     "append",
     "extend",
@@ -52,7 +52,7 @@ pub(super) fn call(state: &mut State<'_, '_>, value: &Value, method: &str, args:
     }
 }
 
-/// What Python calls the type of a value.
+/// Python's name for the type of a value.
 fn named(value: &Value) -> &'static str {
     match value.kind() {
         ValueKind::String => "a string",

@@ -82,7 +82,7 @@ fn write(format: &str, values: &[Value], map: Option<&Value>) -> Result<String, 
     Ok(text)
 }
 
-/// What stands behind a `%`, and the text behind that.
+/// The conversion behind a `%`, and the text behind that.
 fn parse<'a>(
     text: &'a str,
     format: &str,

@@ -1,4 +1,4 @@
-//! What `{{ value }}` prints.
+//! Values as `{{ value }}` prints them.
 
 use minijinja::value::ValueKind;
 use minijinja::{AutoEscape, Error, Output, State, Value};

@@ -21,7 +21,7 @@ pub(super) struct Class {
     settings: Settings,
 }
 
-/// What a class makes of `tokenizer.json`.
+/// `tokenizer.json` as a class rewrites it.
 pub(super) struct Rewritten {
     /// The tokenizer, without added tokens.
     pub json: Vec<u8>,

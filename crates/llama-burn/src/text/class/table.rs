@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// What a configuration tells a class.
+/// Settings of a class from its configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
     /// Whether text gets a space in front.

@@ -36,7 +36,7 @@ pub(super) fn open(text: impl Read, at: u64, delimiter: u8) -> Result<(Vec<Strin
     }
 }
 
-/// What a cell holds that says nothing: pandas' `STR_NA_VALUES`, as `datasets` reads it. Quotes round it change nothing.
+/// Contents of cells that count as empty: pandas' `STR_NA_VALUES`, as `datasets` reads it. Quotes round it change nothing.
 const NOTHING: &[&str] = &[
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
     "NULL", "NaN", "None", "n/a", "nan", "null",

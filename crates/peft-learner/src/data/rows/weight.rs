@@ -1,4 +1,4 @@
-//! What turns say about whether they are learned.
+//! Keys of turns that tell whether they are learned.
 
 use serde_json::{Map, Value};
 

@@ -175,7 +175,7 @@ fn model_modules(model: &Llama) -> Vec<peft_burn::targets::ModuleInfo> {
 fn config(bytes: &[u8], dir: &Path) {
     write(dir, "config.json", bytes);
     write(dir, "generation_config.json", bytes);
-    let _ = GenerationDefaults::from_dir(dir).map(|defaults| defaults.honoured());
+    let _ = GenerationDefaults::from_dir(dir).map(|defaults| defaults.honoured(true));
     let Ok(config) = LlamaConfig::from_dir(dir) else { return };
     let _ = (config.num_parameters(), config.differences(&config));
     let again = LlamaConfig::from_json(&config.to_hf_json().to_string(), "again").map(|again| again == config);

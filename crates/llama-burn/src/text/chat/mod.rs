@@ -213,11 +213,13 @@ fn malformed(error: &minijinja::Error) -> TemplateError {
 fn failed(error: &minijinja::Error) -> TemplateError {
     let message = words(error);
     let raised = causes(error).any(|cause| cause.is::<Raised>());
-    let unknown = |error: &(dyn Error + 'static)| {
-        let kind = error.downcast_ref::<minijinja::Error>().map(minijinja::Error::kind);
-        kind.is_some_and(|kind| UNKNOWN.contains(&kind))
+    let unknown = |error: &minijinja::Error| {
+        // `%` behind a text that no quotes hold.
+        let formats = error.detail().is_some_and(|words| words.contains("use % operator"));
+        UNKNOWN.contains(&error.kind()) || formats
     };
-    match UNKNOWN.contains(&error.kind()) || causes(error).any(unknown) {
+    let unknown_within = causes(error).filter_map(|cause| cause.downcast_ref()).any(unknown);
+    match unknown(error) || unknown_within {
         _ if raised => TemplateError::Refused { message },
         true => TemplateError::Unsupported { message },
         false => TemplateError::Failed { message },

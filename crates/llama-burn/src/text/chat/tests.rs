@@ -135,6 +135,8 @@ fn what_is_not_supported_is_named_and_the_template_at_fault() {
     for (source, name) in [
         ("{{ messages | xmlattr }}", "xmlattr"),
         ("{{ messages | pprint }}", "pprint"),
+        ("{% set a = '%s' %}{{ a % 'x' }}", "% operator"),
+        ("{% macro f() %}{{ 'a'.encode() }}{% endmacro %}{{ f() }}", ".encode()"),
         ("{{ 'a'.encode() }}", ".encode()"),
         ("{{ lipsum() }}", "lipsum"),
         ("{{ 'a' is odd_test }}", "odd_test"),

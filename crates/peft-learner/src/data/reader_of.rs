@@ -18,7 +18,7 @@ pub(super) fn reader_of<'a>(
     mentions: &'a (dyn Fn(&str) -> bool + Sync),
 ) -> Result<RowReader<'a>> {
     let reader = first(file, options, mentions)?;
-    Ok(if reader.asks_all() && any_chat(file, &reader)? { reader.as_chats() } else { reader })
+    Ok(if reader.asks_all() && any_chat(file, &reader)? { reader.of_chats() } else { reader })
 }
 
 fn first<'a>(

@@ -63,7 +63,7 @@ impl<'a> RowReader<'a> {
     }
 
     /// Reads all instructions as chats.
-    pub fn as_chats(self) -> Self {
+    pub fn of_chats(self) -> Self {
         Self { chats: true, ..self }
     }
 

@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from families import CASES, made_up
+from families import CASES, fresh, made_up
 
 WORLD = "datasets/world"
 parser = argparse.ArgumentParser()
@@ -39,7 +39,7 @@ def peft_loss(model, adapter, rows):
             prompt = tokenizer(row["prompt"])["input_ids"]
             ids = tokenizer(row["prompt"] + row["completion"])["input_ids"] + [tokenizer.eos_token_id]
             labels = torch.tensor(ids[len(prompt):])
-            logits = net(input_ids=torch.tensor([ids])).logits[0, len(prompt) - 1:-1]
+            logits = fresh(net)(input_ids=torch.tensor([ids])).logits[0, len(prompt) - 1:-1]
             total += torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum").item()
             targets += len(labels)
     return total / targets
@@ -59,7 +59,7 @@ for name in a.families:
         with open(f"{WORLD}/task-valid.jsonl") as valid, open(rows, "w") as few:
             few.writelines(line for _, line in zip(range(16), valid))
         run("quickstart", "--model", model, "--output", out, "--max-steps", a.max_steps)
-        loss = lambda *adapter: json.loads(run("eval", "--model", model, "--data", rows, "--json", *adapter))["loss"]
+        loss = lambda *adapter: json.loads(run("eval", "--model", model, "--data", rows, "--batch-size", "1", "--json", *adapter))["loss"]
         before, after = loss(), loss("--adapter", f"{out}/adapter")
         theirs = peft_loss(model, f"{out}/adapter", rows)
         print(f"{name}: {before:.4f} to {after:.4f}, PEFT's {theirs:.4f}", flush=True)

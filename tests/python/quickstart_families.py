@@ -9,9 +9,8 @@ import argparse, json, os, shutil, subprocess, sys, tempfile
 os.environ["PYTHONHASHSEED"] = "0"  # as families.py wants it
 os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
+from completions_by_peft import answered
 from families import CASES, fresh, made_up
 
 WORLD = "datasets/world"
@@ -27,22 +26,6 @@ def run(*command):
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
     return done.stdout
-
-
-def peft_loss(model, adapter, rows):
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    net = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="eager")
-    net = PeftModel.from_pretrained(net, adapter).eval()
-    total = targets = 0
-    with torch.no_grad():
-        for row in map(json.loads, open(rows)):
-            prompt = tokenizer(row["prompt"])["input_ids"]
-            ids = tokenizer(row["prompt"] + row["completion"])["input_ids"] + [tokenizer.eos_token_id]
-            labels = torch.tensor(ids[len(prompt):])
-            logits = fresh(net)(input_ids=torch.tensor([ids])).logits[0, len(prompt) - 1:-1]
-            total += torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum").item()
-            targets += len(labels)
-    return total / targets
 
 
 vocabulary = len(AutoTokenizer.from_pretrained(WORLD))
@@ -61,7 +44,7 @@ for name in a.families:
         run("quickstart", "--model", model, "--output", out, "--max-steps", a.max_steps)
         loss = lambda *adapter: json.loads(run("eval", "--model", model, "--data", rows, "--batch-size", "1", "--json", *adapter))["loss"]
         before, after = loss(), loss("--adapter", f"{out}/adapter")
-        theirs = peft_loss(model, f"{out}/adapter", rows)
+        theirs, _ = answered(model, f"{out}/adapter", rows, fresh)
         print(f"{name}: {before:.4f} to {after:.4f}, PEFT's {theirs:.4f}", flush=True)
         if not after < before or abs(theirs - after) > 1e-3:
             sys.exit(f"{name} is not as it should be")

@@ -39,7 +39,7 @@ use crate::error::{Result, TemplateError};
 use crate::text::message::Conversation;
 use crate::text::special::SpecialTokens;
 
-/// Beginnings of minijinja's messages about functions, filters, tests and methods that it does not have.
+/// minijinja's kinds of errors about functions, filters, tests and methods that it does not have.
 const UNKNOWN: [ErrorKind; 4] =
     [ErrorKind::UnknownFilter, ErrorKind::UnknownFunction, ErrorKind::UnknownMethod, ErrorKind::UnknownTest];
 /// The template that is taken for conversations with tools, where a model has one of this name.

@@ -5,6 +5,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{DType, Tensor};
 use fused_burn::{AnyTensor, better_together, sum_of_squares};
 
+use crate::config::TrainingConfig;
 use crate::error::{LearnerError, Result};
 
 /// Checks the bound on the norm of all gradients.
@@ -12,11 +13,8 @@ use crate::error::{LearnerError, Result};
 /// # Errors
 /// One that is negative, infinite or NaN.
 pub(crate) fn check_max_grad_norm(bound: f64) -> Result<()> {
-    if bound >= 0.0 && bound.is_finite() {
-        return Ok(());
-    }
-    let problem = format!("`max_grad_norm` is {bound}; it must be 0 (off) or above");
-    Err(LearnerError::Options([problem].into_iter().collect()))
+    let problems = TrainingConfig { max_grad_norm: bound, ..TrainingConfig::default() }.problems();
+    if problems.is_empty() { Ok(()) } else { Err(LearnerError::Options(problems)) }
 }
 
 /// Scales all gradients so that their norm together is at most `max_norm` (0: off), as PyTorch's `clip_grad_norm_` does.
@@ -83,4 +81,21 @@ pub(crate) fn scale<M: Module>(module: &M, grads: &mut GradientsParams, factor: 
         }
     }
     module.visit(&mut Scale(grads, factor));
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_is_zero_or_above() {
+        for bound in [0.0, 1e-3, 1e6] {
+            check_max_grad_norm(bound).unwrap();
+        }
+        for bound in [-1.0, f64::NAN, f64::INFINITY] {
+            let error = check_max_grad_norm(bound).unwrap_err().to_string();
+            assert!(error.contains(&format!("`max_grad_norm` is {bound}; it must be 0 (off) or above")), "{error}");
+        }
+    }
 }
